@@ -1,0 +1,1 @@
+//! The Intel HD Audio controller and codec as a pure model

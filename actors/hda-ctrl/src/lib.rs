@@ -1,0 +1,1 @@
+//! The HdaCtrl actor: an hda model on a bus

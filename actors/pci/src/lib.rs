@@ -1,0 +1,1 @@
+//! What every PCI function of Farbus is made of

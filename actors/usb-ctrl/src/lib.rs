@@ -1,0 +1,1 @@
+//! The UsbCtrl actor: an xhci model on a bus

@@ -1,0 +1,1 @@
+//! The xHCI controller as a pure model

@@ -1,0 +1,1 @@
+//! The VmSession actor: one VM, one remote

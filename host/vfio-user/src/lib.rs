@@ -1,0 +1,1 @@
+//! A vfio-user server: sans-IO codec, socket server, mapped guest memory

@@ -1,0 +1,1 @@
+//! USB functions made of software

@@ -1,0 +1,1 @@
+//! Real virtual machines for tests, the demo and people

@@ -1,0 +1,1 @@
+//! One authenticated attachment to a peer, and its decorators

@@ -1,0 +1,1 @@
+//! Link over TCP with Noise

@@ -1,0 +1,1 @@
+//! Numbered messages on prioritised lanes, over links that come and go

@@ -1,0 +1,1 @@
+//! The nouns of USB, audio and control, and how they are written
