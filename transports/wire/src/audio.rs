@@ -1,0 +1,112 @@
+//! Sound nouns: PCM by frame index, so that both ends can count what was lost.
+
+use bytes::Bytes;
+
+/// A stream of one sound function, numbered by the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u8);
+
+/// How one sample is written, as HD Audio keeps it in memory. HDA 1.0a §4.5.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Unsigned, one byte.
+    U8,
+    /// Signed, two bytes, little-endian.
+    S16,
+    /// 20 bits at the top of a signed little-endian 4-byte word.
+    S20,
+    /// 24 bits at the top of a signed little-endian 4-byte word.
+    S24,
+    /// Signed, four bytes, little-endian.
+    S32,
+}
+
+impl Encoding {
+    /// The bytes that one sample takes.
+    #[must_use]
+    pub fn bytes(self) -> u32 {
+        match self {
+            Self::U8 => 1,
+            Self::S16 => 2,
+            Self::S20 | Self::S24 | Self::S32 => 4,
+        }
+    }
+
+    /// The bits of a sample that carry sound.
+    #[must_use]
+    pub fn significant_bits(self) -> u8 {
+        match self {
+            Self::U8 => 8,
+            Self::S16 => 16,
+            Self::S20 => 20,
+            Self::S24 => 24,
+            Self::S32 => 32,
+        }
+    }
+}
+
+/// The format of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// Frames per second, 8 000 to 192 000.
+    pub rate: u32,
+    /// How a sample is written.
+    pub encoding: Encoding,
+    /// Channels, 1 to 16, interleaved.
+    pub channels: u8,
+}
+
+impl Format {
+    /// The bytes of one frame: one sample of every channel.
+    #[must_use]
+    pub fn frame_bytes(self) -> u32 {
+        self.encoding.bytes() * u32::from(self.channels)
+    }
+}
+
+/// A run of frames of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// The stream.
+    pub stream: StreamId,
+    /// Which run of the stream: grows by one each time the guest starts it from a reset.
+    pub run: u32,
+    /// The index of the first frame since the run began.
+    pub position: u64,
+    /// The format of the frames.
+    pub format: Format,
+    /// Whole frames, interleaved.
+    pub pcm: Bytes,
+}
+
+/// Sound messages to the remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToRemote {
+    /// Play these frames.
+    Play(Packet),
+    /// The guest stopped the stream when it had sent `position` frames of this run; it may go on later.
+    Pause {
+        /// The stream.
+        stream: StreamId,
+        /// The run.
+        run: u32,
+        /// Frames sent so far in this run.
+        position: u64,
+    },
+}
+
+/// Sound messages to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToHost {
+    /// The remote's sink has taken the frames of this run up to `position`.
+    Played {
+        /// The stream.
+        stream: StreamId,
+        /// The run.
+        run: u32,
+        /// Frames that have left for the sound card.
+        position: u64,
+        /// Frames waiting in the remote's jitter buffer.
+        queued: u32,
+    },
+}

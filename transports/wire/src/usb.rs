@@ -1,0 +1,280 @@
+//! USB nouns: what is built at the xHCI ring and is the very value that reaches libusb.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::Lane;
+
+/// A device that the remote lends, unique within a session and never reused in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub u32);
+
+/// A request of a session. Ids grow by at least one for each request and are never reused in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The direction of data, seen from the host controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the host controller to the device.
+    Out,
+    /// From the device to the host controller.
+    In,
+}
+
+/// An endpoint address: number 0 to 15 and direction. Endpoint 0 is always written with direction `Out`.
+#[doc(alias = "bEndpointAddress")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Endpoint(u8);
+
+impl Endpoint {
+    /// The default control pipe.
+    pub const CONTROL: Self = Self(0);
+
+    /// The endpoint with this number and direction; `None` if the number is above 15.
+    #[must_use]
+    pub fn new(number: u8, direction: Direction) -> Option<Self> {
+        match (number, direction) {
+            (0, _) => Some(Self::CONTROL),
+            (1..=15, Direction::Out) => Some(Self(number)),
+            (1..=15, Direction::In) => Some(Self(number | 0x80)),
+            _ => None,
+        }
+    }
+
+    /// The endpoint with this `bEndpointAddress`; `None` if a reserved bit is set.
+    #[must_use]
+    pub fn from_address(address: u8) -> Option<Self> {
+        let direction = if address & 0x80 == 0 { Direction::Out } else { Direction::In };
+        Self::new(address & 0x7f, direction)
+    }
+
+    /// The `bEndpointAddress` byte.
+    #[must_use]
+    pub fn address(self) -> u8 {
+        self.0
+    }
+
+    /// The endpoint number, 0 to 15.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self.0 & 0x0f
+    }
+
+    /// The direction; `Out` for endpoint 0.
+    #[must_use]
+    pub fn direction(self) -> Direction {
+        if self.0 & 0x80 == 0 { Direction::Out } else { Direction::In }
+    }
+}
+
+/// The speed a device runs at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Speed {
+    /// 1.5 Mb/s.
+    Low,
+    /// 12 Mb/s.
+    Full,
+    /// 480 Mb/s.
+    High,
+    /// 5 Gb/s and faster.
+    Super,
+}
+
+/// The eight bytes of a control request. USB 2.0 §9.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// Direction, type and recipient.
+    #[doc(alias = "bmRequestType")]
+    pub request_type: u8,
+    /// The request.
+    #[doc(alias = "bRequest")]
+    pub request: u8,
+    /// Its value.
+    #[doc(alias = "wValue")]
+    pub value: u16,
+    /// Its index.
+    #[doc(alias = "wIndex")]
+    pub index: u16,
+    /// The length of the data stage, bytes.
+    #[doc(alias = "wLength")]
+    pub length: u16,
+}
+
+impl Setup {
+    /// Reads the eight bytes as they stand on the bus.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 8]) -> Self {
+        let [request_type, request, v0, v1, i0, i1, l0, l1] = bytes;
+        Self {
+            request_type,
+            request,
+            value: u16::from_le_bytes([v0, v1]),
+            index: u16::from_le_bytes([i0, i1]),
+            length: u16::from_le_bytes([l0, l1]),
+        }
+    }
+
+    /// The eight bytes as they stand on the bus.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 8] {
+        let [v0, v1] = self.value.to_le_bytes();
+        let [i0, i1] = self.index.to_le_bytes();
+        let [l0, l1] = self.length.to_le_bytes();
+        [self.request_type, self.request, v0, v1, i0, i1, l0, l1]
+    }
+
+    /// The direction of the data stage.
+    #[must_use]
+    pub fn direction(self) -> Direction {
+        if self.request_type & 0x80 == 0 { Direction::Out } else { Direction::In }
+    }
+}
+
+/// What kind of transfer a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transfer {
+    /// A control transfer on the default pipe; the payload's direction is the data stage's.
+    Control(Setup),
+    /// A bulk transfer; stream 0 means that the endpoint has no streams.
+    Bulk {
+        /// The bulk stream, 0 for none.
+        stream: u16,
+    },
+    /// An interrupt transfer.
+    Interrupt,
+}
+
+/// The data of a request. The direction is in the type, so an IN with data cannot be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// Bytes for the device.
+    Out(Bytes),
+    /// Room for bytes from the device.
+    In {
+        /// The most bytes that may come back, at most [`crate::MAX_BODY`].
+        max: u32,
+    },
+}
+
+impl Payload {
+    /// The number of bytes asked to move.
+    #[must_use]
+    pub fn requested(&self) -> u32 {
+        match self {
+            Self::Out(data) => u32::try_from(data.len()).unwrap_or(u32::MAX),
+            Self::In { max } => *max,
+        }
+    }
+}
+
+/// One transfer: what the guest's driver queued as one TD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Its id.
+    pub id: RequestId,
+    /// The device.
+    pub device: DeviceId,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The kind of transfer.
+    pub transfer: Transfer,
+    /// What moves.
+    pub payload: Payload,
+}
+
+/// Why a request did not succeed, by what its issuer should do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// It was cancelled on request; nothing to do.
+    Cancelled,
+    /// The endpoint has stalled; it needs a clear-halt (not endpoint 0).
+    Stall,
+    /// The device is gone; it will be detached.
+    Disconnected,
+    /// A transaction error on the bus; a retry may help.
+    Fault,
+    /// The device sent more than there was room for (babble).
+    Overflow,
+    /// The request makes no sense for this device or this operating system.
+    InvalidArgument,
+}
+
+/// What did move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// Bytes that the device took.
+    Out(u32),
+    /// Bytes that the device gave.
+    In(Bytes),
+}
+
+impl Moved {
+    /// The number of bytes that moved.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        match self {
+            Self::Out(n) => *n,
+            Self::In(data) => u32::try_from(data.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Whether nothing moved.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The end of a request. Every request has exactly one, cancelled ones too.
+/// Partial success is data, not an exception: bytes may have moved although it failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// The request.
+    pub id: RequestId,
+    /// How it ended.
+    pub result: Result<(), Failure>,
+    /// What moved.
+    pub moved: Moved,
+    /// The lane it returns on: the one the request came by.
+    pub lane: Lane,
+}
+
+/// USB messages to the remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToRemote {
+    /// Carry this transfer out. Requests of one endpoint are carried out in order.
+    Submit(Request),
+    /// Cancel every request of this endpoint with an id up to and including `through`, newest first.
+    /// A request that arrives later with such an id is completed as cancelled at once: the message may
+    /// overtake what it cancels. Each cancelled request still has its completion.
+    Cancel {
+        /// The device.
+        device: DeviceId,
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// The last id that is cancelled.
+        through: RequestId,
+    },
+    /// Reset the device's port. Every request of the device up to `id` is cancelled first. Completed under `id`
+    /// (with [`Moved::Out`] 0) when the device is ready for its next control transfer.
+    Reset {
+        /// The device.
+        device: DeviceId,
+        /// The id to complete.
+        id: RequestId,
+    },
+}
+
+impl ToRemote {
+    /// The lane this message travels on: bulk by `Bulk`, other transfers by `Int`, the rest by `Ctl`.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Submit(Request { transfer: Transfer::Bulk { .. }, .. }) => Lane::Bulk,
+            Self::Submit(_) => Lane::Int,
+            Self::Cancel { .. } | Self::Reset { .. } => Lane::Ctl,
+        }
+    }
+}
