@@ -1,0 +1,1 @@
+//! What every link has to pass, whatever carries it.

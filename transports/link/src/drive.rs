@@ -1,0 +1,106 @@
+//! Runs a link on the I/O runtime.
+
+use std::{
+    fmt,
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use wire::Lane;
+
+use crate::{Frame, Link, LinkError, Stats};
+
+/// How a driven link ended.
+#[derive(Debug)]
+pub struct LinkEnd {
+    /// Why; [`LinkError::ClosedHere`] if one of the two channels was dropped on our side.
+    pub error: LinkError,
+    /// What it had carried.
+    pub stats: Stats,
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+/// Carries frames between a link and two bounded channels until one of the three ends.
+///
+/// The next frame leaves `outbound` only when the link has room for it: keep that channel small (4), then the choice of
+/// what is urgent is made late. A full `inbound` stops the link from reading, so its bound holds for the peer, too.
+/// When all senders of `outbound` or the receiver of `inbound` are dropped, the link is flushed and closed in good order.
+pub async fn drive(
+    mut link: Box<dyn Link>,
+    mut outbound: mpsc::Receiver<Frame>,
+    inbound: mpsc::Sender<(Lane, Bytes)>,
+) -> LinkEnd {
+    let mut permit = None;
+    let error = loop {
+        tokio::select! {
+            error = poll_fn(|cx| turn(&mut *link, &mut outbound, &mut permit, cx)) => match error {
+                Some(error) => break error,
+                None => continue,
+            },
+            room = inbound.reserve(), if permit.is_none() => match room {
+                Ok(room) => permit = Some(room),
+                Err(_) => break LinkError::ClosedHere,
+            },
+            () = inbound.closed(), if permit.is_some() => break LinkError::ClosedHere,
+        }
+    };
+    if matches!(error, LinkError::ClosedHere) {
+        link.close("the session ended");
+        if let Err(error) = poll_fn(|cx| link.poll_close(cx)).await {
+            tracing::debug!(%error, "closing the link");
+        }
+    }
+    LinkEnd { error, stats: link.stats() }
+}
+
+/// Moves what can be moved. Ready with an error when the link has ended, with none when `permit` was used up.
+fn turn(
+    link: &mut dyn Link,
+    outbound: &mut mpsc::Receiver<Frame>,
+    permit: &mut Option<mpsc::Permit<'_, (Lane, Bytes)>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<LinkError>> {
+    if let Poll::Ready(error) = send(link, outbound, cx) {
+        return Poll::Ready(Some(error));
+    }
+    if permit.is_none() {
+        return Poll::Pending;
+    }
+    match ready!(link.poll_receive(cx)) {
+        Ok(frame) => {
+            if let Some(permit) = permit.take() {
+                permit.send(frame);
+            }
+            Poll::Ready(None)
+        }
+        Err(error) => Poll::Ready(Some(error)),
+    }
+}
+
+/// Sends while there is room and something to send, flushes when there is nothing more. Ready only when it ended.
+fn send(link: &mut dyn Link, outbound: &mut mpsc::Receiver<Frame>, cx: &mut Context<'_>) -> Poll<LinkError> {
+    loop {
+        if let Err(error) = ready!(link.poll_ready(cx)) {
+            return Poll::Ready(error);
+        }
+        match outbound.poll_recv(cx) {
+            Poll::Ready(Some(frame)) => {
+                if let Err(error) = link.send(frame) {
+                    return Poll::Ready(error);
+                }
+            }
+            Poll::Ready(None) => return Poll::Ready(LinkError::ClosedHere),
+            Poll::Pending => match ready!(link.poll_flush(cx)) {
+                Ok(()) => return Poll::Pending,
+                Err(error) => return Poll::Ready(error),
+            },
+        }
+    }
+}
