@@ -1,0 +1,41 @@
+# The front door. Every target installs what it needs first, on a fresh Debian 12 or newer with Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/farbus
+TOOLS := $(CACHE)/tools
+PATH := $(TOOLS)/bin:$(PATH)
+# Real VMs and real sockets beside each other on few cores: one test at a time keeps their time-outs honest.
+VM_TESTS := -p lab -p farbus
+
+.PHONY: help
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+.PHONY: setup
+setup: ## Install what is missing (Debian packages; the lab's private QEMU and guest; asks for root where needed)
+	@.ci/setup
+
+.PHONY: demo
+demo: setup ## Show the main job end to end: two VMs, two remotes, keys in, sound out. KEEP=1 leaves it running
+	@cargo build --release -p farbus-host -p farbus-remote -p lab
+	@cargo run --quiet --release -p lab -- demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: setup ## Run every test, VM tests included
+	@cargo build -p farbus-host -p farbus-remote
+	@cargo test --workspace --exclude lab --exclude farbus
+	@cargo test $(VM_TESTS) -- --test-threads=1
+
+.PHONY: check
+check: setup ## What a reviewer would run: format, clippy, dependencies, docs
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+	@.ci/tool cargo-deny 0.20.2
+	@cargo deny --log-level error check bans licenses sources
+	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+
+.PHONY: bench
+bench: setup ## Run the benchmarks: ratios against a named baseline, measured in one run
+	@cargo build --release -p farbus-host -p farbus-remote -p lab
+	@cargo bench -p farbus

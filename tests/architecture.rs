@@ -1,0 +1,126 @@
+//! The arrows between the crates, and what pure crates may not touch, as DESIGN has them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// Every arrow there may be between our crates: who may name whom.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("pci", &[]),
+    ("wire", &[]),
+    ("xhci", &["pci", "wire"]),
+    ("hda", &["pci", "wire"]),
+    ("session", &["wire"]),
+    ("functions", &["wire"]),
+    ("link", &["wire"]),
+    ("noise-tcp", &["link", "wire"]),
+    ("vfio-user", &["pci"]),
+    ("usb-ctrl", &["xhci", "pci", "wire"]),
+    ("hda-ctrl", &["hda", "pci", "wire"]),
+    ("vm-session", &["usb-ctrl", "hda-ctrl", "xhci", "hda", "pci", "session", "link", "wire"]),
+    ("farbus-host", &["vm-session", "vfio-user", "noise-tcp", "link", "xhci", "hda", "pci", "wire"]),
+    ("farbus-remote", &["functions", "session", "noise-tcp", "link", "wire"]),
+    ("lab", &[]),
+    ("farbus", &[]),
+];
+
+/// Crates that are values: no runtime, clock, socket, thread, randomness or unsafe code.
+const PURE: &[&str] = &["pci", "xhci", "hda", "wire", "session", "functions"];
+
+/// What a pure crate must not depend on.
+const IMPURE_CRATES: &[&str] =
+    &["tokio", "actix", "mio", "libc", "nix", "rustix", "rand", "getrandom", "socket2", "rusb", "cpal", "snow"];
+
+/// What the source of a pure crate must not say (outside comments).
+const IMPURE_WORDS: &[&str] = &[
+    "std::time::Instant",
+    "SystemTime",
+    "std::net",
+    "std::thread",
+    "std::fs",
+    "std::process",
+    "std::env",
+    "unsafe {",
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().no_deps().exec().expect("cargo metadata of this workspace")
+}
+
+fn dependencies(package: &Package, kind: DependencyKind) -> BTreeSet<String> {
+    package.dependencies.iter().filter(|d| d.kind == kind).map(|d| d.name.clone()).collect()
+}
+
+#[test]
+fn every_arrow_points_right() {
+    let metadata = metadata();
+    let allowed: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    for package in &metadata.packages {
+        let name = package.name.as_str();
+        let targets = allowed.get(name).unwrap_or_else(|| panic!("{name} is not in the table of arrows"));
+        let ours = dependencies(package, DependencyKind::Normal)
+            .into_iter()
+            .filter(|dependency| allowed.contains_key(dependency.as_str()));
+        for dependency in ours {
+            assert!(targets.contains(&dependency.as_str()), "{name} -> {dependency} is not an arrow of DESIGN");
+        }
+    }
+    assert_eq!(metadata.packages.len(), ARROWS.len(), "the table of arrows names a crate that is gone");
+}
+
+#[test]
+fn pure_crates_depend_on_nothing_impure() {
+    let metadata = metadata();
+    for package in metadata.packages.iter().filter(|p| PURE.contains(&p.name.as_str())) {
+        for dependency in dependencies(package, DependencyKind::Normal) {
+            assert!(!IMPURE_CRATES.contains(&dependency.as_str()), "{} -> {dependency}", package.name);
+        }
+    }
+}
+
+#[test]
+fn pure_crates_do_not_name_clocks_sockets_threads_or_files() {
+    for package in metadata().packages.iter().filter(|p| PURE.contains(&p.name.as_str())) {
+        for file in sources(package) {
+            let text = fs::read_to_string(&file).expect("a source file");
+            let code: Vec<_> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            for word in IMPURE_WORDS {
+                let found = code.iter().find(|line| line.contains(word));
+                assert!(found.is_none(), "{}: {}", file.display(), found.unwrap_or(&""));
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_crate_that_maps_guest_memory_may_be_unsafe() {
+    for package in metadata().packages.iter().filter(|p| !["vfio-user", "farbus"].contains(&p.name.as_str())) {
+        for target in package.targets.iter().filter(|t| t.is_lib() || t.is_bin()) {
+            let text = fs::read_to_string(&target.src_path).expect("a crate root");
+            assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", target.src_path);
+        }
+    }
+}
+
+fn sources(package: &Package) -> Vec<PathBuf> {
+    let root = package.manifest_path.parent().expect("a manifest is in a folder").as_std_path().join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    assert!(!found.is_empty(), "{} has no sources", package.name);
+    found
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a source folder").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            walk(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
