@@ -1,0 +1,103 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::print_args::Vmm;
+
+/// Presents the USB ports and the sound card of a remote desk to virtual machines, as an xHCI and an Intel HD Audio
+/// controller that their stock drivers drive.
+#[derive(Debug, Parser)]
+#[command(name = "farbus-host", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// How to write logs (to standard error). The level comes from RUST_LOG, e.g. RUST_LOG=debug.
+    #[arg(long, value_enum, default_value = "human", global = true)]
+    pub(crate) log: LogFormat,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the configured VMs until Ctrl-C or SIGTERM.
+    Serve(Serve),
+    /// Print this host's public key, which remotes pin; the secret key file is made (mode 0600) if absent.
+    Key(Key),
+    /// Print what to paste into a VM's command line or definition.
+    PrintArgs(PrintArgs),
+    /// Check a VM's surroundings and say what to do. Exit code 1 if something is wrong.
+    Doctor(Doctor),
+    /// One VM's worker. Started by `serve`, not by hand.
+    #[command(hide = true)]
+    Vm(VmWorker),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigFile {
+    /// The configuration, TOML.
+    #[arg(long, value_name = "FILE", default_value = "/etc/farbus/host.toml", env = "FARBUS_HOST_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Print one JSON object a line on standard output for everything that happens, instead of sentences.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Key {
+    /// The configuration whose key_file is meant.
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub(crate) config: Option<PathBuf>,
+    /// The key file itself [default: farbus/host.key in the user's configuration folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrintArgs {
+    /// The VM's name in the configuration.
+    pub(crate) vm: String,
+    /// What starts the VM.
+    #[arg(long = "for", value_enum, value_name = "VMM")]
+    pub(crate) vmm: Vmm,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The VM's name in the configuration.
+    pub(crate) vm: String,
+    /// The QEMU that runs the VM.
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub(crate) qemu: PathBuf,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VmWorker {
+    /// The VM's name in the configuration.
+    pub(crate) vm: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}

@@ -1,0 +1,170 @@
+//! `farbus-host vm NAME`: one VM's worker. Its main thread is the VM's arbiter: both vfio-user sockets, both
+//! controllers and the session live there. Links run on a second runtime.
+
+use std::{net::TcpStream as StdTcpStream, os::fd::OwnedFd, rc::Rc};
+
+use actix::prelude::*;
+use anyhow::{Context as _, Result};
+use link::Link;
+use noise_tcp::{FirstFrame, SecretKey};
+use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
+use vfio_user::Server;
+use vm_session::{Event, LinkUp, Parts, Stop, VmSession};
+use wire::control::Answer;
+
+use crate::{
+    cli::VmWorker,
+    config::{Config, Interrupts, Vm},
+    handoff::{self, Channel, ToManager, ToWorker},
+};
+
+/// Threads for links: one is enough for one remote, two keep encryption and decryption apart.
+const IO_THREADS: usize = 2;
+/// Events on their way to the manager.
+const EVENTS: usize = 256;
+
+/// Runs the worker until the manager says stop, or is gone.
+///
+/// # Errors
+/// It was started by hand, a socket cannot be made, or the key cannot be read.
+pub(crate) fn run(args: &VmWorker) -> Result<()> {
+    let config = Config::load(&args.config.config)?;
+    let vm = config.vm(&args.vm)?.clone();
+    let control = handoff::inherited()?;
+    let key = crate::load_key(&config.key_file)?;
+    let io = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("farbus-link")
+        .enable_all()
+        .build()
+        .context("starting the link runtime")?;
+    let handle = io.handle().clone();
+    let name = args.vm.clone();
+    let outcome = System::new().block_on(serve(name, vm, control, key, handle));
+    io.shutdown_background();
+    outcome
+}
+
+async fn serve(
+    name: String,
+    vm: Vm,
+    control: std::os::unix::net::UnixDatagram,
+    key: SecretKey,
+    io: Handle,
+) -> Result<()> {
+    let channel = Rc::new(Channel::new(control).context("the manager's channel")?);
+    let (events, mut happened) = mpsc::channel(EVENTS);
+    let teller = Teller { events }.start();
+    std::fs::create_dir_all(&vm.socket_dir)
+        .with_context(|| format!("making the socket folder {}", vm.socket_dir.display()))?;
+    let (usb_config, hda_config) = configs(vm.interrupts);
+    let session = VmSession::new(Parts {
+        name: name.clone(),
+        usb: bind(&vm.usb_socket(), usb_config)?,
+        usb_config,
+        hda: bind(&vm.hda_socket(), hda_config)?,
+        hda_config,
+        io: io.clone(),
+        events: teller.recipient(),
+    })
+    .start();
+    channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
+
+    loop {
+        tokio::select! {
+            event = happened.recv() => match event {
+                Some(event) => channel.send(&event, None).await.context("telling the manager")?,
+                None => break,
+            },
+            message = channel.receive::<ToWorker>() => match message.context("hearing the manager")? {
+                Some((ToWorker::Adopt { first }, Some(socket))) => adopt(first, socket, &name, &key, &io, &session),
+                Some((ToWorker::Adopt { .. }, None)) => tracing::error!("a remote was handed over without its socket"),
+                Some((ToWorker::Stop, _)) | None => break,
+            },
+        }
+    }
+    // A session that is gone already has nothing left to say.
+    let _ = session.send(Stop).await;
+    for socket in [vm.usb_socket(), vm.hda_socket()] {
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(())
+}
+
+/// The configuration spaces of both controllers.
+fn configs(interrupts: Interrupts) -> (fn() -> pci::ConfigSpace, fn() -> pci::ConfigSpace) {
+    match interrupts {
+        Interrupts::Msi => (xhci::config_space, hda::config_space),
+        Interrupts::Msix => (xhci::config_space_msix, hda::config_space),
+    }
+}
+
+fn bind(socket: &std::path::Path, config: fn() -> pci::ConfigSpace) -> Result<pci::Bus> {
+    let server = Server::bind(socket, config().layout())
+        .with_context(|| format!("serving the socket {}", socket.display()))?;
+    Ok(server.into_bus())
+}
+
+/// Finishes the handshake on the link runtime, then the session has a new link.
+fn adopt(
+    first: Vec<u8>,
+    socket: OwnedFd,
+    name: &str,
+    key: &SecretKey,
+    io: &Handle,
+    session: &Addr<VmSession>,
+) {
+    let (key, session) = (key.clone(), session.clone().recipient::<LinkUp>());
+    let answer = Answer::Welcome { vm: name.to_owned() };
+    io.spawn(async move {
+        match handshake(first, socket, &key, &answer).await {
+            Ok(link) => session.do_send(LinkUp { link }),
+            Err(error) => tracing::warn!("a remote was let in, but did not finish its handshake: {error:#}"),
+        }
+    });
+}
+
+async fn handshake(
+    first: Vec<u8>,
+    socket: OwnedFd,
+    key: &SecretKey,
+    answer: &Answer,
+) -> Result<Box<dyn Link>> {
+    let socket = StdTcpStream::from(socket);
+    socket.set_nonblocking(true)?;
+    let stream = TcpStream::from_std(socket)?;
+    let link = noise_tcp::accept(stream, FirstFrame::from_bytes(first)?, key, answer).await?;
+    Ok(Box::new(link))
+}
+
+/// Turns what happens to the VM into messages for the manager.
+struct Teller {
+    events: mpsc::Sender<ToManager>,
+}
+
+impl Actor for Teller {
+    type Context = actix::Context<Self>;
+}
+
+impl Handler<Event> for Teller {
+    type Result = ();
+
+    fn handle(&mut self, event: Event, _: &mut Self::Context) {
+        // A manager that does not listen for so long has lost the right to know.
+        let _ = self.events.try_send(ToManager::from(event));
+    }
+}
+
+impl From<Event> for ToManager {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Linked { remote } => Self::Linked { remote: remote.0 },
+            Event::LinkLost { reason } => Self::LinkLost { reason },
+            Event::Attached { name, id: (vendor, product) } => {
+                Self::Attached { name, id: format!("{vendor:04x}:{product:04x}") }
+            }
+            Event::Counted(c) => Self::Counted { frames: c.frames, requests: c.requests, links: c.links },
+            Event::GaveUp { child } => Self::GaveUp { controller: format!("{child:?}") },
+        }
+    }
+}
