@@ -1,1 +1,138 @@
-//! The HdaCtrl actor: an hda model on a bus
+//! The HdaCtrl actor: an [`hda`] model on a bus, between one VM and one session.
+//!
+//! ```text
+//!   bus ──Transaction──►┐                     ┌─► Play ──► session
+//!   session ─Played────►├─► turn(model, cx) ──┼─► Interrupts::raise
+//!   timer ─────────────►┘                     └─► timer := model's deadline
+//! ```
+//!
+//! Every item is one *turn*: the model changes, what it asks for is carried out, the timer is set anew. Sound
+//! advances with host time whether or not anyone listens; a millisecond timer is enough, because a late tick is
+//! made up for by the model and register reads advance it too. If the model panics, [`pci::Device`] answers as a
+//! controller in reset until it is rebuilt.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use actix::prelude::*;
+use hda::{Hda, Output};
+use pci::{Bus, Device, Transaction, Turn};
+use tokio::time::Instant;
+use wire::audio::{ToHost, ToRemote};
+
+/// Sound messages for the remote, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Play(pub Vec<ToRemote>);
+
+/// What the remote reports of its sink.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Played(pub ToHost);
+
+/// What an HdaCtrl is made of.
+pub struct Parts {
+    /// The bus that the guest is on.
+    pub bus: Bus,
+    /// The PCI function's configuration space.
+    pub config: pci::ConfigSpace,
+    /// The controller's own settings.
+    pub hda: hda::Config,
+    /// Where sound goes.
+    pub session: Recipient<Play>,
+    /// Dropped with the actor, however it ends: the parent's way to notice.
+    pub tether: Box<dyn Send>,
+}
+
+/// The actor.
+pub struct HdaCtrl {
+    device: Device<Hda>,
+    bus: Bus,
+    session: Recipient<Play>,
+    start: Instant,
+    timer: Option<(Duration, SpawnHandle)>,
+    out: Vec<Output>,
+    _tether: Box<dyn Send>,
+}
+
+impl HdaCtrl {
+    /// A controller with nothing running yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let build = move || Hda::new(parts.hda.clone());
+        Self {
+            device: Device::new(parts.config, build),
+            bus: parts.bus,
+            session: parts.session,
+            start: Instant::now(),
+            timer: None,
+            out: Vec::new(),
+            _tether: parts.tether,
+        }
+    }
+
+    /// One turn: `step` changes the controller, then its effects are carried out.
+    fn turn(&mut self, ctx: &mut Context<Self>, step: impl FnOnce(&mut Turn<'_, Hda>)) {
+        let now = self.start.elapsed();
+        step(&mut self.device.turn(now, &*self.bus.dma, &mut self.out));
+        self.carry_out(ctx, now);
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.timer = None;
+        let now = self.start.elapsed();
+        if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
+            metrics::counter!("farbus_hda_rebuilds").increment(1);
+        }
+        self.carry_out(ctx, now);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>, now: Duration) {
+        let mut messages = Vec::new();
+        for output in self.out.drain(..) {
+            match output {
+                Output::Audio(message) => messages.push(message),
+                Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
+            }
+        }
+        if !messages.is_empty() {
+            self.session.do_send(Play(messages));
+        }
+        self.set_timer(ctx, now);
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>, now: Duration) {
+        let deadline = self.device.deadline();
+        if deadline == self.timer.map(|(at, _)| at) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let arm = |at: Duration| (at, ctx.run_later(at.saturating_sub(now), Self::tick));
+        self.timer = deadline.map(arm);
+    }
+}
+
+impl Actor for HdaCtrl {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let none = Box::pin(futures_util::stream::empty());
+        ctx.add_stream(std::mem::replace(&mut self.bus.transactions, none));
+    }
+}
+
+impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
+    fn handle(&mut self, transaction: Box<dyn Transaction>, ctx: &mut Self::Context) {
+        self.turn(ctx, |turn| transaction.perform(turn));
+    }
+}
+
+impl Handler<Played> for HdaCtrl {
+    type Result = ();
+
+    fn handle(&mut self, Played(report): Played, ctx: &mut Self::Context) {
+        self.turn(ctx, |turn| drop(turn.with(|hda, cx| hda.played(cx, report))));
+    }
+}

@@ -1,1 +1,229 @@
-//! The UsbCtrl actor: an xhci model on a bus
+//! The UsbCtrl actor: an [`xhci`] model on a bus, between one VM and one session.
+//!
+//! ```text
+//!   bus ──Transaction──►┐                       ┌─► Submit ──► session
+//!   session ─completions►├─► turn(model, cx) ───┼─► Interrupts::raise
+//!   session ─Attach/Detach►┤                    └─► alarm := model's deadline
+//!   alarm ──────────────►┘
+//! ```
+//!
+//! Every item is one *turn*: the model changes, what it asks for is carried out, the alarm is set anew. The actor
+//! knows nothing of TRBs. Transactions, completions and alarms are streams, so none of them starves another;
+//! messages are for control. If the model panics, [`pci::Device`] answers as a failed controller, and the devices
+//! are attached anew once it is rebuilt.
+#![forbid(unsafe_code)]
+
+mod alarm;
+
+use std::{cell::Cell, collections::BTreeMap, io, rc::Rc, time::Duration};
+
+use actix::prelude::*;
+use pci::{Bus, Device, Transaction, Turn};
+use tokio::{sync::mpsc, time::Instant};
+use wire::usb::{Completion, DeviceId, RequestId, Speed, ToRemote};
+use xhci::{Output, Xhci};
+
+use crate::alarm::{Alarm, Rang};
+
+/// USB messages for the remote, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Submit(pub Vec<ToRemote>);
+
+/// A device is lent from now on.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// The device.
+    pub device: DeviceId,
+    /// The speed that chooses its port.
+    pub speed: Speed,
+}
+
+/// A device is gone.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Detach {
+    /// The device.
+    pub device: DeviceId,
+}
+
+/// What a UsbCtrl is made of.
+pub struct Parts {
+    /// The bus that the guest is on.
+    pub bus: Bus,
+    /// The PCI function's configuration space.
+    pub config: pci::ConfigSpace,
+    /// The controller's own settings.
+    pub xhci: xhci::Config,
+    /// Ends of requests, from the session, in batches.
+    pub completions: mpsc::Receiver<Vec<Completion>>,
+    /// Where requests go.
+    pub session: Recipient<Submit>,
+    /// The devices that are lent already.
+    pub lent: Vec<Attach>,
+    /// Dropped with the actor, however it ends: the parent's way to notice.
+    pub tether: Box<dyn Send>,
+}
+
+/// The actor.
+pub struct UsbCtrl {
+    device: Device<Xhci>,
+    bus: Bus,
+    completions: Option<mpsc::Receiver<Vec<Completion>>>,
+    session: Recipient<Submit>,
+    lent: BTreeMap<DeviceId, Speed>,
+    start: Instant,
+    alarm: Alarm,
+    alarm_at: Option<Duration>,
+    out: Vec<Output>,
+    next_request: Rc<Cell<u64>>,
+    _tether: Box<dyn Send>,
+}
+
+impl UsbCtrl {
+    /// A controller with nothing running yet.
+    ///
+    /// # Errors
+    /// The system has no descriptors left for the alarm.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let next_request = Rc::new(Cell::new(parts.xhci.first_request.0));
+        let first = Rc::clone(&next_request);
+        let build = move || Xhci::new(xhci::Config { first_request: RequestId(first.get()), ..parts.xhci.clone() });
+        Ok(Self {
+            device: Device::new(parts.config, build),
+            bus: parts.bus,
+            completions: Some(parts.completions),
+            session: parts.session,
+            lent: parts.lent.into_iter().map(|attach| (attach.device, attach.speed)).collect(),
+            start: Instant::now(),
+            alarm: Alarm::new()?,
+            alarm_at: None,
+            out: Vec::new(),
+            next_request,
+            _tether: parts.tether,
+        })
+    }
+
+    /// One turn: `step` changes the controller, then its effects are carried out.
+    fn turn(&mut self, step: impl FnOnce(&mut Turn<'_, Xhci>)) {
+        let now = self.start.elapsed();
+        step(&mut self.device.turn(now, &*self.bus.dma, &mut self.out));
+        self.carry_out(now);
+    }
+
+    fn tick(&mut self) {
+        self.alarm_at = None;
+        let now = self.start.elapsed();
+        if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
+            metrics::counter!("farbus_usb_rebuilds").increment(1);
+            self.forget_requests();
+            self.attach_all(now);
+        }
+        self.carry_out(now);
+    }
+
+    /// A new model knows no request of the old one: the remote is told to forget them, too.
+    fn forget_requests(&mut self) {
+        for device in self.lent.keys() {
+            let id = RequestId(self.next_request.replace(self.next_request.get() + 1));
+            self.out.push(Output::Usb(ToRemote::Reset { device: *device, id }));
+        }
+    }
+
+    fn attach_all(&mut self, now: Duration) {
+        let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+        for (device, speed) in &self.lent {
+            attach(&mut turn, *device, *speed);
+        }
+    }
+
+    fn carry_out(&mut self, now: Duration) {
+        let mut messages = Vec::new();
+        for output in self.out.drain(..) {
+            match output {
+                Output::Usb(message) => messages.push(message),
+                Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
+            }
+        }
+        if !messages.is_empty() {
+            self.remember_ids(&messages);
+            self.session.do_send(Submit(messages));
+        }
+        let deadline = self.device.deadline();
+        if deadline != self.alarm_at {
+            self.alarm.set(deadline.map(|at| at.saturating_sub(now)));
+            self.alarm_at = deadline;
+        }
+    }
+
+    /// Ids are never reused in a session, not even by a rebuilt model.
+    fn remember_ids(&self, messages: &[ToRemote]) {
+        for message in messages {
+            if let ToRemote::Submit(wire::usb::Request { id, .. }) | ToRemote::Reset { id, .. } = message {
+                self.next_request.set(self.next_request.get().max(id.0 + 1));
+            }
+        }
+    }
+}
+
+fn attach(turn: &mut Turn<'_, Xhci>, device: DeviceId, speed: Speed) {
+    if let Some(Err(error)) = turn.with(|xhci, cx| xhci.attach(cx, device, speed)) {
+        tracing::warn!(device = device.0, %error, "the device is lent, but there is no port for it");
+    }
+}
+
+impl Actor for UsbCtrl {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let transactions = std::mem::replace(&mut self.bus.transactions, Box::pin(futures_util::stream::empty()));
+        ctx.add_stream(transactions);
+        ctx.add_stream(self.alarm.clone());
+        if let Some(mut completions) = self.completions.take() {
+            ctx.add_stream(futures_util::stream::poll_fn(move |cx| completions.poll_recv(cx)));
+        }
+        self.attach_all(self.start.elapsed());
+        self.carry_out(self.start.elapsed());
+    }
+}
+
+impl StreamHandler<Box<dyn Transaction>> for UsbCtrl {
+    fn handle(&mut self, transaction: Box<dyn Transaction>, _: &mut Self::Context) {
+        self.turn(|turn| transaction.perform(turn));
+    }
+}
+
+impl StreamHandler<Rang> for UsbCtrl {
+    fn handle(&mut self, _: Rang, _: &mut Self::Context) {
+        self.tick();
+    }
+}
+
+impl StreamHandler<Vec<Completion>> for UsbCtrl {
+    fn handle(&mut self, batch: Vec<Completion>, _: &mut Self::Context) {
+        self.turn(|turn| batch.into_iter().for_each(|c| drop(turn.with(|xhci, cx| xhci.complete(cx, c)))));
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {
+        tracing::debug!("no more completions: the session is gone");
+    }
+}
+
+impl Handler<Attach> for UsbCtrl {
+    type Result = ();
+
+    fn handle(&mut self, Attach { device, speed }: Attach, _: &mut Self::Context) {
+        self.lent.insert(device, speed);
+        self.turn(|turn| attach(turn, device, speed));
+    }
+}
+
+impl Handler<Detach> for UsbCtrl {
+    type Result = ();
+
+    fn handle(&mut self, Detach { device }: Detach, _: &mut Self::Context) {
+        self.lent.remove(&device);
+        self.turn(|turn| drop(turn.with(|xhci, cx| xhci.detach(cx, device))));
+    }
+}

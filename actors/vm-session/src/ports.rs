@@ -1,0 +1,113 @@
+//! Which device is which: the remote numbers its devices anew in every session, the controller never reuses a number.
+
+use std::collections::BTreeMap;
+
+use usb_ctrl::Attach;
+use wire::{
+    control::Attachment,
+    usb::{DeviceId, Request, RequestId, ToRemote},
+};
+
+/// The most devices that one remote may lend; the controller has no more slots.
+const MAX_LENT: usize = 64;
+
+/// The devices that are lent at the moment.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    /// The controller's id -> the remote's.
+    lent: BTreeMap<DeviceId, (DeviceId, Attach)>,
+    last: u32,
+    last_request: u64,
+}
+
+impl Ports {
+    /// A device is lent; `None` if that is one too many, or the remote used its id already.
+    pub(crate) fn attach(&mut self, attachment: &Attachment) -> Option<Attach> {
+        let twice = self.lent.values().any(|(remote, _)| *remote == attachment.device);
+        if twice || self.lent.len() >= MAX_LENT {
+            return None;
+        }
+        self.last += 1;
+        let attach = Attach { device: DeviceId(self.last), speed: attachment.speed };
+        self.lent.insert(attach.device, (attachment.device, attach));
+        Some(attach)
+    }
+
+    /// A device is gone; the controller's id of it, if there was one.
+    pub(crate) fn detach(&mut self, remote: DeviceId) -> Option<DeviceId> {
+        let device = self.lent.iter().find(|(_, (theirs, _))| *theirs == remote).map(|(own, _)| *own)?;
+        self.lent.remove(&device);
+        Some(device)
+    }
+
+    /// Every device is gone.
+    pub(crate) fn detach_all(&mut self) -> Vec<DeviceId> {
+        std::mem::take(&mut self.lent).into_keys().collect()
+    }
+
+    /// The devices as a controller that starts anew must attach them.
+    pub(crate) fn attached(&self) -> Vec<Attach> {
+        self.lent.values().map(|(_, attach)| *attach).collect()
+    }
+
+    /// The first request id that a controller which starts anew may use: ids are never reused.
+    pub(crate) fn next_request(&self) -> RequestId {
+        RequestId(self.last_request + 1)
+    }
+
+    /// The message with the remote's id in it; `None` if the device is not lent any more: the controller will hear of
+    /// it, and completes what it waits for by itself.
+    pub(crate) fn to_remote(&mut self, message: ToRemote) -> Option<ToRemote> {
+        if let ToRemote::Submit(Request { id, .. }) | ToRemote::Reset { id, .. } = &message {
+            self.last_request = self.last_request.max(id.0);
+        }
+        let theirs = |device: DeviceId| self.lent.get(&device).map(|(remote, _)| *remote);
+        Some(match message {
+            ToRemote::Submit(request) => {
+                ToRemote::Submit(Request { device: theirs(request.device)?, ..request })
+            }
+            ToRemote::Cancel { device, endpoint, through } => {
+                ToRemote::Cancel { device: theirs(device)?, endpoint, through }
+            }
+            ToRemote::Reset { device, id } => ToRemote::Reset { device: theirs(device)?, id },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::usb::Speed;
+
+    use super::*;
+
+    fn attachment(device: u32) -> Attachment {
+        Attachment {
+            device: DeviceId(device),
+            speed: Speed::High,
+            vendor: 1,
+            product: 2,
+            name: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_message_for_a_device_of_an_earlier_session_never_reaches_its_namesake() {
+        let mut ports = Ports::default();
+        let first = ports.attach(&attachment(7)).unwrap();
+        assert_eq!(ports.detach_all(), [first.device]);
+        let second = ports.attach(&attachment(7)).unwrap();
+
+        let reset = |device| ToRemote::Reset { device, id: RequestId(1) };
+        assert_eq!(ports.to_remote(reset(first.device)), None);
+        assert_eq!(ports.to_remote(reset(second.device)), Some(reset(DeviceId(7))));
+    }
+
+    #[test]
+    fn a_remote_cannot_lend_one_id_twice_nor_more_devices_than_there_are_slots() {
+        let mut ports = Ports::default();
+        assert!(ports.attach(&attachment(1)).is_some());
+        assert!(ports.attach(&attachment(1)).is_none());
+        let more = (2..1000).filter(|id| ports.attach(&attachment(*id)).is_some()).count();
+        assert_eq!(more, MAX_LENT - 1);
+    }
+}
