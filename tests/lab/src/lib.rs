@@ -1,1 +1,3 @@
 //! Real virtual machines for tests, the demo and people
+
+pub mod provision;
