@@ -1,0 +1,204 @@
+//! How messages are written, as the other end observes it: golden bytes, round trips, hostile input.
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+use wire::{
+    DecodeError, HEAD_LEN, Lane, MAX_BODY, Message, ToHost, ToRemote,
+    audio::{self, Encoding, Format, Packet, StreamId},
+    control::{self, Answer, Attachment, Hello, Refusal},
+    usb::{
+        self, Completion, DeviceId, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup,
+        Speed, Transfer,
+    },
+};
+
+fn contiguous(message: &Message) -> Bytes {
+    let mut bytes = BytesMut::from(&message.head[..]);
+    bytes.extend_from_slice(&message.body);
+    bytes.freeze()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn spaced(text: &str) -> String {
+    text.replace(' ', "")
+}
+
+#[test]
+fn a_submit_is_written_as_it_was_in_version_1() {
+    let message = ToRemote::Usb(usb::ToRemote::Submit(Request {
+        id: RequestId(0x0102_0304),
+        device: DeviceId(5),
+        endpoint: Endpoint::CONTROL,
+        transfer: Transfer::Control(Setup::from_bytes([0x80, 6, 0, 1, 0, 0, 18, 0])),
+        payload: Payload::In { max: 18 },
+    }));
+    let encoded = message.encode();
+    assert_eq!(encoded.lane, Lane::Int);
+    // kind, transfer, endpoint, in | device | id | setup | length | stream, zero
+    let golden = "10 00 00 01  05000000  0403020100000000  8006000100001200  12000000  0000 0000";
+    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+}
+
+#[test]
+fn a_completion_is_written_as_it_was_in_version_1() {
+    let completion = Completion {
+        id: RequestId(7),
+        result: Err(Failure::Stall),
+        moved: Moved::In(Bytes::from_static(b"ab")),
+        lane: Lane::Bulk,
+    };
+    let encoded = ToHost::Completed(completion).encode();
+    let golden = "18 02 00 01  00000000  0700000000000000  0000000000000000  02000000  00000000  6162";
+    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+}
+
+#[test]
+fn a_packet_of_sound_is_written_as_it_was_in_version_1() {
+    let packet = Packet {
+        stream: StreamId(4),
+        run: 2,
+        position: 480,
+        format: Format { rate: 48_000, encoding: Encoding::S16, channels: 2 },
+        pcm: Bytes::from_static(&[1, 2, 3, 4]),
+    };
+    let encoded = ToRemote::Audio(audio::ToRemote::Play(packet)).encode();
+    // kind, stream, encoding, channels | run | position | rate | zero | queued | zero | pcm
+    let golden = "20 04 02 02  02000000  e001000000000000  80bb0000  00000000 00000000 00000000  01020304";
+    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+}
+
+#[test]
+fn a_payload_is_shared_not_copied_and_costs_no_more_than_its_head() {
+    let data = Bytes::from(vec![0xff; 1024]);
+    let message = ToRemote::Usb(usb::ToRemote::Submit(Request {
+        id: RequestId(1),
+        device: DeviceId(1),
+        endpoint: Endpoint::new(2, Direction::Out).unwrap(),
+        transfer: Transfer::Bulk { stream: 0 },
+        payload: Payload::Out(data.clone()),
+    }));
+    let encoded = message.encode();
+    assert_eq!(encoded.body.as_ptr(), data.as_ptr());
+    assert_eq!(encoded.len(), HEAD_LEN + 1024);
+}
+
+#[test]
+fn control_messages_are_read_back_and_unknown_fields_are_skipped() {
+    let attachment = Attachment {
+        device: DeviceId(3),
+        speed: Speed::Super,
+        vendor: 0x1234,
+        product: 0x5678,
+        name: "a disk".into(),
+    };
+    let message = ToHost::Control(control::ToHost::Attached(attachment));
+    let encoded = message.clone().encode();
+    assert_eq!(ToHost::decode(Lane::Ctl, contiguous(&encoded)), Ok(message));
+
+    #[derive(serde::Serialize)]
+    struct NewerHello {
+        version: u16,
+        name: String,
+        colour: u8,
+    }
+    let newer = rmp_serde::to_vec_named(&NewerHello { version: 1, name: "n".into(), colour: 3 }).unwrap();
+    assert_eq!(Hello::decode(&newer), Ok(Hello { version: 1, vm: None, name: "n".into() }));
+}
+
+#[test]
+fn texts_of_a_size_the_peer_chose_are_refused() {
+    let answer = Answer::Refused { reason: Refusal::Busy, text: "x".repeat(control::MAX_TEXT + 1) };
+    assert!(matches!(Answer::decode(&answer.encode()), Err(DecodeError::Field { field: "text", .. })));
+    let hello = Hello { version: 1, vm: Some("x".repeat(5000)), name: String::new() };
+    assert!(matches!(Hello::decode(&hello.encode()), Err(DecodeError::Long { .. })));
+}
+
+#[test]
+fn what_a_field_cannot_be_is_named() {
+    struct Case {
+        name: &'static str,
+        at: usize,
+        value: u8,
+        field: &'static str,
+    }
+    const CASES: &[Case] = &[
+        Case { name: "reserved bits in the endpoint", at: 2, value: 0x70, field: "endpoint" },
+        Case { name: "isochronous is not spoken yet", at: 1, value: 1, field: "transfer" },
+        Case { name: "more than a body can hold", at: 27, value: 0xff, field: "length" },
+        Case { name: "OUT without its data", at: 3, value: 0, field: "body length" },
+        Case { name: "bulk on another lane", at: 1, value: 2, field: "lane" },
+    ];
+    let good = ToRemote::Usb(usb::ToRemote::Submit(Request {
+        id: RequestId(1),
+        device: DeviceId(1),
+        endpoint: Endpoint::CONTROL,
+        transfer: Transfer::Interrupt,
+        payload: Payload::In { max: 8 },
+    }));
+    let good = contiguous(&good.encode());
+    for Case { name, at, value, field } in CASES {
+        let mut bytes = good.to_vec();
+        bytes[*at] = *value;
+        let error = ToRemote::decode(Lane::Int, bytes.into()).unwrap_err();
+        assert!(matches!(&error, DecodeError::Field { field: f, .. } if f == field), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_message_of_the_other_direction_is_an_error() {
+    let completion = Completion { id: RequestId(1), result: Ok(()), moved: Moved::Out(0), lane: Lane::Int };
+    let bytes = contiguous(&ToHost::Completed(completion).encode());
+    assert_eq!(ToRemote::decode(Lane::Int, bytes), Err(DecodeError::Kind(0x18)));
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let payload = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..100).prop_map(|data| Payload::Out(data.into())),
+        (0..=MAX_BODY as u32).prop_map(|max| Payload::In { max }),
+    ];
+    let transfer = prop_oneof![
+        any::<[u8; 8]>().prop_map(|bytes| Transfer::Control(Setup::from_bytes(bytes))),
+        any::<u16>().prop_map(|stream| Transfer::Bulk { stream }),
+        Just(Transfer::Interrupt),
+    ];
+    let endpoint = (0u8..16, any::<bool>()).prop_map(|(number, input)| {
+        Endpoint::new(number, if input { Direction::In } else { Direction::Out }).unwrap()
+    });
+    (any::<u64>(), any::<u32>(), endpoint, transfer, payload).prop_map(
+        |(id, device, endpoint, transfer, payload)| Request {
+            id: RequestId(id),
+            device: DeviceId(device),
+            endpoint,
+            transfer,
+            payload,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn decode_of_encode_is_the_request(request in request()) {
+        let message = ToRemote::Usb(usb::ToRemote::Submit(request));
+        let encoded = message.clone().encode();
+        prop_assert_eq!(ToRemote::decode(encoded.lane, contiguous(&encoded)), Ok(message));
+    }
+
+    #[test]
+    fn any_bytes_are_a_message_or_an_error(
+        lane in 0u8..5,
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        kind in prop_oneof![Just(1u8), Just(0x10), Just(0x11), Just(0x12), Just(0x18), Just(0x20), Just(0x28)],
+    ) {
+        let lane = Lane::from_wire(lane).unwrap();
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        let bytes = Bytes::from(bytes);
+        let _ = ToRemote::decode(lane, bytes.clone());
+        let _ = ToHost::decode(lane, bytes);
+    }
+}
