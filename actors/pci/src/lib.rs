@@ -16,9 +16,20 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod bus;
+mod config;
 mod cx;
+mod device;
 mod dma;
+mod ram;
+mod rebuild;
 
 pub use bus::{Bus, Function, Interrupts, Layout, Region, Transaction};
+pub use config::{
+    Builder, CONFIG_BYTES, Command, ConfigSpace, Identity, MsiControl, MsixControl, MsixPlace, PowerControl,
+    PowerState, Status,
+};
 pub use cx::{Cx, Model, Width};
+pub use device::{Device, Ticked, Turn};
 pub use dma::{Dma, DmaError};
+pub use ram::Ram;
+pub use rebuild::{RebuildPolicy, Restarts};
