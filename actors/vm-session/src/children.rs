@@ -108,7 +108,8 @@ impl VmSession {
             return;
         }
         metrics::counter!("farbus_child_ends").increment(1);
-        let Some(after) = restarts.judge(now) else { return self.give_up(ended.child) };
+        let Some(due) = restarts.failed(now) else { return self.give_up(ended.child) };
+        let after = due.saturating_sub(now);
         let (child, panicked) = (ended.child, ended.panicked);
         tracing::error!(vm = %self.name, ?child, panicked, ?after, "a controller's actor ended; starting it again");
         self.forget_child(child);

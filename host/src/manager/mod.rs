@@ -147,7 +147,9 @@ impl ConnectionManager {
             return;
         }
         let status = status.map_or_else(|error| format!("cannot be started: {error}"), |s| s.to_string());
-        let after = self.restarts.entry(vm.clone()).or_default().judge(self.start.elapsed());
+        let now = self.start.elapsed();
+        let due = self.restarts.entry(vm.clone()).or_default().failed(now);
+        let after = due.map(|due| due.saturating_sub(now));
         let again_in_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
         self.reporter.say(&Report::WorkerEnded { vm: vm.clone(), status, again_in_ms });
         if let Some(after) = after {
