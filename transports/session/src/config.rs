@@ -1,0 +1,91 @@
+//! Sizes and times of a session. The two ends need not agree on them.
+
+use std::time::Duration;
+
+use wire::Lane;
+
+/// The longest chunk, bytes: with its header it fits every link.
+pub const MAX_CHUNK: usize = 60 * 1024;
+/// What may be sent on a reliable lane before the peer has announced its own limit. Part of the protocol.
+pub(crate) const INITIAL_WINDOW: usize = 64 * 1024;
+/// The shortest chunk, bytes: below it headers would be most of the traffic.
+const MIN_CHUNK: usize = 256;
+
+/// Which end of the session this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The end with the VM.
+    Host,
+    /// The end with the devices.
+    Remote,
+}
+
+/// The bounds of one lane, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneConfig {
+    /// What may wait to be sent. One message is always taken by an empty queue.
+    pub queue: usize,
+    /// What may be received and not yet accepted by the application; at least 64 KiB on reliable lanes.
+    pub window: usize,
+}
+
+/// Sizes and times of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The bounds of CTL.
+    pub ctl: LaneConfig,
+    /// The bounds of INT.
+    pub int: LaneConfig,
+    /// The bounds of AUDIO. What its queue holds is heard late by that much: 256 KiB is 1.4 s of 48 kHz S16 stereo.
+    pub audio: LaneConfig,
+    /// The bounds of ISO.
+    pub iso: LaneConfig,
+    /// The bounds of BULK. A window below bandwidth x round trip slows the lane down.
+    pub bulk: LaneConfig,
+    /// Messages are cut into chunks of at most this, 256 to [`MAX_CHUNK`] bytes. A chunk and its
+    /// [`crate::HEADER_LEN`] must fit the link; an urgent message waits for at most one chunk.
+    pub max_chunk: usize,
+    /// The time between two pings.
+    pub heartbeat: Duration,
+    /// The peer is silent when nothing was heard for so long.
+    pub dead_after: Duration,
+    /// Acknowledgements and credit that nothing else carries wait for at most this time.
+    pub ack_delay: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        const KIB: usize = 1024;
+        let lane = |queue, window| LaneConfig { queue, window };
+        Self {
+            ctl: lane(256 * KIB, 256 * KIB),
+            int: lane(256 * KIB, 256 * KIB),
+            audio: lane(256 * KIB, 256 * KIB),
+            iso: lane(256 * KIB, 256 * KIB),
+            bulk: lane(2048 * KIB, 4096 * KIB),
+            // 16 KiB of payload with the head of its message, so that neither leaves a stub behind.
+            max_chunk: 16 * KIB + 64,
+            heartbeat: Duration::from_secs(1),
+            dead_after: Duration::from_secs(3),
+            ack_delay: Duration::from_millis(25),
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn lane(&self, lane: Lane) -> LaneConfig {
+        let LaneConfig { queue, window } = match lane {
+            Lane::Ctl => self.ctl,
+            Lane::Int => self.int,
+            Lane::Audio => self.audio,
+            Lane::Iso => self.iso,
+            Lane::Bulk => self.bulk,
+        };
+        let least = if lane.may_lose() { 0 } else { INITIAL_WINDOW };
+        LaneConfig { queue, window: window.max(least) }
+    }
+
+    pub(crate) fn chunk(&self) -> usize {
+        self.max_chunk.clamp(MIN_CHUNK, MAX_CHUNK)
+    }
+}
