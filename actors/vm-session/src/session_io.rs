@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use actix::prelude::*;
 use hda_ctrl::Played;
 use session::Event as SessionEvent;
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Permit, error::TrySendError};
 use usb_ctrl::Detach;
 use wire::{Lane, Message, ToHost, ToRemote, audio, control, usb::Completion};
 
@@ -161,18 +161,14 @@ impl VmSession {
         if self.backlog.completions.is_empty() || self.backlog.waiting {
             return;
         }
-        let Some(stream) = &self.usb.completions else { return self.backlog.completions.clear() };
+        let Some(stream) = self.usb.completions.clone() else { return self.accept_completions(None) };
         match stream.try_reserve() {
-            Ok(permit) => {
-                permit.send(std::mem::take(&mut self.backlog.completions));
-                for (lane, size) in self.backlog.credit.drain(..) {
-                    self.session.consumed(lane, size);
-                }
-            }
+            Ok(permit) => self.accept_completions(Some(permit)),
+            Err(TrySendError::Closed(())) => self.accept_completions(None),
             Err(TrySendError::Full(())) => {
-                let (generation, stream) = (self.generation, stream.clone());
+                let generation = self.generation;
                 self.backlog.waiting = true;
-                let room = async move { drop(stream.reserve().await) };
+                let room = async move { drop(stream.reserve_owned().await) };
                 ctx.spawn(room.into_actor(self).map(move |(), act, ctx| {
                     if act.generation == generation {
                         act.backlog.waiting = false;
@@ -181,13 +177,25 @@ impl VmSession {
                     }
                 }));
             }
-            Err(TrySendError::Closed(())) => self.backlog.completions.clear(),
+        }
+    }
+
+    /// The completions are the controller's, or nobody's if there is none; either way their room is free again.
+    fn accept_completions(&mut self, permit: Option<Permit<'_, Vec<Completion>>>) {
+        let completions = std::mem::take(&mut self.backlog.completions);
+        if let Some(permit) = permit {
+            permit.send(completions);
+        }
+        for (lane, size) in self.backlog.credit.drain(..) {
+            self.session.consumed(lane, size);
         }
     }
 
     pub(crate) fn set_timer(&mut self, at: Option<Duration>, ctx: &mut Context<Self>) {
         let at = at.filter(|_| self.link.is_some());
-        if at == self.timer.map(|(at, _)| at) {
+        // A timer that rings too early does no harm, and a new one for every frame would cost more.
+        let rings_in_time = |at| self.timer.is_some_and(|(armed, _)| armed <= at);
+        if at.map_or(self.timer.is_none(), rings_in_time) {
             return;
         }
         if let Some((_, timer)) = self.timer.take() {
