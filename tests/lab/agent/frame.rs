@@ -9,20 +9,20 @@
 //! The guest starts its stream with [`GREETING`], which is how the lab finds the first frame after the guest was
 //! reset in the middle of one.
 
-use std::io::{self, Read, Write};
+use std::io;
 
 /// The bytes before the first frame of a guest's life. No frame of the lab's own carries them by accident.
-pub const GREETING: &[u8; 25] = b"\n\0lab agent is ready v1\0\n";
+pub(crate) const GREETING: &[u8; 25] = b"\n\0lab agent is ready v1\0\n";
 
 /// The most payload one frame may have, in bytes. Longer data travels as several frames.
-pub const MAX_PAYLOAD: usize = 64 * 1024;
+pub(crate) const MAX_PAYLOAD: usize = 64 * 1024;
 
 /// Bytes before the payload.
-pub const HEADER_LEN: usize = 9;
+pub(crate) const HEADER_LEN: usize = 9;
 
 /// What a frame says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// To the guest: start this command; the payload is a shell script.
     Run,
     /// To the guest: bytes for the command's standard input.
@@ -41,15 +41,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
-        Self::Run,
-        Self::Stdin,
-        Self::StdinEnd,
-        Self::Signal,
-        Self::Stdout,
-        Self::Stderr,
-        Self::Exit,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Run, Self::Stdin, Self::StdinEnd, Self::Signal, Self::Stdout, Self::Stderr, Self::Exit];
 
     fn decode(byte: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == byte)
@@ -58,13 +51,13 @@ impl Kind {
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     /// What it says.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Which command it is about; the lab numbers them.
-    pub command: u32,
+    pub(crate) command: u32,
     /// What goes with it.
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frame {
@@ -73,7 +66,7 @@ impl Frame {
     /// # Panics
     /// If the payload is longer than [`MAX_PAYLOAD`].
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         assert!(self.payload.len() <= MAX_PAYLOAD, "the sender splits long payloads");
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.payload.len());
         bytes.push(self.kind as u8);
@@ -87,34 +80,12 @@ impl Frame {
     ///
     /// # Errors
     /// An unknown kind or a length above [`MAX_PAYLOAD`]: the stream is out of step.
-    pub fn decode_header(header: [u8; HEADER_LEN]) -> io::Result<(Kind, u32, usize)> {
+    pub(crate) fn decode_header(header: [u8; HEADER_LEN]) -> io::Result<(Kind, u32, usize)> {
         let [kind, c0, c1, c2, c3, l0, l1, l2, l3] = header;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         match Kind::decode(kind) {
             Some(kind) if length <= MAX_PAYLOAD => Ok((kind, u32::from_le_bytes([c0, c1, c2, c3]), length)),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("not a frame: {header:02x?}"))),
         }
-    }
-
-    /// Reads one frame.
-    ///
-    /// # Errors
-    /// The stream's own, its end, or a header that is none.
-    pub fn read(stream: &mut impl Read) -> io::Result<Self> {
-        let mut header = [0; HEADER_LEN];
-        stream.read_exact(&mut header)?;
-        let (kind, command, length) = Self::decode_header(header)?;
-        let mut payload = vec![0; length];
-        stream.read_exact(&mut payload)?;
-        Ok(Self { kind, command, payload })
-    }
-
-    /// Writes one frame and flushes.
-    ///
-    /// # Errors
-    /// The stream's own.
-    pub fn write(&self, stream: &mut impl Write) -> io::Result<()> {
-        stream.write_all(&self.encode())?;
-        stream.flush()
     }
 }

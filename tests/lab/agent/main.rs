@@ -19,7 +19,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use frame::{Frame, GREETING, Kind, MAX_PAYLOAD};
+use frame::{Frame, GREETING, HEADER_LEN, Kind, MAX_PAYLOAD};
 
 /// The name QEMU gives the agent's port.
 const PORT: &str = "lab.agent";
@@ -44,7 +44,7 @@ fn serve() -> io::Result<()> {
 
     let mut running: HashMap<u32, Running> = HashMap::new();
     loop {
-        let Frame { kind, command, payload } = Frame::read(&mut reader)?;
+        let Frame { kind, command, payload } = read(&mut reader)?;
         match kind {
             Kind::Run => {
                 running.retain(|_, run| !run.over());
@@ -75,6 +75,15 @@ fn serve() -> io::Result<()> {
             Kind::Stdout | Kind::Stderr | Kind::Exit => return Err(io::Error::other("the lab sent a guest's frame")),
         }
     }
+}
+
+fn read(port: &mut File) -> io::Result<Frame> {
+    let mut header = [0; HEADER_LEN];
+    port.read_exact(&mut header)?;
+    let (kind, command, length) = Frame::decode_header(header)?;
+    let mut payload = vec![0; length];
+    port.read_exact(&mut payload)?;
+    Ok(Frame { kind, command, payload })
 }
 
 /// The device of the port named [`PORT`].
@@ -168,7 +177,7 @@ impl Port {
 
     fn send(&self, kind: Kind, command: u32, payload: &[u8]) -> io::Result<()> {
         let frame = Frame { kind, command, payload: payload.to_vec() };
-        self.with(|stream| frame.write(stream))
+        self.with(|stream| stream.write_all(&frame.encode()))
     }
 
     fn exit(&self, command: u32, code: i32) -> io::Result<()> {

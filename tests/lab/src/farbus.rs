@@ -128,7 +128,8 @@ impl Program {
             signal(id, nix::sys::signal::Signal::SIGTERM)?;
         }
         let ended = timeout(PATIENCE, self.child.wait()).await;
-        ended.with_context(|| format!("{} does not end when asked\n{}", self.name, self.last_words()))?
+        ended
+            .with_context(|| format!("{} does not end when asked\n{}", self.name, self.last_words()))?
             .with_context(|| format!("waiting for {}", self.name))
     }
 
@@ -138,7 +139,8 @@ impl Program {
     /// It does not in [`PATIENCE`].
     pub async fn ended(&mut self) -> Result<ExitStatus> {
         let ended = timeout(PATIENCE, self.child.wait()).await;
-        ended.with_context(|| format!("{} does not end\n{}", self.name, self.last_words()))?
+        ended
+            .with_context(|| format!("{} does not end\n{}", self.name, self.last_words()))?
             .with_context(|| format!("waiting for {}", self.name))
     }
 
@@ -258,7 +260,8 @@ impl Host {
         for seat in &seats {
             let socket_dir = seat.folder.to_string_lossy();
             let remotes = if seat.extra.contains("remotes") { "" } else { "remotes = [\"any\"]\n" };
-            let _ = writeln!(config, "[vm.{}]\nsocket_dir = {socket_dir:?}\n{remotes}{}", seat.name, seat.extra);
+            let _ =
+                writeln!(config, "[vm.{}]\nsocket_dir = {socket_dir:?}\n{remotes}{}", seat.name, seat.extra);
         }
         let file = folder.join("host.toml");
         std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
@@ -269,7 +272,13 @@ impl Host {
             program.wait_for("vm_ready").await.context("a VM's worker did not come up")?;
         }
         let text = |field: &str| listening[field].as_str().unwrap_or_default().to_owned();
-        Ok(Self { program, address: text("address"), key: text("host_key"), seats, folder: folder.to_owned() })
+        Ok(Self {
+            program,
+            address: text("address"),
+            key: text("host_key"),
+            seats,
+            folder: folder.to_owned(),
+        })
     }
 
     /// Starts a remote for a VM, with its own key, and does not wait.
@@ -299,6 +308,7 @@ impl Host {
 /// CLOCK_MONOTONIC in nanoseconds: the clock of every `at_ns` in events.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
     now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()
 }

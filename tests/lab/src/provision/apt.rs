@@ -58,7 +58,13 @@ impl Archive {
     }
 
     /// Unpacks, of `packages` and what they depend on, only those whose names begin with `prefix`.
-    pub(super) fn unpack_only(&self, suite: &str, packages: &[&str], prefix: &str, root: &Path) -> Result<()> {
+    pub(super) fn unpack_only(
+        &self,
+        suite: &str,
+        packages: &[&str],
+        prefix: &str,
+        root: &Path,
+    ) -> Result<()> {
         let plan = self.plan(suite, packages)?;
         let plan: Vec<_> = plan.into_iter().filter(|fetch| fetch.file.starts_with(prefix)).collect();
         progress(&format!("fetching {} packages for {}", plan.len(), packages.join(", ")));
@@ -72,7 +78,8 @@ impl Archive {
         for Fetch { file, .. } in &plan {
             extract(&folder.join(file), root)?;
         }
-        let list: String = plan.iter().map(|Fetch { file, checksum }| format!("{checksum} {file}\n")).collect();
+        let list: String =
+            plan.iter().map(|Fetch { file, checksum }| format!("{checksum} {file}\n")).collect();
         fs::write(root.join(".packages"), list)?;
         run(self.apt().arg("clean")).map(drop)
     }
@@ -131,7 +138,9 @@ impl Archive {
 /// A sources.list for `release`, with the system's own mirrors and the archive's own keys.
 fn sources(release: &str) -> Result<String> {
     let Some(keyring) = KEYRINGS.into_iter().find(|path| Path::new(path).exists()) else {
-        bail!("the keys of the Debian archive are missing: install the package debian-archive-keyring. {ELSEWHERE}");
+        bail!(
+            "the keys of the Debian archive are missing: install the package debian-archive-keyring. {ELSEWHERE}"
+        );
     };
     let mirrors = Mirrors::find()?;
     let line = |uri: &str, suite: &str| format!("deb [signed-by={keyring}] {uri} {suite} main\n");
@@ -160,7 +169,8 @@ impl Mirrors {
         ]))
         .context(ELSEWHERE)?;
         let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let codename = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
+        let codename =
+            release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or("stable");
         let chosen = env::var(MIRROR_VARIABLE).ok().filter(|uri| !uri.is_empty());
         match Self::choose(&targets, codename, chosen) {
             Some(mirrors) => Ok(mirrors),
@@ -197,7 +207,7 @@ fn parse_uri_line(line: &str) -> Option<Fetch> {
     let mut fields = rest.split(' ');
     let file = fields.next()?.to_owned();
     let checksum = fields.nth(1)?.to_owned();
-    file.ends_with(".deb").then(|| Fetch { file, checksum })
+    file.ends_with(".deb").then_some(Fetch { file, checksum })
 }
 
 /// Splits `NAME_VERSION_ARCHITECTURE.deb`, in which a colon of the version is spelled `%3a`.
@@ -218,10 +228,14 @@ fn merged_usr(root: &Path) -> Result<()> {
 /// Unpacks one package, through the links of [`merged_usr`] where its files lead there.
 fn extract(package: &Path, root: &Path) -> Result<()> {
     // `dpkg-deb --extract` of older releases would replace those links by folders.
-    let mut packed = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
+    let mut packed =
+        Command::new("dpkg-deb").arg("--fsys-tarfile").arg(package).stdout(Stdio::piped()).spawn()?;
     let Some(tar) = packed.stdout.take() else { bail!("dpkg-deb has no output") };
     let mut unpack = Command::new("tar");
-    unpack.args(["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory"]).arg(root).stdin(tar);
+    unpack
+        .args(["--extract", "--keep-directory-symlink", "--no-same-owner", "--directory"])
+        .arg(root)
+        .stdin(tar);
     let unpacked = unpack.output().context("running tar")?;
     if !packed.wait()?.success() || !unpacked.status.success() {
         bail!("unpacking {}: {}", package.display(), String::from_utf8_lossy(&unpacked.stderr).trim_end());

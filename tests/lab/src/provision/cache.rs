@@ -31,7 +31,10 @@ impl Cache {
     pub fn open() -> Result<Self> {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-        Self::at(base.ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab keeps its files there"))?.join("farbus"))
+        Self::at(
+            base.ok_or_else(|| anyhow!("set HOME or XDG_CACHE_HOME: the lab keeps its files there"))?
+                .join("farbus"),
+        )
     }
 
     /// Opens a cache at a directory of the caller's choice, made if absent.
@@ -124,7 +127,7 @@ fn complete(tree: &Path) -> bool {
     let Ok(manifest) = fs::read_to_string(tree.join(MANIFEST)) else { return false };
     let intact = |line: &str| {
         let mut fields = line.splitn(3, ' ').skip(1);
-        let (size, path) = (fields.next()?.parse().ok()?, fields.next()?);
+        let (size, path) = (fields.next()?.parse::<u64>().ok()?, fields.next()?);
         (fs::symlink_metadata(tree.join(path)).ok()?.len() == size).then_some(())
     };
     !manifest.is_empty() && manifest.lines().all(|line| intact(line).is_some())
@@ -147,8 +150,11 @@ fn manifest(tree: &Path) -> Result<String> {
     for files in files.chunks(FILES_PER_RUN) {
         let paths = files.iter().filter_map(|(path, _)| path.as_ref().ok());
         let sums = run(Command::new("sha256sum").arg("--zero").arg("--").args(paths).current_dir(tree))?;
-        let sums: HashMap<&str, &str> =
-            sums.split_terminator('\0').filter_map(|line| line.split_once("  ")).map(|(sum, path)| (path, sum)).collect();
+        let sums: HashMap<&str, &str> = sums
+            .split_terminator('\0')
+            .filter_map(|line| line.split_once("  "))
+            .map(|(sum, path)| (path, sum))
+            .collect();
         for (path, size) in files {
             let path = path.as_ref().map_err(|path| anyhow!("a path that is not UTF-8: {path:?}"))?;
             let Some(sum) = sums.get(path.as_str()) else { bail!("sha256sum said nothing of {path}") };

@@ -96,13 +96,18 @@ mod tests {
         cpio.link("a/l", "b/c")?;
         let bytes = cpio.finish()?;
         assert_eq!(bytes.len() % 4, 0);
-        let at: Vec<usize> = bytes.windows(6).enumerate().filter(|(_, w)| w == b"070701").map(|(at, _)| at).collect();
+        let at: Vec<usize> =
+            bytes.windows(6).enumerate().filter(|(_, w)| w == b"070701").map(|(at, _)| at).collect();
         assert_eq!(at.len(), 5, "a, a/b, a/b/c, a/l and the trailer");
         assert!(at.iter().all(|at| at % 4 == 0));
         let field = |entry: usize, number: usize| &bytes[at[entry] + 6 + number * 8..][..8];
         assert_eq!(field(0, 1), b"000041ed", "a folder, 0755");
         assert_eq!(field(2, 1), b"000081ed", "a file, 0755");
-        assert_eq!((field(2, 6), field(2, 11)), (&b"00000005"[..], &b"00000006"[..]), "sizes of content and name");
+        assert_eq!(
+            (field(2, 6), field(2, 11)),
+            (&b"00000005"[..], &b"00000006"[..]),
+            "sizes of content and name"
+        );
         Ok(())
     }
 }

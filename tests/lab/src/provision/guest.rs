@@ -70,7 +70,9 @@ const INITTAB: &str = include_str!("../../guest/inittab");
 /// Where the guest's programs are unpacked.
 pub(super) fn root(cache: &Cache) -> Result<PathBuf> {
     let name = format!("guest-{}", key([RELEASE].into_iter().chain(PACKAGES)));
-    cache.tree(&name, "the guest's programs", |root| Archive::open(cache, RELEASE)?.unpack(RELEASE, &PACKAGES, root))
+    cache.tree(&name, "the guest's programs", |root| {
+        Archive::open(cache, RELEASE)?.unpack(RELEASE, &PACKAGES, root)
+    })
 }
 
 /// The first and only root file system of a guest.
@@ -92,7 +94,8 @@ impl Initramfs {
         wanted.dedup();
         let parts = [SETUP, INITTAB].map(str::as_bytes).into_iter().chain([AGENT]);
         let trees = [&guest, &kernel.root].map(|tree| tree.as_os_str().as_encoded_bytes());
-        let name = format!("initramfs-{}", key(wanted.iter().map(|name| name.as_bytes()).chain(parts).chain(trees)));
+        let name =
+            format!("initramfs-{}", key(wanted.iter().map(|name| name.as_bytes()).chain(parts).chain(trees)));
         let tree = cache.tree(&name, &format!("an initramfs for {}", kernel.release()), |tree| {
             let modules = indexed_modules(&guest, kernel, &wanted, &tree.join("staged"))?;
             write(&guest, &modules, &tree.join("initramfs"))?;
@@ -128,11 +131,16 @@ fn write(guest: &Path, modules: &Path, target: &Path) -> Result<()> {
         cpio.folder(folder)?;
     }
     cpio.character_device("dev/console", 5, 1)?;
-    let left_out = |path: &Path| LEFT_OUT.iter().any(|out| path.starts_with(out)) || path.starts_with(".manifest");
+    let left_out =
+        |path: &Path| LEFT_OUT.iter().any(|out| path.starts_with(out)) || path.starts_with(".manifest");
     copy(&mut cpio, guest, left_out)?;
     copy(&mut cpio, modules, |path| path == Path::new("lib"))?;
 
-    let present = |name: &str| ["bin", "sbin"].iter().any(|folder| guest.join("usr").join(folder).join(name).symlink_metadata().is_ok());
+    let present = |name: &str| {
+        ["bin", "sbin"]
+            .iter()
+            .any(|folder| guest.join("usr").join(folder).join(name).symlink_metadata().is_ok())
+    };
     let applets = run(Command::new(guest.join("usr/bin/busybox")).arg("--list"))?;
     for applet in applets.lines().filter(|name| !present(name) && *name != "sh") {
         cpio.link(&format!("usr/bin/{applet}"), "busybox")?;

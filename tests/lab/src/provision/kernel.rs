@@ -34,7 +34,8 @@ impl Kernel {
     pub fn unpack(cache: &Cache, package: &str) -> Result<Self> {
         let (name, suite) = package.split_once('/').unwrap_or((package, RELEASE));
         let release = RELEASES.into_iter().find(|release| suite.split('-').next() == Some(release));
-        let release = release.ok_or_else(|| anyhow!("{package}: a suite of {} is wanted", RELEASES.join(" or ")))?;
+        let release =
+            release.ok_or_else(|| anyhow!("{package}: a suite of {} is wanted", RELEASES.join(" or ")))?;
         let tools = guest::root(cache)?;
         let tree = format!("kernel-{}-{}", package.replace('/', "_"), key([suite, name]));
         let root = cache.tree(&tree, &format!("the kernel {package}"), |root| {
@@ -47,8 +48,10 @@ impl Kernel {
 
     fn in_root(root: &Path) -> Result<Self> {
         let modules = root.join("lib/modules");
-        let mut releases = fs::read_dir(&modules).with_context(|| format!("listing {}", modules.display()))?;
-        let release = releases.next().ok_or_else(|| anyhow!("the package holds no kernel modules"))??.file_name();
+        let mut releases =
+            fs::read_dir(&modules).with_context(|| format!("listing {}", modules.display()))?;
+        let release =
+            releases.next().ok_or_else(|| anyhow!("the package holds no kernel modules"))??.file_name();
         let kernel = Self { root: root.to_owned(), release: release.to_string_lossy().into_owned() };
         if !kernel.image().exists() {
             bail!("the package holds no {}", kernel.image().display());
@@ -76,7 +79,9 @@ impl Kernel {
     /// The files of the named modules and of all they need, relative to [`Kernel::modules`].
     /// A module that is part of the kernel's image has no file.
     pub(super) fn closure(&self, names: &[&str]) -> Result<BTreeSet<String>> {
-        let list = |file: &str| fs::read_to_string(self.modules().join(file)).with_context(|| format!("reading {file}"));
+        let list = |file: &str| {
+            fs::read_to_string(self.modules().join(file)).with_context(|| format!("reading {file}"))
+        };
         let (dependencies, builtin) = (list("modules.dep")?, list("modules.builtin")?);
         let builtin: BTreeSet<String> = builtin.lines().map(module_name).collect();
         let files: HashMap<String, (&str, &str)> = dependencies
@@ -119,7 +124,10 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let kernel = Kernel { root: folder.path().to_owned(), release: "1".to_owned() };
         fs::create_dir_all(kernel.modules())?;
-        fs::write(kernel.modules().join("modules.dep"), "k/snd-a.ko: k/core.ko.xz\nk/core.ko.xz:\nk/other.ko:\n")?;
+        fs::write(
+            kernel.modules().join("modules.dep"),
+            "k/snd-a.ko: k/core.ko.xz\nk/core.ko.xz:\nk/other.ko:\n",
+        )?;
         fs::write(kernel.modules().join("modules.builtin"), "kernel/drivers/tty/serial-core.ko\n")?;
 
         let files = kernel.closure(&["snd_a", "serial_core"])?;

@@ -44,10 +44,12 @@ impl Qemu {
     pub fn find(cache: &Cache) -> Result<Self> {
         if let Some(program) = env::var_os(QEMU_VARIABLE).filter(|program| !program.is_empty()) {
             let named = Origin::System(program.into());
-            return Self::probe(named).ok_or_else(|| anyhow!("{QEMU_VARIABLE} names no QEMU with vfio-user-pci"));
+            return Self::probe(named)
+                .ok_or_else(|| anyhow!("{QEMU_VARIABLE} names no QEMU with vfio-user-pci"));
         }
         let path = env::var_os("PATH").unwrap_or_default();
-        let found = env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
+        let found =
+            env::split_paths(&path).map(|folder| folder.join(PROGRAM)).find(|program| program.is_file());
         match found.and_then(|program| Self::probe(Origin::System(program))) {
             Some(qemu) => Ok(qemu),
             None => Self::private(cache),
@@ -65,7 +67,8 @@ impl Qemu {
         })?;
         // Its version is known from its making: no need to run it again.
         let packages = std::fs::read_to_string(root.join(".packages"))?;
-        let version = packages.lines().find_map(|line| line.split_once(" qemu-system-x86_")?.1.split('_').next());
+        let version =
+            packages.lines().find_map(|line| line.split_once(" qemu-system-x86_")?.1.split('_').next());
         let version = version.unwrap_or_default().replace("%3a", ":");
         Ok(Self { version, origin: Origin::Private(root) })
     }
@@ -117,7 +120,11 @@ impl Qemu {
         };
         let of = |name: &str| root.join("usr/share/OVMF").join(name);
         let files = (of("OVMF_CODE_4M.fd"), of("OVMF_VARS_4M.fd"));
-        if files.0.exists() && files.1.exists() { Ok(files) } else { bail!("{} is missing: install the package ovmf", files.0.display()) }
+        if files.0.exists() && files.1.exists() {
+            Ok(files)
+        } else {
+            bail!("{} is missing: install the package ovmf", files.0.display())
+        }
     }
 
     /// Program and arguments with which it starts, for people who want to paste them.

@@ -1,0 +1,62 @@
+//! The place where machines are made.
+
+use anyhow::{Context as _, Result};
+use tokio::task::spawn_blocking;
+
+use crate::provision::{Cache, Initramfs, Kernel, Qemu};
+use crate::qtest::QtestBuilder;
+use crate::vm::VmBuilder;
+
+/// A cache and a QEMU. Many labs may be open at once, in one process or several.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    cache: Cache,
+    qemu: Qemu,
+}
+
+impl Lab {
+    /// Opens the lab in the user's cache; provides QEMU first if there is none.
+    ///
+    /// # Errors
+    /// If QEMU cannot be provided.
+    pub async fn open() -> Result<Self> {
+        spawn_blocking(|| Self::at(Cache::open()?)).await?
+    }
+
+    /// Opens the lab in a cache.
+    ///
+    /// # Errors
+    /// If QEMU cannot be provided. Blocks meanwhile.
+    pub fn at(cache: Cache) -> Result<Self> {
+        let qemu = Qemu::find(&cache).context("providing QEMU")?;
+        Ok(Self { cache, qemu })
+    }
+
+    /// A VM to be booted. The name, of letters, digits and hyphens, is also the guest's host name.
+    pub fn vm(&self, name: &str) -> VmBuilder<'_> {
+        VmBuilder::new(self, name)
+    }
+
+    /// A machine without processor, firmware and guest, whose bus is driven from here.
+    pub fn qtest(&self, name: &str) -> QtestBuilder<'_> {
+        QtestBuilder::new(self, name)
+    }
+
+    /// The QEMU that runs its machines.
+    #[must_use]
+    pub fn qemu(&self) -> &Qemu {
+        &self.qemu
+    }
+
+    /// A kernel and what it boots into.
+    pub(crate) async fn kernel(&self, package: &str, modules: &[String]) -> Result<(Kernel, Initramfs)> {
+        let (cache, package, modules) = (self.cache.clone(), package.to_owned(), modules.to_vec());
+        let provide = spawn_blocking(move || {
+            let kernel = Kernel::unpack(&cache, &package)?;
+            let modules: Vec<_> = modules.iter().map(String::as_str).collect();
+            let initramfs = Initramfs::build(&cache, &kernel, &modules)?;
+            anyhow::Ok((kernel, initramfs))
+        });
+        provide.await?.context("providing a kernel")
+    }
+}
