@@ -1,1 +1,36 @@
-//! Link over TCP with Noise
+//! A link over one TCP connection, encrypted and authenticated with Noise.
+//!
+//! `Noise_IK_25519_ChaChaPoly_BLAKE2s`, the remote as initiator: it knows the host's key beforehand, and its own key is
+//! hidden from everybody else. Both static keys are proved before anything is allocated for a session.
+//!
+//! ```text
+//!  remote                                    host: manager                     worker
+//!  connect() ── u16 len | e, es, s, ss, Hello ──► read_first(), identify()
+//!                                                 decides ──► refuse()
+//!                                                    └─ socket, FirstFrame ──► accept()
+//!            ◄──────────── u16 len | e, ee, se, Answer ─────────────────────────┘
+//!            ── first record ──────────────────────────────────────────────────► authenticated
+//!
+//!  then records:   u16 len | ciphertext of  lane u8 | u16 len | bytes,  lane u8 | u16 len | bytes, ...
+//! ```
+//!
+//! - Message 1 can be replayed by anybody who has seen it, so a host knows a remote only when the first record of the
+//!   initiator decrypts: [`accept`] waits for it.
+//! - A record is one write and holds as many small frames as waited for it. Records are strictly numbered by the
+//!   cipher; one that does not decrypt ends the link.
+//! - Each direction is rekeyed from within: a frame on the pseudo lane `0xf0` says that the next record has the next key.
+//! - Numbers are big-endian, as Noise writes lengths.
+#![forbid(unsafe_code)]
+
+mod handshake;
+mod key;
+mod noise_tcp;
+mod records;
+mod socket;
+
+pub use handshake::{
+    Caller, DEADLINE, FirstFrame, HandshakeError, MAX_HANDSHAKE, accept, connect, identify, read_first,
+    refuse,
+};
+pub use key::{KeyError, ParseKeyError, PublicKey, SecretKey};
+pub use noise_tcp::{NoiseTcp, PROFILE};

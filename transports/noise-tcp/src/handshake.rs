@@ -1,0 +1,275 @@
+//! Who is there: one round trip, with a deadline and a size limit.
+
+use std::{future::poll_fn, io, time::Duration};
+
+use link::{Link, LinkError, PeerKey};
+use snow::{Builder, HandshakeState};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, ToSocketAddrs},
+};
+use wire::{
+    DecodeError,
+    control::{Answer, Hello, Refusal},
+};
+
+use crate::{NoiseTcp, PublicKey, SecretKey, socket};
+
+/// The longest handshake message, bytes.
+pub const MAX_HANDSHAKE: usize = 1024;
+/// The time that the handshake may take, seen from either side; for [`connect`] the TCP connection is part of it.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+const SUITE: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
+const PROLOGUE: &[u8] = b"farbus/1 noise-tcp";
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The host cannot be reached.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The connection broke.
+    #[error("the connection broke during the handshake: {0}")]
+    Io(#[from] io::Error),
+    /// The host hung up: what one does that cannot read the first message, because it has another key.
+    #[error("the host closed the connection during the handshake: is --host-key right?")]
+    ClosedByHost,
+    /// The remote hung up.
+    #[error("the remote closed the connection during the handshake")]
+    ClosedByRemote,
+    /// The peer took too long.
+    #[error("the handshake was not finished within {} s", DEADLINE.as_secs())]
+    Deadline,
+    /// A message longer than [`MAX_HANDSHAKE`].
+    #[error("handshake message of {0} bytes is too long")]
+    TooLong(usize),
+    /// The host cannot read the first message: it is for another key, or it is no handshake.
+    #[error("the first message cannot be read: it was written for another host key, or by something else")]
+    NotForUs,
+    /// The peer's message or first record does not decrypt: a replay, or somebody in between.
+    #[error("the peer did not prove its key: {0}")]
+    Unproved(String),
+    /// What the peer says inside the handshake is malformed.
+    #[error("malformed handshake payload: {0}")]
+    Payload(#[from] DecodeError),
+    /// The host does not want us, and says why.
+    #[error("the host refused: {text}")]
+    Refused {
+        /// Whether a later try may succeed.
+        reason: Refusal,
+        /// One sentence for people.
+        text: String,
+    },
+}
+
+/// The first handshake message as it came, to be handed to the process that finishes the handshake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirstFrame(Vec<u8>);
+
+impl FirstFrame {
+    /// The message that [`Self::as_bytes`] gave elsewhere.
+    ///
+    /// # Errors
+    /// It is longer than [`MAX_HANDSHAKE`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, HandshakeError> {
+        if bytes.len() > MAX_HANDSHAKE { Err(HandshakeError::TooLong(bytes.len())) } else { Ok(Self(bytes)) }
+    }
+
+    /// The message, without its length.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Who says hello. Not proved yet: the message may be a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// The key of whoever wrote the message at some time.
+    pub key: PublicKey,
+    /// What it said.
+    pub hello: Hello,
+}
+
+/// Connects to a host, as `me`. Returns the link and the host's [`Answer::Welcome`].
+///
+/// # Errors
+/// The host cannot be reached, has another key, refuses ([`HandshakeError::Refused`]), or took longer than [`DEADLINE`].
+pub async fn connect(
+    addr: impl ToSocketAddrs,
+    host: PublicKey,
+    me: &SecretKey,
+    hello: &Hello,
+) -> Result<(NoiseTcp, Answer), HandshakeError> {
+    in_time(async {
+        let mut stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
+        socket::tune(&stream);
+        let builder = builder(me)?.remote_public_key(&host.0).map_err(unproved)?;
+        let mut noise = builder.build_initiator().map_err(unproved)?;
+        write_message(&mut stream, &mut noise, &hello.encode()).await.map_err(closed_by_host)?;
+        let message = read_message(&mut stream).await.map_err(closed_by_host)?;
+        let answer = open(&mut noise, &message).map_err(unproved)?;
+        match Answer::decode(&answer)? {
+            Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
+            welcome @ Answer::Welcome { .. } => {
+                let mut link = transport(stream, noise)?;
+                link.confirm().and(poll_fn(|cx| link.poll_flush(cx)).await).map_err(|error| match error {
+                    LinkError::Lost(error) => closed_by_host(error),
+                    other => HandshakeError::Unproved(other.to_string()),
+                })?;
+                Ok((link, welcome))
+            }
+        }
+    })
+    .await
+}
+
+/// Reads the first handshake message of a connection and nothing more.
+///
+/// # Errors
+/// It is too long, did not come within [`DEADLINE`], or the connection ended.
+pub async fn read_first(stream: &mut TcpStream) -> Result<FirstFrame, HandshakeError> {
+    in_time(async { read_message(stream).await.map_err(closed_by_remote).map(FirstFrame) }).await
+}
+
+/// Reads who wrote the first message. Pure; costs two Diffie-Hellman operations.
+///
+/// # Errors
+/// The message is not for this key, or what it says is malformed.
+pub fn identify(first: &FirstFrame, me: &SecretKey) -> Result<Caller, HandshakeError> {
+    respond(first, me).map(|(_, caller)| caller)
+}
+
+/// Finishes the handshake with a remote that is welcome: sends `answer`, waits for the remote's first record.
+///
+/// # Errors
+/// The message is not for this key, the remote does not prove its own (a replay), hangs up, or takes longer than
+/// [`DEADLINE`].
+pub async fn accept(
+    mut stream: TcpStream,
+    first: FirstFrame,
+    me: &SecretKey,
+    answer: &Answer,
+) -> Result<NoiseTcp, HandshakeError> {
+    in_time(async {
+        socket::tune(&stream);
+        let (mut noise, _) = respond(&first, me)?;
+        write_message(&mut stream, &mut noise, &answer.encode()).await.map_err(closed_by_remote)?;
+        let mut link = transport(stream, noise)?;
+        poll_fn(|cx| link.poll_confirmed(cx)).await.map_err(|error| match error {
+            LinkError::Lost(error) => closed_by_remote(error),
+            other => HandshakeError::Unproved(other.to_string()),
+        })?;
+        Ok(link)
+    })
+    .await
+}
+
+/// Tells a remote that it is not welcome, with `answer` as the reason, and hangs up.
+///
+/// # Errors
+/// The message is not for this key, or the remote did not wait for the answer.
+pub async fn refuse(
+    mut stream: TcpStream,
+    first: FirstFrame,
+    me: &SecretKey,
+    answer: &Answer,
+) -> Result<(), HandshakeError> {
+    in_time(async {
+        let (mut noise, _) = respond(&first, me)?;
+        write_message(&mut stream, &mut noise, &answer.encode()).await.map_err(closed_by_remote)?;
+        stream.shutdown().await.map_err(closed_by_remote)
+    })
+    .await
+}
+
+fn respond(first: &FirstFrame, me: &SecretKey) -> Result<(HandshakeState, Caller), HandshakeError> {
+    let mut noise = builder(me)?.build_responder().map_err(unproved)?;
+    let hello = open(&mut noise, &first.0).map_err(|_| HandshakeError::NotForUs)?;
+    let key = PublicKey(remote_static(&noise)?);
+    Ok((noise, Caller { key, hello: Hello::decode(&hello)? }))
+}
+
+fn builder(me: &SecretKey) -> Result<Builder<'_>, HandshakeError> {
+    let suite = SUITE.parse().map_err(unproved)?;
+    Builder::new(suite).prologue(PROLOGUE).and_then(|b| b.local_private_key(me.as_bytes())).map_err(unproved)
+}
+
+fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
+    let mut payload = vec![0; message.len()];
+    let len = noise.read_message(message, &mut payload)?;
+    payload.truncate(len);
+    Ok(payload)
+}
+
+fn remote_static(noise: &HandshakeState) -> Result<[u8; 32], HandshakeError> {
+    let key = noise.get_remote_static().and_then(|key| key.try_into().ok());
+    key.ok_or_else(|| HandshakeError::Unproved("no static key".to_owned()))
+}
+
+fn transport(stream: TcpStream, noise: HandshakeState) -> Result<NoiseTcp, HandshakeError> {
+    let peer = PeerKey(remote_static(&noise)?);
+    // BLAKE2s: 32 bytes. To be taken before the handshake's state goes.
+    let mut binding = [0; 32];
+    binding.copy_from_slice(noise.get_handshake_hash());
+    let noise = noise.into_transport_mode().map_err(unproved)?;
+    Ok(NoiseTcp::new(stream, noise, peer, binding))
+}
+
+async fn write_message(stream: &mut TcpStream, noise: &mut HandshakeState, payload: &[u8]) -> io::Result<()> {
+    let mut message = [0; 2 + MAX_HANDSHAKE];
+    let (prefix, rest) = message.split_at_mut(2);
+    let len = noise.write_message(payload, rest).map_err(io::Error::other)?;
+    prefix.copy_from_slice(&(len as u16).to_be_bytes());
+    stream.write_all(&message[..2 + len]).await
+}
+
+async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
+    let len = usize::from(stream.read_u16().await?);
+    if len > MAX_HANDSHAKE {
+        return Err(ReadError::TooLong(len));
+    }
+    let mut message = vec![0; len];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+/// Why a message could not be read or written; whose fault a closed connection is depends on the side.
+enum ReadError {
+    TooLong(usize),
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn closed_by_host(error: impl Into<ReadError>) -> HandshakeError {
+    ended(error.into(), HandshakeError::ClosedByHost)
+}
+
+fn closed_by_remote(error: impl Into<ReadError>) -> HandshakeError {
+    ended(error.into(), HandshakeError::ClosedByRemote)
+}
+
+fn ended(error: ReadError, closed: HandshakeError) -> HandshakeError {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    match error {
+        ReadError::TooLong(len) => HandshakeError::TooLong(len),
+        ReadError::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof) => {
+            closed
+        }
+        ReadError::Io(error) => HandshakeError::Io(error),
+    }
+}
+
+fn unproved(error: snow::Error) -> HandshakeError {
+    HandshakeError::Unproved(error.to_string())
+}
+
+async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
+    tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+}
