@@ -18,8 +18,8 @@ setup: ## Install what is missing (Debian packages; the lab's private QEMU and g
 
 .PHONY: demo
 demo: setup ## Show the main job end to end: two VMs, two remotes, keys in, sound out. KEEP=1 leaves it running
-	@cargo build --release -p farbus-host -p farbus-remote -p lab
-	@cargo run --quiet --release -p lab -- demo $(if $(KEEP),--keep)
+	@cargo build --release -p farbus-host -p farbus-remote
+	@cargo run --quiet --release --example demo -- $(if $(KEEP),--keep)
 
 .PHONY: test
 test: setup ## Run every test, VM tests included
@@ -37,5 +37,5 @@ check: setup ## What a reviewer would run: format, clippy, dependencies, docs
 
 .PHONY: bench
 bench: setup ## Run the benchmarks: ratios against a named baseline, measured in one run
-	@cargo build --release -p farbus-host -p farbus-remote -p lab
+	@cargo build --release -p farbus-host -p farbus-remote
 	@cargo bench -p farbus

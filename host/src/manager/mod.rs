@@ -126,7 +126,7 @@ impl ConnectionManager {
                 None => return,
             },
             ToManager::Linked { remote } => {
-                let remote = PublicKey::from(remote);
+                let remote = PublicKey(remote);
                 self.registry.remote_linked(&vm, remote);
                 Report::Linked { remote: remote.to_string(), vm }
             }

@@ -31,6 +31,7 @@ mod lab;
 mod machine;
 pub mod process;
 pub mod provision;
+pub mod story;
 mod qmp;
 mod qtest;
 mod vm;
