@@ -18,11 +18,14 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use frame::{Frame, GREETING, HEADER_LEN, Kind, MAX_PAYLOAD};
 
 /// The name QEMU gives the agent's port.
 const PORT: &str = "lab.agent";
+/// How long the port may take to appear.
+const PORT_WITHIN: Duration = Duration::from_secs(30);
 /// Exit code of a command that could not be started, as shells have it.
 const CANNOT_RUN: i32 = 127;
 
@@ -86,15 +89,22 @@ fn read(port: &mut File) -> io::Result<Frame> {
     Ok(Frame { kind, command, payload })
 }
 
-/// The device of the port named [`PORT`].
+/// The device of the port named [`PORT`]. It gets its name some time after its driver was loaded; nothing tells us
+/// when, as no udev runs here.
 fn port() -> io::Result<PathBuf> {
-    for entry in fs::read_dir("/sys/class/virtio-ports")? {
-        let entry = entry?;
-        if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT) {
-            return Ok(PathBuf::from("/dev").join(entry.file_name()));
+    let started = Instant::now();
+    loop {
+        for entry in fs::read_dir("/sys/class/virtio-ports")? {
+            let entry = entry?;
+            if fs::read_to_string(entry.path().join("name")).is_ok_and(|name| name.trim() == PORT) {
+                return Ok(PathBuf::from("/dev").join(entry.file_name()));
+            }
         }
+        if started.elapsed() > PORT_WITHIN {
+            return Err(io::Error::new(io::ErrorKind::NotFound, format!("no virtio port is named {PORT}")));
+        }
+        thread::sleep(Duration::from_millis(5));
     }
-    Err(io::Error::new(io::ErrorKind::NotFound, format!("no virtio port is named {PORT}")))
 }
 
 /// A command under way.

@@ -31,9 +31,9 @@ mod lab;
 mod machine;
 pub mod process;
 pub mod provision;
-pub mod story;
 mod qmp;
 mod qtest;
+pub mod story;
 mod vm;
 
 pub use console::Console;

@@ -139,8 +139,7 @@ impl Pair {
     pub async fn start(lab: &Lab, host: &mut Host, name: &str, folder: &Path) -> Result<Self> {
         let heard = folder.join(format!("{name}.wav"));
         let audio = format!("wav:{}", heard.display());
-        let mut remote =
-            host.remote(&format!("remote-{name}"), name, &["--keyboard", "--audio", &audio])?;
+        let mut remote = host.remote(&format!("remote-{name}"), name, &["--keyboard", "--audio", &audio])?;
         remote.wait_for("connected").await?;
         host.program.wait_where("linked", |event| event["vm"] == name).await?;
         let vm = Self::boot(lab, host, name).await?;
@@ -173,7 +172,8 @@ impl Pair {
         let key_ns = at(&key)?;
         ensure!(stopped["gaps"] == 0, "frames are missing at the remote: {stopped}");
         let file = started["file"].as_str().map_or_else(|| self.heard.clone(), PathBuf::from);
-        let wav = std::fs::read(&file).with_context(|| format!("reading what was heard: {}", file.display()))?;
+        let wav =
+            std::fs::read(&file).with_context(|| format!("reading what was heard: {}", file.display()))?;
         Ok(Heard {
             key_to_guest: Duration::from_nanos(guest_ns.saturating_sub(key_ns)),
             key_to_sound: Duration::from_nanos(at(&started)?.saturating_sub(key_ns)),

@@ -15,9 +15,10 @@ use super::{Cache, key, run, walk};
 /// The Debian release of the guest's programs and of its kernel.
 pub(super) const RELEASE: &str = "bookworm";
 
-/// The programs, with the libraries they depend on. `dash` is the shell because that of busybox prefers busybox's own
+/// The programs, with the libraries they depend on; the last two unpack kernels, here. `dash` is the shell because that of busybox prefers busybox's own
 /// applets to real programs of the same name.
-const PACKAGES: [&str; 6] = ["busybox-static", "dash", "kmod", "alsa-utils", "usbutils", "evtest"];
+const PACKAGES: [&str; 8] =
+    ["busybox-static", "dash", "kmod", "alsa-utils", "usbutils", "evtest", "xz-utils", "zstd"];
 
 /// Parts of those packages that no guest needs.
 const LEFT_OUT: [&str; 10] = [

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -13,6 +14,9 @@ use super::{Cache, foreign, key, run};
 
 /// The package of the kernel that guests run unless told otherwise.
 pub const DEFAULT_KERNEL: &str = "linux-image-amd64";
+
+/// Where the kernel's ELF image is put.
+const UNPACKED: &str = "boot/vmlinux";
 
 /// Debian releases that have been tried as a source of kernels, oldest first.
 const RELEASES: [&str; 2] = [RELEASE, "trixie"];
@@ -37,11 +41,16 @@ impl Kernel {
         let release =
             release.ok_or_else(|| anyhow!("{package}: a suite of {} is wanted", RELEASES.join(" or ")))?;
         let tools = guest::root(cache)?;
-        let tree = format!("kernel-{}-{}", package.replace('/', "_"), key([suite, name]));
+        let tree = format!("kernel-{}-{}", package.replace('/', "_"), key(["2", suite, name]));
         let root = cache.tree(&tree, &format!("the kernel {package}"), |root| {
             Archive::open(cache, release)?.unpack_only(suite, &[name], "linux-", root)?;
             let kernel = Self::in_root(root)?;
-            depmod(&tools, root, &kernel.release)
+            depmod(&tools, root, &kernel.release)?;
+            let config = fs::read_to_string(root.join("boot").join(format!("config-{}", kernel.release)))?;
+            match unpacked(&tools, &fs::read(kernel.image())?)? {
+                Some(elf) if config.contains("\nCONFIG_PVH=y\n") => Ok(fs::write(root.join(UNPACKED), elf)?),
+                _ => Ok(()),
+            }
         })?;
         Self::in_root(&root)
     }
@@ -57,6 +66,13 @@ impl Kernel {
             bail!("the package holds no {}", kernel.image().display());
         }
         Ok(kernel)
+    }
+
+    /// The same kernel as the ELF image that is packed into [`Kernel::image`], if it can start from that (by the PVH
+    /// entry). Under TCG a guest needs four seconds to unpack it by itself.
+    #[must_use]
+    pub fn unpacked_image(&self) -> Option<PathBuf> {
+        Some(self.root.join(UNPACKED)).filter(|image| image.exists())
     }
 
     /// The kernel's own name for its version, as `uname -r` prints it.
@@ -107,6 +123,37 @@ impl Kernel {
 /// Indexes the modules below `root`, with the guest's own tool.
 pub(super) fn depmod(tools: &Path, root: &Path, release: &str) -> Result<()> {
     run(foreign(tools, "bin/kmod", "depmod").arg("-b").arg(root).arg(OsString::from(release))).map(drop)
+}
+
+/// The ELF image within a bzImage, if it is packed in one of the ways Debian does (Linux, `Documentation/arch/x86/boot.rst`).
+fn unpacked(tools: &Path, image: &[u8]) -> Result<Option<Vec<u8>>> {
+    /// Offsets in the header: how many sectors of 512 bytes follow the first one before the kernel proper; where in
+    /// that the packed image starts, and its length.
+    const SETUP_SECTORS: usize = 0x1f1;
+    const PAYLOAD_OFFSET: usize = 0x248;
+    const PAYLOAD_LENGTH: usize = 0x24c;
+    let field = |at: usize| Some(u32::from_le_bytes(*image.get(at..)?.first_chunk()?) as usize);
+    let payload = || {
+        let start = (usize::from(*image.get(SETUP_SECTORS)?) + 1) * 512 + field(PAYLOAD_OFFSET)?;
+        // Its last four bytes are its length when unpacked.
+        image.get(start..)?.get(..field(PAYLOAD_LENGTH)?.checked_sub(4)?)
+    };
+    let payload = payload().ok_or_else(|| anyhow!("the kernel's image is no bzImage"))?;
+    let tool = match payload {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => return Ok(None),
+    };
+    let mut tool = foreign(tools, &format!("usr/bin/{tool}"), tool);
+    tool.args(["--decompress", "--stdout"]);
+    let packed = tempfile::tempfile().and_then(|mut file| {
+        std::io::Write::write_all(&mut file, payload)?;
+        std::io::Seek::rewind(&mut file)?;
+        Ok(file)
+    });
+    let output =
+        tool.stdin(packed?).stderr(Stdio::inherit()).output().context("unpacking the kernel's image")?;
+    Ok(Some(output.stdout).filter(|elf| output.status.success() && elf.starts_with(b"\x7fELF")))
 }
 
 /// The module's name, of the name or path of its file: `a/snd-hda-intel.ko.xz` is `snd_hda_intel`.

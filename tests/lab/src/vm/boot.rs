@@ -234,7 +234,9 @@ impl<'lab> VmBuilder<'lab> {
         let mut seen = BTreeSet::new();
         let loaded: Vec<_> = loaded.into_iter().filter(|module| seen.insert(*module)).collect();
         let line = format!("{} lab.name={} lab.modules={}", self.command_line, self.name, loaded.join(","));
-        machine.args(["-kernel".into(), kernel.image().into_os_string()]);
+        // UEFI starts only the image that is a program of its own.
+        let unpacked = kernel.unpacked_image().filter(|_| self.firmware == Firmware::SeaBios);
+        machine.args(["-kernel".into(), unpacked.unwrap_or_else(|| kernel.image()).into_os_string()]);
         machine.args(["-initrd".into(), initramfs.path().as_os_str().to_owned()]);
         machine.args(["-append", &line]);
         machine.args(["-device", "virtio-serial-pci"]);
