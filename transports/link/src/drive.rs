@@ -37,10 +37,10 @@ pub async fn drive(
     mut outbound: mpsc::Receiver<Frame>,
     inbound: mpsc::Sender<(Lane, Bytes)>,
 ) -> LinkEnd {
-    let mut permit = None;
+    let (mut permit, mut broken) = (None, None);
     let error = loop {
         tokio::select! {
-            error = poll_fn(|cx| turn(&mut *link, &mut outbound, &mut permit, cx)) => match error {
+            error = poll_fn(|cx| turn(&mut *link, &mut outbound, &mut permit, &mut broken, cx)) => match error {
                 Some(error) => break error,
                 None => continue,
             },
@@ -61,14 +61,20 @@ pub async fn drive(
 }
 
 /// Moves what can be moved. Ready with an error when the link has ended, with none when `permit` was used up.
+/// A link that cannot be written any more is read to its end: the peer may have said more, and why it left.
 fn turn(
     link: &mut dyn Link,
     outbound: &mut mpsc::Receiver<Frame>,
     permit: &mut Option<mpsc::Permit<'_, (Lane, Bytes)>>,
+    broken: &mut Option<LinkError>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<LinkError>> {
-    if let Poll::Ready(error) = send(link, outbound, cx) {
-        return Poll::Ready(Some(error));
+    if broken.is_none() {
+        match send(link, outbound, cx) {
+            Poll::Ready(error @ (LinkError::Lost(_) | LinkError::Closed(_))) => *broken = Some(error),
+            Poll::Ready(error) => return Poll::Ready(Some(error)),
+            Poll::Pending => {}
+        }
     }
     if permit.is_none() {
         return Poll::Pending;
@@ -80,7 +86,8 @@ fn turn(
             }
             Poll::Ready(None)
         }
-        Err(error) => Poll::Ready(Some(error)),
+        Err(error @ LinkError::Closed(_)) => Poll::Ready(Some(error)),
+        Err(error) => Poll::Ready(broken.take().or(Some(error))),
     }
 }
 
