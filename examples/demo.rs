@@ -38,11 +38,17 @@ async fn main() -> Result<ExitCode> {
 
     println!("\n pair  key to guest  key to sound  samples sent  received  bit-exact  at the other remote");
     let rows = [("A", &heard_a, stray.1), ("A", &again_a, stray.1), ("B", &heard_b, stray.0)];
-    let good = rows.iter().map(|(name, heard, other)| row(name, heard, *other)).fold(true, |all, row| all & row);
+    let good =
+        rows.iter().map(|(name, heard, other)| row(name, heard, *other)).fold(true, |all, row| all & row);
     if keep {
         println!("\nLeft running in {}. To look around:", folder.display());
         println!("  farbus-host doctor a --config {0}/host.toml; less {0}/*.log", folder.display());
-        println!("  the VMs are processes {} and {}, the host is {:?}", a.vm.id(), b.vm.id(), host.program.id());
+        println!(
+            "  the VMs are processes {} and {}, the host is {:?}",
+            a.vm.id(),
+            b.vm.id(),
+            host.program.id()
+        );
         println!("Ctrl-C ends it all.");
         tokio::signal::ctrl_c().await?;
     }
@@ -71,6 +77,9 @@ fn row(name: &str, heard: &Heard, at_other: u64) -> bool {
     let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     let (guest, sound) = (ms(heard.key_to_guest), ms(heard.key_to_sound));
     let exact = if heard.bit_exact() { "yes" } else { "NO" };
-    println!(" {name:<5} {guest:>12} {sound:>13} {:>13} {:>9} {exact:>10} {at_other:>20}", heard.sent, heard.received);
+    println!(
+        " {name:<5} {guest:>12} {sound:>13} {:>13} {:>9} {exact:>10} {at_other:>20}",
+        heard.sent, heard.received
+    );
     heard.bit_exact() && at_other == 0
 }

@@ -2,6 +2,7 @@
 //! events a test waits for.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -125,7 +127,7 @@ impl Program {
     /// It does not end in [`PATIENCE`].
     pub async fn stop(&mut self) -> Result<ExitStatus> {
         if let Some(id) = self.child.id() {
-            signal(id, nix::sys::signal::Signal::SIGTERM)?;
+            signal(id, Signal::SIGTERM)?;
         }
         let ended = timeout(PATIENCE, self.child.wait()).await;
         ended
@@ -167,11 +169,15 @@ impl Program {
     }
 }
 
-/// Sends a signal to a process that this one started.
+/// Kills a process that this one started, as a crash would (SIGKILL).
 ///
 /// # Errors
 /// The process is gone.
-pub fn signal(id: u32, signal: nix::sys::signal::Signal) -> Result<()> {
+pub fn kill(id: u32) -> Result<()> {
+    signal(id, Signal::SIGKILL)
+}
+
+fn signal(id: u32, signal: Signal) -> Result<()> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(id)?);
     nix::sys::signal::kill(pid, signal).with_context(|| format!("sending {signal} to process {id}"))
 }
@@ -233,6 +239,8 @@ pub struct Host {
     pub key: String,
     /// The VMs.
     pub seats: Vec<Seat>,
+    /// The first worker process of each VM.
+    pub workers: BTreeMap<String, u32>,
     folder: PathBuf,
 }
 
@@ -268,8 +276,11 @@ impl Host {
         let arguments = ["serve", "--json", "--config", &file.to_string_lossy()].map(str::to_owned);
         let mut program = Program::start("host", "farbus-host", &arguments, folder)?;
         let listening = program.wait_for("listening").await?;
+        let mut workers = BTreeMap::new();
         for _ in &seats {
-            program.wait_for("vm_ready").await.context("a VM's worker did not come up")?;
+            let ready = program.wait_for("vm_ready").await.context("a VM's worker did not come up")?;
+            let worker = ready["worker"].as_u64().context("a worker without its process id")?;
+            workers.insert(ready["vm"].as_str().unwrap_or_default().to_owned(), u32::try_from(worker)?);
         }
         let text = |field: &str| listening[field].as_str().unwrap_or_default().to_owned();
         Ok(Self {
@@ -277,6 +288,7 @@ impl Host {
             address: text("address"),
             key: text("host_key"),
             seats,
+            workers,
             folder: folder.to_owned(),
         })
     }

@@ -156,6 +156,18 @@ impl Pair {
     /// # Errors
     /// A step of the story does not happen in time.
     pub async fn answer_key_with(&mut self, sequence: &Sequence) -> Result<Heard> {
+        self.answer_key_meanwhile(sequence, || Ok(())).await
+    }
+
+    /// The same, with something that happens as soon as the first frame was heard.
+    ///
+    /// # Errors
+    /// As [`Self::answer_key_with`], or what happens fails.
+    pub async fn answer_key_meanwhile(
+        &mut self,
+        sequence: &Sequence,
+        meanwhile: impl FnOnce() -> Result<()>,
+    ) -> Result<Heard> {
         self.vm.put(sequence.wav(), "/tmp/sequence.wav").await?;
         let mut listener = self.vm.command(LISTENER).timeout(PATIENCE * 2).spawn().await?;
         listener.expect("READY", PATIENCE).await.context("the guest does not see the keyboard")?;
@@ -165,6 +177,7 @@ impl Pair {
         let guest_ns = monotonic_ns();
         let key = self.remote.wait_for("key").await?;
         let started = self.remote.wait_for("sound_started").await?;
+        meanwhile()?;
         listener.expect("PLAYED", PATIENCE + sequence.duration()).await.context("the guest does not play")?;
         let stopped = self.remote.wait_for("sound_stopped").await?;
 
