@@ -1,0 +1,125 @@
+//! What happens when something ends: a remote, a VM, QEMU. The guest sees what hardware would show, nothing leaks.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{
+    Lab, Vm,
+    farbus::{self, Host},
+};
+
+const LONG: Duration = Duration::from_secs(120);
+/// Waits until the guest has exactly so many disks; fails after a while.
+fn disks(count: usize) -> String {
+    format!(
+        "n=0; until [ $(ls -d /sys/block/sd* 2>/dev/null | wc -l) = {count} ]; do \
+         n=$((n+1)); [ $n -lt 3000 ] || exit 1; usleep 10000; done"
+    )
+}
+
+async fn boot(lab: &Lab, host: &Host) -> Result<Vm> {
+    let seat = host.seat("a");
+    lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket()).boot().await
+}
+
+#[tokio::test]
+async fn a_remote_that_dies_in_the_middle_of_a_transfer_is_an_unplug_and_its_return_a_plug() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("disk.img");
+    fs::File::create(&image)?.set_len(1 << 30)?;
+    let disk = image.display().to_string();
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let mut remote = host.remote("remote", "a", &["--disk", &disk])?;
+    remote.wait_for("connected").await?;
+    let vm = boot(&lab, &host).await?;
+    vm.run(&disks(1)).await?.success().context("the guest does not see the disk")?;
+
+    // The read is under way when its first block has come; a gigabyte takes far longer than the kill.
+    let mut read = vm
+        .command("dd if=/dev/sda bs=64k count=1 2>&1 >/dev/null; echo BEGUN; dd if=/dev/sda of=/dev/null bs=64k skip=1 2>&1; echo STATUS $?")
+        .timeout(LONG)
+        .spawn()
+        .await?;
+    read.expect("BEGUN", LONG).await?;
+    farbus::kill(remote.id().context("the remote runs")?)?;
+    let end = read.expect("STATUS", LONG).await?;
+    ensure!(end != "STATUS 0", "the read of a disk that is gone succeeded");
+    vm.run(&disks(0)).await?.success().context("the guest still has the disk")?;
+    let log = vm.run("dmesg").await?.stdout;
+    ensure!(log.contains("USB disconnect"), "no disconnect in the guest's log:\n{log}");
+    for trouble in ["HC died", "not responding", "WARN"] {
+        ensure!(!log.contains(trouble), "the controller itself looked broken ({trouble}):\n{log}");
+    }
+
+    let mut remote = host.remote("remote-again", "a", &["--disk", &disk])?;
+    remote.wait_for("connected").await?;
+    vm.run(&disks(1)).await?.success().context("the disk does not come back")?;
+    vm.run("dd if=/dev/sda of=/dev/null bs=64k count=16").await?.success()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_vm_that_resets_and_a_new_qemu_find_their_devices_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let host = Host::start(folder.path(), &["a"]).await?;
+    let mut remote = host.remote("remote", "a", &["--keyboard"])?;
+    remote.wait_for("connected").await?;
+
+    let vm = boot(&lab, &host).await?;
+    let see = "lsusb -t | grep -q Driver=usbhid && /usr/bin/aplay -l | grep -q 'card 0'";
+    vm.run(see).await?.success().context("at the first boot")?;
+    vm.reset().await?;
+    vm.run(see).await?.success().context("after a reset")?;
+    vm.kill().await?;
+    drop(vm);
+    let vm = boot(&lab, &host).await.context("a new QEMU on the same sockets")?;
+    vm.run(see).await?.success().context("in a new QEMU")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn fifty_cycles_of_remotes_and_vmms_leak_nothing() -> Result<()> {
+    const WARM_UP: usize = 5;
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let worker = host.workers["a"];
+    let mut first = None;
+    for cycle in 0..WARM_UP + 50 {
+        let qtest = lab.qtest("cycle").vfio_user(4, host.seat("a").usb_socket()).start().await?;
+        let mut remote = host.remote("remote", "a", &["--keyboard"])?;
+        remote.wait_for("connected").await?;
+        host.program.wait_for("attached").await?;
+        qtest.kill().await?;
+        farbus::kill(remote.id().context("the remote runs")?)?;
+        host.program.wait_for("link_lost").await?;
+        if cycle + 1 == WARM_UP {
+            first = Some(usage(worker)?);
+        }
+    }
+    let (first, last) = (first.context("a warm-up")?, usage(worker)?);
+    ensure!(last.threads <= first.threads, "threads leak: {first:?} -> {last:?}");
+    ensure!(last.descriptors <= first.descriptors, "descriptors leak: {first:?} -> {last:?}");
+    ensure!(last.resident_kib < first.resident_kib + 4096, "memory leaks: {first:?} -> {last:?}");
+    Ok(())
+}
+
+/// What a process holds.
+#[derive(Debug)]
+struct Usage {
+    descriptors: usize,
+    threads: usize,
+    resident_kib: u64,
+}
+
+fn usage(process: u32) -> Result<Usage> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+    Ok(Usage {
+        descriptors: fs::read_dir(format!("/proc/{process}/fd"))?.count(),
+        threads: fs::read_dir(format!("/proc/{process}/task"))?.count(),
+        resident_kib: line.trim().trim_end_matches(" kB").parse()?,
+    })
+}
