@@ -39,7 +39,12 @@ impl VmSession {
         }
         for message in messages {
             let message = message.encode();
-            self.backlog.lanes[message.lane as usize].push_back(message);
+            if message.lane.may_lose() {
+                // Late is lost, never queued: the session drops its oldest to make room.
+                self.into_session(message);
+            } else {
+                self.backlog.lanes[message.lane as usize].push_back(message);
+            }
         }
         self.transmit(ctx);
     }
@@ -64,16 +69,18 @@ impl VmSession {
     }
 
     fn fill_session(&mut self) {
-        for lane in &mut self.backlog.lanes {
-            while let Some(message) = lane.front() {
-                if self.session.room(message.lane) < message.len() {
-                    break;
-                }
-                let Some(message) = lane.pop_front() else { break };
-                if let Err(error) = self.session.send(message) {
-                    tracing::error!(%error, "the session refused a message that it had room for");
-                }
+        for lane in Lane::ALL {
+            let room = |act: &Self, message: &Message| act.session.room(lane) >= message.len();
+            while self.backlog.lanes[lane as usize].front().is_some_and(|message| room(self, message)) {
+                let Some(message) = self.backlog.lanes[lane as usize].pop_front() else { break };
+                self.into_session(message);
             }
+        }
+    }
+
+    fn into_session(&mut self, message: Message) {
+        if let Err(error) = self.session.send(message) {
+            tracing::error!(%error, "the session refused a message that it had room for");
         }
     }
 

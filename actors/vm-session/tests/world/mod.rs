@@ -1,0 +1,238 @@
+//! A VM and a remote made of channels: a bus whose transactions the test writes, memory that can be broken, and the
+//! remote's end of a link in memory. Everything runs on the test's own thread.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    rc::Rc,
+    sync::{Arc, Mutex},
+};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
+use link::{Link, Memory};
+use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction};
+use session::{Role, Session};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use vm_session::{Event, LinkUp, Parts, VmSession};
+use wire::{Lane, ToHost, ToRemote, control::Attachment, usb::DeviceId};
+
+/// Guest memory that panics on command: the crash of whatever model reads it next.
+pub struct Memories {
+    ram: Ram,
+    broken: Rc<Cell<bool>>,
+}
+
+impl Dma for Memories {
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaError> {
+        assert!(!self.broken.get(), "crash injection");
+        self.ram.read(address, data)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        self.ram.write(address, data)
+    }
+
+    fn observe(&self, address: u64) -> Result<u32, DmaError> {
+        assert!(!self.broken.get(), "crash injection");
+        self.ram.observe(address)
+    }
+
+    fn publish(&self, address: u64, value: u32) -> Result<(), DmaError> {
+        self.ram.publish(address, value)
+    }
+}
+
+struct Silent;
+
+impl Interrupts for Silent {
+    fn raise(&self, _: u16) {}
+}
+
+/// What the guest does, as a closure on the function.
+struct Access<F>(F);
+
+impl<F: FnOnce(&mut dyn Function)> Transaction for Access<F> {
+    fn perform(self: Box<Self>, function: &mut dyn Function) {
+        (self.0)(function);
+    }
+}
+
+/// The guest's side of one function.
+pub struct Guest {
+    accesses: mpsc::UnboundedSender<Box<dyn Transaction>>,
+    /// Set it, and the next read of memory panics.
+    pub broken: Rc<Cell<bool>>,
+}
+
+impl Guest {
+    fn new() -> (Self, Bus) {
+        let (accesses, mut transactions) = mpsc::unbounded_channel();
+        let broken = Rc::new(Cell::new(false));
+        let dma = Rc::new(Memories { ram: Ram::new(0, 1 << 20), broken: Rc::clone(&broken) });
+        let transactions = Box::pin(stream::poll_fn(move |cx| transactions.poll_recv(cx)));
+        (Self { accesses, broken }, Bus { transactions, dma, interrupts: Rc::new(Silent) })
+    }
+
+    /// Does something to the function and waits until it is done; `None` if the controller died of it.
+    pub async fn access<R: 'static>(&self, access: impl FnOnce(&mut dyn Function) -> R + 'static) -> Option<R> {
+        let (answer, answered) = oneshot::channel();
+        let access = Access(move |function: &mut dyn Function| drop(answer.send(access(function))));
+        self.accesses.send(Box::new(access)).ok().expect("the bus is there");
+        answered.await.ok()
+    }
+
+    /// Reads a dword of BAR 0.
+    pub async fn read(&self, offset: u64) -> Option<u32> {
+        let read = move |function: &mut dyn Function| {
+            let mut data = [0; 4];
+            function.read(Region::Bar(0), offset, &mut data);
+            u32::from_le_bytes(data)
+        };
+        self.access(read).await
+    }
+
+    /// Writes a dword of BAR 0.
+    pub async fn write(&self, offset: u64, value: u32) -> Option<()> {
+        self.access(move |function| function.write(Region::Bar(0), offset, &value.to_le_bytes())).await
+    }
+
+    /// Lets the function master the bus.
+    pub async fn enable(&self) {
+        self.access(|function| function.write(Region::Config, 4, &6u16.to_le_bytes())).await.expect("a live function");
+    }
+
+    /// Reads a register until it is as wanted; whoever runs the test limits its time.
+    pub async fn until(&self, offset: u64, wanted: impl Fn(u32) -> bool) -> u32 {
+        loop {
+            if let Some(value) = self.read(offset).await.filter(|value| wanted(*value)) {
+                return value;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Records what the VmSession tells.
+struct Listener(Arc<Mutex<Vec<Event>>>);
+
+impl Actor for Listener {
+    type Context = Context<Self>;
+}
+
+impl Handler<Event> for Listener {
+    type Result = ();
+
+    fn handle(&mut self, event: Event, _: &mut Self::Context) {
+        self.0.lock().expect("one thread").push(event);
+    }
+}
+
+/// One VM.
+pub struct World {
+    /// The USB controller's guest side.
+    pub usb: Guest,
+    /// The HD Audio controller's guest side.
+    pub hda: Guest,
+    /// The actor under test.
+    pub session: Addr<VmSession>,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl World {
+    /// A VM whose actors run on this thread.
+    pub fn new() -> Self {
+        let (usb, usb_bus) = Guest::new();
+        let (hda, hda_bus) = Guest::new();
+        let events = Arc::default();
+        let session = VmSession::new(Parts {
+            name: "test".into(),
+            usb: usb_bus,
+            usb_config: xhci::config_space,
+            hda: hda_bus,
+            hda_config: hda::config_space,
+            io: Handle::current(),
+            events: Listener(Arc::clone(&events)).start().recipient(),
+        })
+        .start();
+        Self { usb, hda, session, events }
+    }
+
+    /// A remote that is linked.
+    pub async fn remote(&self) -> Remote {
+        let (host, link) = link::pair();
+        self.session.send(LinkUp { link: Box::new(host) }).await.expect("the session is there");
+        let session = Session::new(Role::Remote, session::Config::default());
+        Remote { link, session, start: Instant::now() }
+    }
+
+    /// What was told so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().expect("one thread").clone()
+    }
+}
+
+/// The remote's end of a link, driven by hand.
+pub struct Remote {
+    link: Memory,
+    session: Session,
+    start: Instant,
+}
+
+impl Remote {
+    /// Says something to the host.
+    pub async fn say(&mut self, message: ToHost) {
+        self.session.send(message.encode()).expect("room in the session");
+        self.flush().await;
+    }
+
+    /// Lends a device.
+    pub async fn lend(&mut self, device: u32) {
+        let attachment = Attachment {
+            device: DeviceId(device),
+            speed: wire::usb::Speed::High,
+            vendor: 1,
+            product: 2,
+            name: "a device".into(),
+        };
+        self.say(ToHost::Control(wire::control::ToHost::Attached(attachment))).await;
+    }
+
+    /// Says something that is no message.
+    pub async fn say_raw(&mut self, lane: Lane, body: Bytes) {
+        self.session.send(wire::Message { lane, head: Bytes::new(), body }).expect("room in the session");
+        self.flush().await;
+    }
+
+    /// The next message from the host.
+    pub async fn hear(&mut self) -> ToRemote {
+        loop {
+            if let Some(session::Event::Message(lane, bytes)) = self.session.poll_event() {
+                self.session.consumed(lane, bytes.len());
+                return ToRemote::decode(lane, bytes).expect("the host speaks properly");
+            }
+            let (lane, frame): (Lane, Bytes) = poll_fn(|cx| self.link.poll_receive(cx)).await.expect("a live link");
+            self.session.receive(self.start.elapsed(), lane, frame).expect("the host keeps the protocol");
+            self.flush().await;
+        }
+    }
+
+    /// Whether the host has closed the link, as far as can be seen now.
+    pub fn closed(&mut self) -> bool {
+        let received = poll_fn(|cx| self.link.poll_receive(cx)).now_or_never();
+        matches!(received, Some(Err(_)))
+    }
+
+    async fn flush(&mut self) {
+        while let Some(frame) = self.session.poll_transmit(self.start.elapsed()) {
+            poll_fn(|cx| self.link.poll_ready(cx)).await.expect("a live link");
+            self.link.send(frame).expect("room on the link");
+        }
+        poll_fn(|cx| self.link.poll_flush(cx)).await.expect("a live link");
+    }
+}
