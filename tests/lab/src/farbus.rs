@@ -14,10 +14,12 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin, Command},
+    process::{Child, ChildStdin},
     sync::mpsc,
     time::timeout,
 };
+
+use crate::process::{leashed, spawn};
 
 /// How long an event may take before a test fails: generous, because machines are slow and a pass is quick.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,14 +43,11 @@ impl Program {
     pub fn start(name: &str, program: &str, arguments: &[String], folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
-        let mut child = Command::new(binary(program)?)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {program}"))?;
+        let mut command = std::process::Command::new(binary(program)?);
+        command.args(arguments);
+        let mut command = leashed(&command);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
+        let mut child = spawn(command).with_context(|| format!("starting {program}"))?;
         let stdout = child.stdout.take().context("the child's standard output")?;
         let (sender, events) = mpsc::unbounded_channel();
         tokio::spawn(async move {
@@ -144,12 +143,6 @@ impl Program {
         ended
             .with_context(|| format!("{} does not end\n{}", self.name, self.last_words()))?
             .with_context(|| format!("waiting for {}", self.name))
-    }
-
-    /// Leaves it running when this value goes; its standard input stays open as long as it runs.
-    pub fn leave_running(mut self) {
-        std::mem::forget(self.stdin.take());
-        std::mem::forget(self.child);
     }
 
     /// The end of its log and the events nobody waited for, for failure messages.

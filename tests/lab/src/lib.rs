@@ -40,4 +40,4 @@ pub use console::Console;
 pub use lab::Lab;
 pub use qmp::Qmp;
 pub use qtest::{Devfn, Qtest, QtestBuilder};
-pub use vm::{Command, Firmware, Output, Running, TimedOut, Vm, VmBuilder};
+pub use vm::{Command, Event, Firmware, Output, Running, TimedOut, Vm, VmBuilder};

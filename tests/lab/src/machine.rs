@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -101,12 +101,20 @@ impl Preparation {
             let qmp = streams.next().ok_or_else(|| anyhow!("QMP comes first"))?;
             anyhow::Ok((Qmp::open(qmp).await?, streams.collect()))
         };
-        let said = || said(&log);
-        let (qmp, streams) = tokio::select! {
+        let connected = tokio::select! {
             connected = timeout(STARTS_WITHIN, connect) => {
-                connected.map_err(|_| anyhow!("QEMU does not start within {STARTS_WITHIN:?}{}", said()))??
+                connected.map_err(|_| anyhow!("QEMU does not start within {STARTS_WITHIN:?}")).flatten()
             }
-            status = process.wait() => bail!("QEMU refused to start ({}){}", status?, said()),
+            status = process.wait() => Err(anyhow!("QEMU refused to start ({})", status?)),
+        };
+        let (qmp, streams) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                // A channel that breaks is the end of QEMU, whose last words are complete when it is gone.
+                process.signal(Signal::SIGKILL);
+                process.wait().await?;
+                return Err(error.context(format!("starting QEMU{}", said(&log))));
+            }
         };
         Ok((Machine { name, process, qmp, folder }, streams))
     }

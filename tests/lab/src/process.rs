@@ -91,7 +91,7 @@ pub struct Streams {
 }
 
 /// The same command, to be killed when its parent is gone, where the system can do that.
-fn leashed(command: &StdCommand) -> Command {
+pub(crate) fn leashed(command: &StdCommand) -> Command {
     let mut leashed = if Path::new(SETPRIV).exists() {
         let mut leashed = Command::new(SETPRIV);
         leashed.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program());
@@ -114,7 +114,7 @@ fn leashed(command: &StdCommand) -> Command {
 
 /// Starts a child from a thread that lives as long as the process: the kernel takes the death of the *thread* that
 /// started a child for the death of its parent.
-fn spawn(mut command: Command) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     type Job = Box<dyn FnOnce() + Send>;
     static SPAWNER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
         let (jobs, queue) = mpsc::channel::<Job>();

@@ -23,10 +23,13 @@ use crate::frame::{Frame, GREETING, HEADER_LEN, Kind, MAX_PAYLOAD};
 const OUTPUT_LIMIT: usize = 256 << 20;
 
 /// What a command tells.
-#[derive(Debug)]
-pub(super) enum Event {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes of its standard output.
     Stdout(Vec<u8>),
+    /// Bytes of its standard error.
     Stderr(Vec<u8>),
+    /// It is over, with this exit code; 128 + N if signal N killed it. Nothing follows.
     Exit(i32),
 }
 

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use nix::sys::signal::Signal;
 use tokio::time::timeout;
 
+use super::Event;
 use super::Vm;
-use super::agent::{Event, Events};
+use super::agent::Events;
 
 /// How long a command may take unless told otherwise.
 const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
@@ -259,7 +260,12 @@ impl Running<'_> {
         self.vm.agent()?.signal(self.number, signal as i32).await
     }
 
-    async fn next(&mut self) -> Result<Event> {
+    /// The next thing it tells, for those who want its output raw and at once; not to be mixed with the other ways to
+    /// read it.
+    ///
+    /// # Errors
+    /// If the guest was reset or ended; or after [`Event::Exit`].
+    pub async fn next(&mut self) -> Result<Event> {
         match self.events.next().await {
             Some(event) => Ok(event),
             None => {

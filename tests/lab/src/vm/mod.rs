@@ -19,6 +19,7 @@ use crate::console::Console;
 use crate::machine::Machine;
 use crate::qmp::Qmp;
 use agent::Agent;
+pub use agent::Event;
 pub use boot::{Firmware, VmBuilder};
 pub use command::{Command, Output, Running, TimedOut};
 
@@ -191,7 +192,7 @@ impl Vm {
                 ready = timeout(self.boot_limit, self.agent()?.ready()) => {
                     ready.map_err(|_| anyhow!("the guest is not up after {:?}", self.boot_limit))?
                 }
-                panic = self.console.wait_for("Kernel panic", self.boot_limit) => {
+                panic = self.console.wait_for("end Kernel panic", self.boot_limit) => {
                     panic?;
                     Err(anyhow!("the guest's kernel panicked"))
                 }

@@ -1,0 +1,33 @@
+//! The command line, as scripts use it.
+
+use std::process::{Command, Output, Stdio};
+
+use anyhow::Result;
+
+fn lab(arguments: &[&str]) -> Result<Output> {
+    Ok(Command::new(env!("CARGO_BIN_EXE_lab")).args(arguments).stdin(Stdio::null()).output()?)
+}
+
+#[test]
+fn run_prints_what_the_script_prints_and_exits_with_its_code() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let script = file("script", "cat /srv/note; echo also >&2; lsmod | grep -q usbtest && exit 42")?;
+    let note = format!("{}:/srv/note", file("note", "noted")?);
+    let arguments = ["run", "--without-farbus", "--guest-script", &script, "--guest-file", &note];
+    let output = lab(&[&arguments[..], &["--modules", "usbtest", "--", "-device", "qemu-xhci"]].concat())?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "noted", "{stderr}");
+    assert!(stderr.contains("also\n"), "{stderr}");
+    assert_eq!(output.status.code(), Some(42), "{stderr}");
+
+    let endless = file("endless", "#!/bin/sh\necho begun\nsleep 1000\n")?;
+    let output = lab(&["run", "--without-farbus", "--guest-script", &endless, "--timeout", "1"])?;
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "begun\n");
+    assert_eq!(output.status.code(), Some(124), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
