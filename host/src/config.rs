@@ -37,6 +37,9 @@ pub(crate) struct Vm {
     pub(crate) socket_dir: PathBuf,
     /// Which remotes may have it.
     pub(crate) remotes: Vec<Allowed>,
+    /// Permissions of both sockets: who may be the VMM.
+    #[serde(default = "default_socket_mode")]
+    pub(crate) socket_mode: u32,
     /// What happens when a second remote comes.
     #[serde(default)]
     pub(crate) on_busy: OnBusy,
@@ -137,6 +140,9 @@ impl Vm {
         if self.remotes.is_empty() {
             bail!("remotes is empty, so nobody could ever connect; list public keys, or \"any\"");
         }
+        if self.socket_mode > 0o777 || self.socket_mode & 0o600 != 0o600 {
+            bail!("socket_mode = {:#o} makes no sense for a socket; write it as 0o660", self.socket_mode);
+        }
         Ok(())
     }
 
@@ -165,6 +171,11 @@ fn check_name(name: &str) -> Result<()> {
         bail!("`{name}` cannot be the name of a VM: use 1 to 64 letters, digits, `-`, `_`, `.`");
     }
     Ok(())
+}
+
+/// Only the host's own user.
+fn default_socket_mode() -> u32 {
+    0o600
 }
 
 fn default_listen() -> String {

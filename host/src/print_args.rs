@@ -76,6 +76,7 @@ mod tests {
         Vm {
             socket_dir: "/run/farbus/a".into(),
             remotes: vec![Allowed::Any],
+            socket_mode: 0o600,
             on_busy: OnBusy::Refuse,
             interrupts: Interrupts::Msi,
         }

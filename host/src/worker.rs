@@ -60,9 +60,9 @@ async fn serve(
     let (usb_config, hda_config) = configs(vm.interrupts);
     let session = VmSession::new(Parts {
         name: name.clone(),
-        usb: bind(&vm.usb_socket(), usb_config)?,
+        usb: bind(&vm.usb_socket(), usb_config, vm.socket_mode)?,
         usb_config,
-        hda: bind(&vm.hda_socket(), hda_config)?,
+        hda: bind(&vm.hda_socket(), hda_config, vm.socket_mode)?,
         hda_config,
         io: io.clone(),
         events: teller.recipient(),
@@ -85,9 +85,6 @@ async fn serve(
     }
     // A session that is gone already has nothing left to say.
     let _ = session.send(Stop).await;
-    for socket in [vm.usb_socket(), vm.hda_socket()] {
-        let _ = std::fs::remove_file(socket);
-    }
     Ok(())
 }
 
@@ -99,10 +96,11 @@ fn configs(interrupts: Interrupts) -> (fn() -> pci::ConfigSpace, fn() -> pci::Co
     }
 }
 
-fn bind(socket: &std::path::Path, config: fn() -> pci::ConfigSpace) -> Result<pci::Bus> {
-    let server = Server::bind(socket, config().layout())
+fn bind(socket: &std::path::Path, config: fn() -> pci::ConfigSpace, mode: u32) -> Result<pci::Bus> {
+    let options = vfio_user::Options { mode, ..vfio_user::Options::default() };
+    let server = Server::bind(socket, config().layout(), options)
         .with_context(|| format!("serving the socket {}", socket.display()))?;
-    Ok(server.into_bus())
+    server.into_bus().with_context(|| format!("serving the socket {}", socket.display()))
 }
 
 /// Finishes the handshake on the link runtime, then the session has a new link.

@@ -207,7 +207,7 @@ mod tests {
     fn registry(vms: &[(&str, Vec<Allowed>, OnBusy)]) -> Registry {
         let vm = |(name, remotes, on_busy): &(&str, Vec<Allowed>, OnBusy)| {
             let socket_dir = format!("/run/{name}").into();
-            let vm = Vm { socket_dir, remotes: remotes.clone(), on_busy: *on_busy, interrupts: Interrupts::Msi };
+            let vm = Vm { socket_dir, socket_mode: 0o600, remotes: remotes.clone(), on_busy: *on_busy, interrupts: Interrupts::Msi };
             ((*name).to_owned(), vm)
         };
         let registry = Registry::new(vms.iter().map(vm).collect());
