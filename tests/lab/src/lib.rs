@@ -29,7 +29,7 @@ pub mod farbus;
 mod frame;
 mod lab;
 mod machine;
-pub mod process;
+mod process;
 pub mod provision;
 mod qmp;
 mod qtest;

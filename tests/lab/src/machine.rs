@@ -87,7 +87,7 @@ impl Preparation {
         tracing::debug!(vm = name, ?command, "starting QEMU");
         let log = folder.path().join(LOG);
         let errors = fs::File::create(&log)?;
-        let (process, _) = Process::start(&command, |command| {
+        let process = Process::start(&command, |command| {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         })
         .with_context(|| format!("starting {:?}", command.get_program()))?;

@@ -63,7 +63,8 @@ fn provision(verify: bool) -> Result<ExitCode> {
         let (good, removed) = cache.verify()?;
         eprintln!("lab: {good} trees are as they were made; removed: {removed:?}");
     }
-    provision::everything(&cache)?;
-    eprintln!("lab: everything a VM needs is in {}", cache.path().display());
+    let (qemu, kernel, _) = provision::everything(&cache)?;
+    let (cache, qemu, kernel) = (cache.path().display(), qemu.version(), kernel.release());
+    eprintln!("lab: everything a VM needs is there: QEMU {qemu}, Linux {kernel} (kept in {cache})");
     Ok(ExitCode::SUCCESS)
 }

@@ -17,42 +17,39 @@ const SETPRIV: &str = "/usr/bin/setpriv";
 
 /// A child process. It is killed when this is dropped, and by the kernel if this process dies.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pid: Pid,
     exit: watch::Receiver<Option<ExitStatus>>,
 }
 
 impl Process {
-    /// Starts a program; `prepare` sets its standard streams. Returns the child's streams with it.
+    /// Starts a program; `prepare` sets its standard streams.
     ///
     /// # Errors
     /// If the program cannot be started.
-    pub fn start(command: &StdCommand, prepare: impl FnOnce(&mut Command)) -> io::Result<(Self, Streams)> {
+    pub(crate) fn start(command: &StdCommand, prepare: impl FnOnce(&mut Command)) -> io::Result<Self> {
         let mut command = leashed(command);
         command.kill_on_drop(true);
         prepare(&mut command);
         let mut child = spawn(command)?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::other("a child without a process id"))?;
-        let streams = Streams { stdin: child.stdin.take(), stdout: child.stdout.take() };
         let (exited, exit) = watch::channel(None);
         tokio::spawn(async move {
             if let Ok(status) = child.wait().await {
                 let _ = exited.send(Some(status));
             }
         });
-        Ok((Self { pid, exit }, streams))
+        Ok(Self { pid, exit })
     }
 
     /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> i32 {
+    pub(crate) fn id(&self) -> i32 {
         self.pid.as_raw()
     }
 
     /// How it ended, if it has.
-    #[must_use]
-    pub fn exited(&self) -> Option<ExitStatus> {
+    pub(crate) fn exited(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
@@ -60,14 +57,14 @@ impl Process {
     ///
     /// # Errors
     /// If the runtime that watches it is shutting down.
-    pub async fn wait(&self) -> io::Result<ExitStatus> {
+    pub(crate) async fn wait(&self) -> io::Result<ExitStatus> {
         let mut exit = self.exit.clone();
         let status = exit.wait_for(Option::is_some).await.map_err(io::Error::other)?;
         status.ok_or_else(|| io::Error::other("no status"))
     }
 
     /// Sends it a signal; does nothing if it is gone.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // Not reaped yet, so the id is still its own.
         if self.exited().is_none() {
             let _ = kill(self.pid, signal);
@@ -79,15 +76,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
     }
-}
-
-/// Those standard streams of a child that were asked for as pipes.
-#[derive(Debug)]
-pub struct Streams {
-    /// Its input.
-    pub stdin: Option<tokio::process::ChildStdin>,
-    /// Its output.
-    pub stdout: Option<tokio::process::ChildStdout>,
 }
 
 /// The same command, to be killed when its parent is gone, where the system can do that.
@@ -134,25 +122,19 @@ pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Stdio;
-
-    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
 
     #[tokio::test]
     async fn a_dropped_process_is_killed() -> anyhow::Result<()> {
-        let mut command = StdCommand::new("sh");
-        command.args(["-c", "echo started; exec sleep 1000"]);
-        let (process, streams) = Process::start(&command, |command| {
-            command.stdout(Stdio::piped());
-        })?;
-        let mut lines = BufReader::new(streams.stdout.expect("a pipe")).lines();
-        assert_eq!(lines.next_line().await?.as_deref(), Some("started"));
+        let mut command = StdCommand::new("sleep");
+        let process = Process::start(command.arg("1000"), |_| ())?;
+        assert_eq!(process.exited(), None);
         let mut exit = process.exit.clone();
         drop(process);
         let status = *exit.wait_for(Option::is_some).await?;
-        assert_eq!(status.and_then(|status| std::os::unix::process::ExitStatusExt::signal(&status)), Some(9));
+        assert_eq!(status.and_then(|status| status.signal()), Some(9));
         Ok(())
     }
 }

@@ -89,16 +89,19 @@ impl Initramfs {
     /// If the kernel has no such module, or the guest's programs cannot be fetched.
     pub fn build(cache: &Cache, kernel: &Kernel, modules: &[&str]) -> Result<Self> {
         let guest = root(cache)?;
-        let mut wanted: Vec<&str> = DEFAULT_MODULES.into_iter().chain(AT_HAND).chain(AGENT_MODULES).collect();
-        wanted.extend(modules);
+        // Kernels for special purposes do without some of what a guest usually has.
+        let usual: Vec<&str> = DEFAULT_MODULES.into_iter().chain(AT_HAND).collect();
+        let mut wanted: Vec<&str> = AGENT_MODULES.into_iter().chain(modules.iter().copied()).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let parts = [SETUP, INITTAB].map(str::as_bytes).into_iter().chain([AGENT]);
         let trees = [&guest, &kernel.root].map(|tree| tree.as_os_str().as_encoded_bytes());
-        let name =
-            format!("initramfs-{}", key(wanted.iter().map(|name| name.as_bytes()).chain(parts).chain(trees)));
+        let name = format!(
+            "initramfs-{}",
+            key(usual.iter().chain(&wanted).map(|name| name.as_bytes()).chain(parts).chain(trees))
+        );
         let tree = cache.tree(&name, &format!("an initramfs for {}", kernel.release()), |tree| {
-            let modules = indexed_modules(&guest, kernel, &wanted, &tree.join("staged"))?;
+            let modules = indexed_modules(&guest, kernel, (&wanted, &usual), &tree.join("staged"))?;
             write(&guest, &modules, &tree.join("initramfs"))?;
             fs::remove_dir_all(tree.join("staged")).context("removing the staged modules")
         })?;
@@ -113,11 +116,16 @@ impl Initramfs {
 }
 
 /// Makes a folder with the wanted modules alone, and an index of exactly those.
-fn indexed_modules(guest: &Path, kernel: &Kernel, wanted: &[&str], stage: &Path) -> Result<PathBuf> {
+fn indexed_modules(
+    guest: &Path,
+    kernel: &Kernel,
+    (wanted, usual): (&[&str], &[&str]),
+    stage: &Path,
+) -> Result<PathBuf> {
     let from = kernel.modules();
     let to = stage.join("lib/modules").join(kernel.release());
     let lists = ["modules.order", "modules.builtin", "modules.builtin.modinfo"].map(str::to_owned);
-    for file in kernel.closure(wanted)?.into_iter().chain(lists) {
+    for file in kernel.closure(wanted, usual)?.into_iter().chain(lists) {
         let target = to.join(&file);
         fs::create_dir_all(target.parent().unwrap_or(&to))?;
         fs::copy(from.join(&file), target).with_context(|| format!("copying {file}"))?;

@@ -92,9 +92,9 @@ impl Kernel {
         self.root.join("lib/modules").join(&self.release)
     }
 
-    /// The files of the named modules and of all they need, relative to [`Kernel::modules`].
-    /// A module that is part of the kernel's image has no file.
-    pub(super) fn closure(&self, names: &[&str]) -> Result<BTreeSet<String>> {
+    /// The files of the named modules and of all they need, relative to [`Kernel::modules`]; of the optional ones, if
+    /// the kernel has them. A module that is part of the kernel's image has no file.
+    pub(super) fn closure(&self, names: &[&str], optional: &[&str]) -> Result<BTreeSet<String>> {
         let list = |file: &str| {
             fs::read_to_string(self.modules().join(file)).with_context(|| format!("reading {file}"))
         };
@@ -106,13 +106,13 @@ impl Kernel {
             .map(|(file, needs)| (module_name(file), (file, needs)))
             .collect();
         let mut closure = BTreeSet::new();
-        for name in names.iter().map(|name| module_name(name)) {
-            match files.get(&name) {
+        for name in names.iter().chain(optional) {
+            match files.get(&module_name(name)) {
                 Some((file, needs)) => {
                     closure.insert((*file).to_owned());
                     closure.extend(needs.split_whitespace().map(ToOwned::to_owned));
                 }
-                None if builtin.contains(&name) => {}
+                None if builtin.contains(&module_name(name)) || optional.contains(name) => {}
                 None => bail!("the kernel {} has no module {name}", self.release),
             }
         }
@@ -177,9 +177,9 @@ mod tests {
         )?;
         fs::write(kernel.modules().join("modules.builtin"), "kernel/drivers/tty/serial-core.ko\n")?;
 
-        let files = kernel.closure(&["snd_a", "serial_core"])?;
+        let files = kernel.closure(&["snd_a", "serial_core"], &["absent"])?;
         assert_eq!(files.iter().collect::<Vec<_>>(), ["k/core.ko.xz", "k/snd-a.ko"]);
-        assert!(kernel.closure(&["absent"]).is_err());
+        assert!(kernel.closure(&["absent"], &[]).is_err());
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Gets what a VM is made of, without touching the system: QEMU, a guest's root file system, a stock kernel.
 //!
-//! Everything is made of Debian packages, fetched and checked by the system's own `apt` in a world of its own (see
-//! [`apt`]) and unpacked into the user's cache directory (see [`cache`]). None of it needs root:
+//! Everything is made of Debian packages, fetched and checked by the system's own `apt` in a world of its own (module
+//! `apt`) and unpacked into the user's cache directory (module `cache`). None of it needs root:
 //! no maintainer script runs, and nothing is installed.
 //!
 //! ```text
@@ -39,11 +39,11 @@ pub use qemu::Qemu;
 ///
 /// # Errors
 /// What is missing on this system and cannot be fetched.
-pub fn everything(cache: &Cache) -> Result<()> {
-    Qemu::find(cache)?;
+pub fn everything(cache: &Cache) -> Result<(Qemu, Kernel, Initramfs)> {
+    let qemu = Qemu::find(cache)?;
     let kernel = Kernel::unpack(cache, DEFAULT_KERNEL)?;
-    Initramfs::build(cache, &kernel, &[])?;
-    Ok(())
+    let initramfs = Initramfs::build(cache, &kernel, &[])?;
+    Ok((qemu, kernel, initramfs))
 }
 
 /// Tells the person at the terminal what takes so long.

@@ -1,7 +1,6 @@
 //! A QEMU that has vfio-user-pci.
 
 use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -125,21 +124,5 @@ impl Qemu {
         } else {
             bail!("{} is missing: install the package ovmf", files.0.display())
         }
-    }
-
-    /// Program and arguments with which it starts, for people who want to paste them.
-    #[must_use]
-    pub fn words(&self) -> Vec<OsString> {
-        let command = self.command();
-        let set = command.get_envs().filter_map(|(name, value)| {
-            let mut word = name.to_owned();
-            word.push("=");
-            word.push(value?);
-            Some(word)
-        });
-        let mut words: Vec<_> = std::iter::once("env".into()).chain(set).collect();
-        words.push(command.get_program().to_owned());
-        words.extend(command.get_args().map(ToOwned::to_owned));
-        words
     }
 }
