@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::{path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use noise_tcp::PublicKey;
+
+/// Lends a keyboard, disks and the speakers of this computer to a virtual machine, through a farbus-host.
+///
+/// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote for good.
+#[derive(Debug, Parser)]
+#[command(name = "farbus-remote", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// How to write logs (to standard error). The level comes from RUST_LOG, e.g. RUST_LOG=debug.
+    #[arg(long, value_enum, default_value = "human", global = true)]
+    pub(crate) log: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How something is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Lines for people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Connect to a host and lend what is asked for, until Ctrl-C or SIGTERM; comes back when the link is lost.
+    Connect(Connect),
+    /// Print this remote's public key, which the host lists; the secret key file is made (mode 0600) if absent.
+    Key(KeyFile),
+    /// List the USB and sound devices of this computer.
+    Devices(Devices),
+}
+
+/// Where the key is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct KeyFile {
+    /// The file of this remote's secret key [default: farbus/remote.key in the user's configuration folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Connect {
+    /// The host.
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) host: String,
+    /// The host's public key, as `farbus-host key` prints it: who answers with another one is not the host.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) host_key: PublicKey,
+    #[command(flatten)]
+    pub(crate) key: KeyFile,
+    /// The VM; needed only if the host lets this remote have several.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) vm: Option<String>,
+    /// Lend a keyboard: typed in this terminal, or scripted by lines on standard input if that is not a terminal:
+    /// `type TEXT`, `key CTRL+ALT+DELETE`, `# comment`.
+    #[arg(long)]
+    pub(crate) keyboard: bool,
+    /// Lend a file as a disk; with `:ro` the VM cannot write to it. May be given several times.
+    #[arg(long, value_name = "FILE[:ro]")]
+    pub(crate) disk: Vec<Disk>,
+    /// Where the VM's sound goes: a sound card, a WAV file (paced like a sound card), or nowhere.
+    #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|none", default_value = "none")]
+    pub(crate) audio: Audio,
+    /// What to write on standard output about everything that happens.
+    #[arg(long, value_enum, default_value = "human")]
+    pub(crate) events: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Devices {
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A file that is a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Disk {
+    pub(crate) file: PathBuf,
+    pub(crate) read_only: bool,
+}
+
+impl FromStr for Disk {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (file, read_only) = text.strip_suffix(":ro").map_or((text, false), |file| (file, true));
+        if file.is_empty() {
+            return Err("a disk needs a file".into());
+        }
+        Ok(Self { file: file.into(), read_only })
+    }
+}
+
+/// Where sound goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Audio {
+    /// Nowhere; the VM's clock runs on.
+    None,
+    /// Into a WAV file.
+    Wav(PathBuf),
+    /// To a sound card: the default one, or the first whose name contains this text.
+    Cpal(Option<String>),
+}
+
+impl FromStr for Audio {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "none" => Ok(Self::None),
+            None if text == "cpal" => Ok(Self::Cpal(None)),
+            Some(("cpal", device)) if !device.is_empty() => Ok(Self::Cpal(Some(device.into()))),
+            Some(("wav", file)) if !file.is_empty() => Ok(Self::Wav(file.into())),
+            _ => Err(format!("`{text}` is none of cpal, cpal:DEVICE, wav:FILE, none")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_disk_is_a_file_and_perhaps_read_only() {
+        let disk = |text: &str| text.parse::<Disk>();
+        assert_eq!(disk("a.img:ro"), Ok(Disk { file: "a.img".into(), read_only: true }));
+        assert_eq!(disk("a:b.img"), Ok(Disk { file: "a:b.img".into(), read_only: false }));
+        assert!(disk(":ro").is_err());
+    }
+
+    #[test]
+    fn sound_goes_to_one_of_three_places() {
+        for (text, audio) in [
+            ("none", Audio::None),
+            ("wav:x.wav", Audio::Wav("x.wav".into())),
+            ("cpal", Audio::Cpal(None)),
+            ("cpal:USB Headset", Audio::Cpal(Some("USB Headset".into()))),
+        ] {
+            assert_eq!(text.parse(), Ok(audio), "{text}");
+        }
+        for text in ["wav:", "cpal:", "alsa", ""] {
+            assert!(text.parse::<Audio>().is_err(), "{text}");
+        }
+    }
+}

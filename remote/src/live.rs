@@ -1,0 +1,226 @@
+//! The link of the moment and its session: messages out when there is room, messages in as they come.
+
+use std::{collections::VecDeque, time::Duration};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use link::Link;
+use session::{Config, Event as SessionEvent, Role, Session};
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::TrySendError},
+};
+use wire::{Lane, Message, ToHost, ToRemote};
+
+use crate::remote::Remote;
+
+/// Frames chosen, but not yet taken by the link: small, so that the choice is made late.
+const OUTBOUND_FRAMES: usize = 4;
+/// Frames received, but not yet taken by the session.
+const INBOUND_FRAMES: usize = 64;
+/// The most frames that one item of the inbound stream carries.
+const FRAMES_PER_TURN: usize = 16;
+
+/// Frames from the link, in order.
+pub(crate) struct Inbound {
+    session: u64,
+    frames: Vec<(Lane, Bytes)>,
+}
+
+/// The link of this session has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkEnded {
+    pub(crate) session: u64,
+    pub(crate) reason: String,
+}
+
+/// A session on its link.
+pub(crate) struct Live {
+    session: Session,
+    outbound: mpsc::Sender<Message>,
+    /// Messages that the session has no room for yet: bounded by what the host may have asked for, which its credit
+    /// bounds.
+    backlog: [VecDeque<Message>; Lane::ALL.len()],
+    waiting: bool,
+    inbound: SpawnHandle,
+    timer: Option<(Duration, SpawnHandle)>,
+}
+
+impl Live {
+    pub(crate) fn start(
+        link: Box<dyn Link>,
+        session: u64,
+        io: &Handle,
+        remote: &Remote,
+        ctx: &mut Context<Remote>,
+    ) -> Self {
+        let (outbound, to_link) = mpsc::channel(OUTBOUND_FRAMES);
+        let (from_link, inbound) = mpsc::channel(INBOUND_FRAMES);
+        let io = io.spawn(link::drive(link, to_link, from_link));
+        let ended = async move {
+            match io.await {
+                Ok(end) => end.to_string(),
+                Err(error) => format!("the link's driver failed: {error}"),
+            }
+        };
+        ctx.spawn(ended.into_actor(remote).map(move |reason, _, ctx| ctx.notify(LinkEnded { session, reason })));
+        let inbound = ctx.add_stream(batches(session, inbound));
+        Self {
+            session: Session::new(Role::Remote, Config::default()),
+            outbound,
+            backlog: Default::default(),
+            waiting: false,
+            inbound,
+            timer: None,
+        }
+    }
+
+    /// Nothing more comes in; what was handed to the link still goes out.
+    pub(crate) fn cancel(self, ctx: &mut Context<Remote>) {
+        ctx.cancel_future(self.inbound);
+        if let Some((_, timer)) = self.timer {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    fn queue(&mut self, message: ToHost) {
+        let message = message.encode();
+        if message.lane.may_lose() {
+            self.into_session(message);
+        } else {
+            self.backlog[message.lane as usize].push_back(message);
+        }
+    }
+
+    fn fill_session(&mut self) {
+        for lane in Lane::ALL {
+            let queue = lane as usize;
+            while self.backlog[queue].front().is_some_and(|message| self.session.room(lane) >= message.len()) {
+                let Some(message) = self.backlog[queue].pop_front() else { break };
+                self.into_session(message);
+            }
+        }
+    }
+
+    fn into_session(&mut self, message: Message) {
+        if let Err(error) = self.session.send(message) {
+            tracing::error!(%error, "the session refused a message that it had room for");
+        }
+    }
+
+    fn next_event(&mut self) -> Result<Option<ToRemote>, String> {
+        match self.session.poll_event() {
+            None => Ok(None),
+            Some(SessionEvent::Message(lane, bytes)) => {
+                self.session.consumed(lane, bytes.len());
+                ToRemote::decode(lane, bytes).map(Some).map_err(|e| format!("the host sent nonsense: {e}"))
+            }
+            Some(SessionEvent::PeerSilent) => Err("the host has fallen silent".to_owned()),
+            Some(SessionEvent::PeerClosed(reason)) => Err(format!("the host ended the session: {reason}")),
+        }
+    }
+}
+
+impl Remote {
+    pub(crate) fn send(&mut self, message: ToHost, ctx: &mut Context<Self>) {
+        self.send_all([message].into_iter(), ctx);
+    }
+
+    pub(crate) fn send_all(&mut self, messages: impl Iterator<Item = ToHost>, ctx: &mut Context<Self>) {
+        if let Some(live) = &mut self.live {
+            messages.for_each(|message| live.queue(message));
+        }
+        self.transmit(ctx);
+    }
+
+    /// Moves messages into the session and frames out of it, until one of them has no more.
+    fn transmit(&mut self, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
+        live.fill_session();
+        while !live.waiting {
+            match live.outbound.try_reserve() {
+                Ok(permit) => match live.session.poll_transmit(now) {
+                    Some(frame) => permit.send(frame),
+                    None => break,
+                },
+                Err(TrySendError::Full(())) => {
+                    live.waiting = true;
+                    let (session, outbound) = (self.session, live.outbound.clone());
+                    let room = async move { drop(outbound.reserve().await) };
+                    let wait = room.into_actor(self).map(move |(), act: &mut Self, ctx| act.has_room(session, ctx));
+                    ctx.spawn(wait);
+                    break;
+                }
+                Err(TrySendError::Closed(())) => break,
+            }
+            live.fill_session();
+        }
+        self.set_timer(ctx);
+    }
+
+    fn has_room(&mut self, session: u64, ctx: &mut Context<Self>) {
+        if let Some(live) = self.live.as_mut().filter(|_| session == self.session) {
+            live.waiting = false;
+            self.transmit(ctx);
+        }
+    }
+
+    /// Takes frames from the link. A host that breaks the protocol loses the link.
+    pub(crate) fn receive(&mut self, Inbound { session, frames }: Inbound, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
+        for (lane, frame) in frames {
+            let Some(live) = self.live.as_mut().filter(|_| session == self.session) else { return };
+            if let Err(error) = live.session.receive(now, lane, frame) {
+                return self.link_lost(format!("the host broke the protocol: {error}"), ctx);
+            }
+        }
+        self.route_events(ctx);
+    }
+
+    fn route_events(&mut self, ctx: &mut Context<Self>) {
+        while let Some(live) = &mut self.live {
+            match live.next_event() {
+                Ok(Some(message)) => self.route(message, ctx),
+                Ok(None) => break,
+                Err(reason) => return self.link_lost(reason, ctx),
+            }
+        }
+        self.transmit(ctx);
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
+        let Some(at) = live.session.poll_timeout() else { return };
+        // A timer that rings too early does no harm, and a new one for every frame would cost more.
+        if live.timer.is_some_and(|(armed, _)| armed <= at) {
+            return;
+        }
+        if let Some((_, timer)) = live.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let ring = |act: &mut Self, ctx: &mut Context<Self>| {
+            if let Some(live) = &mut act.live {
+                live.timer = None;
+                live.session.on_timeout(act.start.elapsed());
+                act.route_events(ctx);
+            }
+        };
+        live.timer = Some((at, ctx.run_later(at.saturating_sub(now), ring)));
+    }
+}
+
+/// Frames in batches: what has come in the meantime, at most [`FRAMES_PER_TURN`].
+fn batches(
+    session: u64,
+    mut inbound: mpsc::Receiver<(Lane, Bytes)>,
+) -> impl futures_util::Stream<Item = Inbound> {
+    futures_util::stream::poll_fn(move |cx| {
+        let mut frames = Vec::with_capacity(FRAMES_PER_TURN);
+        inbound
+            .poll_recv_many(cx, &mut frames, FRAMES_PER_TURN)
+            .map(|count| (count > 0).then_some(Inbound { session, frames }))
+    })
+}
