@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,6 +12,9 @@ use tokio::sync::mpsc;
 use wire::Lane;
 
 use crate::{Frame, Link, LinkError, Stats};
+
+/// How long the last frames may take.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How a driven link ended.
 #[derive(Debug)]
@@ -31,7 +35,8 @@ impl fmt::Display for LinkEnd {
 ///
 /// The next frame leaves `outbound` only when the link has room for it: keep that channel small (4), then the choice of
 /// what is urgent is made late. A full `inbound` stops the link from reading, so its bound holds for the peer, too.
-/// When all senders of `outbound` or the receiver of `inbound` are dropped, the link is flushed and closed in good order.
+/// When all senders of `outbound` or the receiver of `inbound` are dropped, what `outbound` still holds is sent and the
+/// link closed in good order, as far as that is possible within two seconds.
 pub async fn drive(
     mut link: Box<dyn Link>,
     mut outbound: mpsc::Receiver<Frame>,
@@ -52,12 +57,24 @@ pub async fn drive(
         }
     };
     if matches!(error, LinkError::ClosedHere) {
-        link.close("the session ended");
-        if let Err(error) = poll_fn(|cx| link.poll_close(cx)).await {
-            tracing::debug!(%error, "closing the link");
+        match tokio::time::timeout(FAREWELL, finish(&mut *link, &mut outbound)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the link broke while it was closed"),
+            Err(_) => tracing::debug!("the peer takes too long to take the last frames"),
         }
     }
     LinkEnd { error, stats: link.stats() }
+}
+
+/// Sends what was queued before the end, then closes.
+async fn finish(link: &mut dyn Link, outbound: &mut mpsc::Receiver<Frame>) -> Result<(), LinkError> {
+    outbound.close();
+    while let Some(frame) = outbound.recv().await {
+        poll_fn(|cx| link.poll_ready(cx)).await?;
+        link.send(frame)?;
+    }
+    link.close("the session ended");
+    poll_fn(|cx| link.poll_close(cx)).await
 }
 
 /// Moves what can be moved. Ready with an error when the link has ended, with none when `permit` was used up.
