@@ -42,8 +42,8 @@ pub struct Config {
     pub iso: LaneConfig,
     /// The bounds of BULK. A window below bandwidth x round trip slows the lane down.
     pub bulk: LaneConfig,
-    /// Messages are cut into chunks of at most this, 256 to [`MAX_CHUNK`] bytes. A chunk and its
-    /// [`crate::HEADER_LEN`] must fit the link; an urgent message waits for at most one chunk.
+    /// Messages are cut into chunks of at most this, 256 to [`MAX_CHUNK`] bytes; of at most 16 KiB (and the head of a
+    /// message) while the link is not fast. A chunk and its [`crate::HEADER_LEN`] must fit the link.
     pub max_chunk: usize,
     /// The time between two pings.
     pub heartbeat: Duration,
@@ -63,8 +63,7 @@ impl Default for Config {
             audio: lane(256 * KIB, 256 * KIB),
             iso: lane(256 * KIB, 256 * KIB),
             bulk: lane(2048 * KIB, 4096 * KIB),
-            // 16 KiB of payload with the head of its message, so that neither leaves a stub behind.
-            max_chunk: 16 * KIB + 64,
+            max_chunk: MAX_CHUNK,
             heartbeat: Duration::from_secs(1),
             dead_after: Duration::from_secs(3),
             ack_delay: Duration::from_millis(25),

@@ -20,7 +20,8 @@
 //!   AUDIO and ISO may lose: what does not fit drops the oldest, what arrives late is dropped.
 //! - **Urgency** is decided frame by frame in [`Session::poll_transmit`]: CTL > INT > AUDIO > ISO, then BULK, which has
 //!   a twentieth of the bytes reserved while it has something to send. A message never waits behind more than one chunk
-//!   of a less urgent lane.
+//!   of a less urgent lane. A chunk is what the link takes in a millisecond at the rate of the moment, between
+//!   16 KiB and [`Config::max_chunk`].
 //! - **Credit**: on a reliable lane the peer may send up to an offset that we announced; the offset counts frames with
 //!   their headers, so small frames cost what they take. Memory at both ends is bounded whatever the peer does:
 //!   window + one message per lane here, the queue there.
@@ -40,6 +41,7 @@ mod config;
 mod frame;
 mod lanes;
 mod liveness;
+mod pace;
 mod rx;
 mod session;
 mod stats;

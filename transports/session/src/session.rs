@@ -10,6 +10,7 @@ use crate::{
     frame::{Header, Kind},
     lanes::{Lanes, RELIABLE},
     liveness::Liveness,
+    pace::Pace,
     rx::Rx,
     tx::Tx,
 };
@@ -62,6 +63,7 @@ pub struct Session {
     tell_at: Option<Duration>,
     /// They are due.
     tell_due: bool,
+    pace: Pace,
     /// Bytes of other lanes that went first while BULK was ready.
     bulk_waited: usize,
     peer_silent: bool,
@@ -94,6 +96,7 @@ impl Session {
             now: Duration::ZERO,
             tell_at: None,
             tell_due: false,
+            pace: Pace::default(),
             bulk_waited: 0,
             peer_silent: false,
             ending: Ending::Open,
@@ -278,7 +281,7 @@ impl Session {
 
     /// The lane whose chunk goes next.
     fn choose(&self) -> Option<Lane> {
-        let max_chunk = self.config.chunk();
+        let max_chunk = self.pace.chunk(self.config.chunk());
         let ready = |lane: &Lane| self.tx.of(*lane).ready(max_chunk);
         let urgent = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Bulk).find(ready);
         let bulk = ready(&Lane::Bulk).then_some(Lane::Bulk);
@@ -286,9 +289,10 @@ impl Session {
     }
 
     fn chunk(&mut self, lane: Lane) -> Option<Message> {
-        let max_chunk = self.config.chunk();
+        let max_chunk = self.pace.chunk(self.config.chunk());
         let bulk_ready = self.tx.of(Lane::Bulk).ready(max_chunk);
         let chunk = self.tx.of_mut(lane).pop(max_chunk, self.stats.lanes.of_mut(lane))?;
+        self.pace.took(self.now, HEADER_LEN + chunk.len());
         if lane == Lane::Bulk {
             self.bulk_waited = self.bulk_waited.saturating_sub(URGENT_PER_BULK * chunk.len());
         } else if bulk_ready {
