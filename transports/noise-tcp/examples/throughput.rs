@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use link::Link;
 use session::{Config, Event, Role, Session};
 use tokio::sync::mpsc;
 use wire::{Lane, Message};
@@ -17,64 +15,47 @@ mod common;
 
 const TOTAL: usize = 1 << 30;
 
-fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let rate = |start: Instant| TOTAL as f64 / start.elapsed().as_secs_f64() / 1e6;
     for write in [16 << 10, 64 << 10] {
-        println!("raw TCP, {:>2} KiB writes                      {:>7.0} MB/s", write >> 10, rate(raw_copy(write)));
+        let start = Instant::now();
+        raw_copy(write);
+        println!("raw TCP, {:>2} KiB writes                  {:>6.0} MB/s", write >> 10, rate(start));
     }
-    for max_chunk in [16 * 1024 + 64, 32 * 1024 + 64, 60 * 1024] {
-        for size in [16 << 10, 64 << 10, 1 << 20] {
-            let took = runtime.block_on(through_sessions(size, max_chunk));
-            println!(
-                "session over noise-tcp, {:>4} KiB messages in chunks of {max_chunk:>5} {:>7.0} MB/s",
-                size >> 10,
-                rate(took)
-            );
-        }
+    for size in [16 << 10, 64 << 10, 1 << 20] {
+        let (remote, host) = common::pair().await;
+        let start = Instant::now();
+        let source = tokio::spawn(run(remote, Role::Remote, size, TOTAL / size));
+        run(host, Role::Host, size, 0).await;
+        println!("session, noise-tcp, {:>4} KiB messages   {:>6.0} MB/s", size >> 10, rate(start));
+        source.await.unwrap();
     }
 }
 
-fn rate(took: Duration) -> f64 {
-    TOTAL as f64 / took.as_secs_f64() / 1e6
-}
-
-fn raw_copy(write: usize) -> Duration {
+fn raw_copy(write: usize) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut out = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (mut input, _) = listener.accept().unwrap();
-    let start = Instant::now();
-    let writer = std::thread::spawn(move || {
-        let bytes = vec![1; write];
-        (0..TOTAL / write).for_each(|_| out.write_all(&bytes).unwrap());
-    });
+    let writer =
+        std::thread::spawn(move || (0..TOTAL / write).for_each(|_| out.write_all(&vec![1; write]).unwrap()));
     let (mut bytes, mut left) = (vec![0; 256 << 10], TOTAL);
     while left > 0 {
         left -= input.read(&mut bytes).unwrap();
     }
     writer.join().unwrap();
-    start.elapsed()
 }
 
-async fn through_sessions(size: usize, max_chunk: usize) -> Duration {
-    let (remote, host) = common::pair().await;
-    let config = Config { max_chunk, ..Config::default() };
-    let start = Instant::now();
-    let source = tokio::spawn(run(Box::new(remote), Role::Remote, config.clone(), size, TOTAL / size));
-    run(Box::new(host), Role::Host, config, size, 0).await;
-    source.await.unwrap();
-    start.elapsed()
-}
-
-/// One end: sends so many messages, or receives until the peer closes.
-async fn run(link: Box<dyn Link>, role: Role, config: Config, size: usize, mut send: usize) {
-    let (outbound, from_session) = mpsc::channel(4);
-    let (to_session, mut inbound) = mpsc::channel(64);
-    let driver = tokio::spawn(link::drive(link, from_session, to_session));
-    let (mut session, start, body) = (Session::new(role, config), Instant::now(), Bytes::from(vec![7; size - 32]));
-    let mut frames = Vec::new();
-    while !session.closed() {
+/// One end: sends so many messages and closes, or receives until the peer closes.
+async fn run(link: noise_tcp::NoiseTcp, role: Role, size: usize, mut send: usize) {
+    let (outbound, to_link) = mpsc::channel(4);
+    let (from_link, mut inbound) = mpsc::channel(64);
+    let driver = tokio::spawn(link::drive(Box::new(link), to_link, from_link));
+    let (mut session, start, mut frames) = (Session::new(role, Config::default()), Instant::now(), vec![]);
+    let message = Message { lane: Lane::Bulk, head: vec![1; 32].into(), body: vec![7; size - 32].into() };
+    loop {
         while send > 0 && session.room(Lane::Bulk) >= size {
-            session.send(Message { lane: Lane::Bulk, head: Bytes::from_static(&[1; 32]), body: body.clone() }).unwrap();
+            session.send(message.clone()).unwrap();
             send -= 1;
             if send == 0 {
                 session.close("done");
@@ -84,20 +65,21 @@ async fn run(link: Box<dyn Link>, role: Role, config: Config, size: usize, mut s
             let Some(frame) = session.poll_transmit(start.elapsed()) else { break };
             permit.send(frame);
         }
+        if session.closed() {
+            break;
+        }
         tokio::select! {
             _ = outbound.reserve(), if outbound.capacity() == 0 => {}
-            _ = inbound.recv_many(&mut frames, 16) => {}
+            count = inbound.recv_many(&mut frames, 16) => assert!(count > 0, "the link ended early"),
             () = tokio::time::sleep(Duration::from_millis(10)) => session.on_timeout(start.elapsed()),
         }
         for (lane, bytes) in frames.drain(..) {
             session.receive(start.elapsed(), lane, bytes).unwrap();
         }
-        while let Some(event) = session.poll_event() {
-            if let Event::Message(lane, bytes) = event {
-                session.consumed(lane, bytes.len());
-            }
+        while let Some(Event::Message(lane, bytes)) = session.poll_event() {
+            session.consumed(lane, bytes.len());
         }
     }
     drop((outbound, inbound));
-    driver.await.unwrap();
+    println!("  {role:?}: {}", driver.await.unwrap());
 }

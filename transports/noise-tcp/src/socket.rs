@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 /// Unsent bytes in the kernel above which the socket is not writable. What lies there cannot be overtaken, so it is the
 /// delay of an urgent frame on a slow line; on a fast one it has to be enough to keep the line busy.
-const NOT_SENT_LOW_WATER: u32 = 32 * 1024;
+const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
 /// A peer that acknowledges nothing for so long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
