@@ -25,7 +25,9 @@ struct Usb {
 pub(crate) fn look() -> Devices {
     let mut devices = Devices::default();
     match usb() {
-        Ok(found) if found.is_empty() => devices.notes.push("no USB devices: this computer has no USB bus".into()),
+        Ok(found) if found.is_empty() => {
+            devices.notes.push("no USB devices: this computer has no USB bus".into())
+        }
         Ok(found) => devices.usb = found,
         Err(error) => devices.notes.push(format!("USB cannot be listed: {error:#}")),
     }
@@ -50,7 +52,9 @@ impl Devices {
             println!("note   {note}");
         }
         if !self.usb.is_empty() {
-            println!("note   real USB devices are only listed yet; `connect --keyboard --disk FILE` lends software ones");
+            println!(
+                "note   real USB devices are only listed yet; `connect --keyboard --disk FILE` lends software ones"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use actix::prelude::*;
 use bytes::Bytes;
+use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Config, Event as SessionEvent, Role, Session};
 use tokio::{
@@ -64,7 +65,9 @@ impl Live {
                 Err(error) => format!("the link's driver failed: {error}"),
             }
         };
-        ctx.spawn(ended.into_actor(remote).map(move |reason, _, ctx| ctx.notify(LinkEnded { session, reason })));
+        ctx.spawn(
+            ended.into_actor(remote).map(move |reason, _, ctx| ctx.notify(LinkEnded { session, reason })),
+        );
         let inbound = ctx.add_stream(batches(session, inbound));
         Self {
             session: Session::new(Role::Remote, Config::default()),
@@ -96,7 +99,8 @@ impl Live {
     fn fill_session(&mut self) {
         for lane in Lane::ALL {
             let queue = lane as usize;
-            while self.backlog[queue].front().is_some_and(|message| self.session.room(lane) >= message.len()) {
+            while self.backlog[queue].front().is_some_and(|message| self.session.room(lane) >= message.len())
+            {
                 let Some(message) = self.backlog[queue].pop_front() else { break };
                 self.into_session(message);
             }
@@ -148,9 +152,8 @@ impl Remote {
                 Err(TrySendError::Full(())) => {
                     live.waiting = true;
                     let (session, outbound) = (self.session, live.outbound.clone());
-                    let room = async move { drop(outbound.reserve().await) };
-                    let wait = room.into_actor(self).map(move |(), act: &mut Self, ctx| act.has_room(session, ctx));
-                    ctx.spawn(wait);
+                    let room = fut::wrap_future::<_, Self>(async move { drop(outbound.reserve().await) });
+                    ctx.spawn(room.map(move |(), act, ctx| act.has_room(session, ctx)));
                     break;
                 }
                 Err(TrySendError::Closed(())) => break,
@@ -213,11 +216,8 @@ impl Remote {
 }
 
 /// Frames in batches: what has come in the meantime, at most [`FRAMES_PER_TURN`].
-fn batches(
-    session: u64,
-    mut inbound: mpsc::Receiver<(Lane, Bytes)>,
-) -> impl futures_util::Stream<Item = Inbound> {
-    futures_util::stream::poll_fn(move |cx| {
+fn batches(session: u64, mut inbound: mpsc::Receiver<(Lane, Bytes)>) -> impl Stream<Item = Inbound> {
+    stream::poll_fn(move |cx| {
         let mut frames = Vec::with_capacity(FRAMES_PER_TURN);
         inbound
             .poll_recv_many(cx, &mut frames, FRAMES_PER_TURN)

@@ -1,1 +1,138 @@
-fn main() {}
+//! `farbus-remote`: lends a keyboard, disks and the speakers of this computer to a VM.
+//!
+//! ```text
+//! Remote ── the session and the link of the moment
+//! ├─ UsbPort   one for each lent device
+//! └─ Sound     the sink
+//! ```
+#![forbid(unsafe_code)]
+
+mod backoff;
+mod cli;
+mod devices;
+mod events;
+mod lend;
+mod live;
+mod port;
+mod remote;
+mod sound;
+mod typing;
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use actix::prelude::*;
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use noise_tcp::SecretKey;
+use tokio::{
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Cli, Command, Connect, Format},
+    events::Events,
+    remote::{Leave, Lend, Parts, Remote},
+};
+
+/// Threads for links.
+const IO_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs(cli.log);
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("farbus-remote: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Connect(connect) => return serve(connect),
+        Command::Key(key) => println!("{}", load_key(key.key_file)?.public()),
+        Command::Devices(devices) => {
+            let found = devices::look();
+            if devices.json {
+                println!("{}", serde_json::to_string_pretty(&found)?);
+            } else {
+                found.print();
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load_key(file: Option<PathBuf>) -> Result<SecretKey> {
+    let file = file.unwrap_or_else(default_key_file);
+    SecretKey::load_or_create(&file).with_context(|| format!("this remote's key file {}", file.display()))
+}
+
+fn default_key_file() -> PathBuf {
+    let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).unwrap_or_else(|| {
+        let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        home.join(".config")
+    });
+    base.join("farbus/remote.key")
+}
+
+fn serve(connect: Connect) -> Result<ExitCode> {
+    let key = Arc::new(load_key(connect.key.key_file.clone())?);
+    let io = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(IO_THREADS)
+        .thread_name("farbus-link")
+        .enable_all()
+        .build()
+        .context("starting the link runtime")?;
+    let handle = io.handle().clone();
+    let code = System::new().block_on(lend_until_ended(connect, key, handle));
+    io.shutdown_background();
+    code
+}
+
+async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> Result<ExitCode> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let events = Events(connect.events);
+    let (ended, end) = oneshot::channel();
+    // Remotes that lost their host together should not come back together.
+    let seed = RandomState::new().hash_one(std::process::id());
+    let sink = sound::sink(&connect.audio)?;
+    let remote = Remote::new(Parts { connect: connect.clone(), key, io, events, seed, ended }).start();
+    let sound = sound::Sound::new(sink, events, remote.clone().recipient()).start();
+    // Kept until the end: it gives the terminal back.
+    let (lent, _terminal) = lend::prepare(&connect, events, &remote)?;
+    remote.send(Lend { lent, sound }).await.context("the remote ended early")?;
+    let asked = async {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    tokio::pin!(end);
+    tokio::select! {
+        code = &mut end => return code.context("the remote ended without a word"),
+        () = asked => {}
+    }
+    remote.do_send(Leave);
+    end.await.context("the remote ended without a word")
+}
+
+fn start_logs(format: Format) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        Format::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Json => logs.json().init(),
+    }
+}

@@ -76,7 +76,7 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
     fn renew(&mut self, ctx: &mut Context<Self>, session: u64) {
         // What the old session asked for ends here, and nobody hears of it.
         self.turn(ctx, |function, now, out| {
-            function.reset(now, out);
+            function.reset(now, RequestId(0), out);
             out.clear();
         });
         self.session = session;
@@ -97,7 +97,7 @@ impl<F: Function + Unpin + 'static> Handler<Do> for UsbPort<F> {
                 self.turn(ctx, |function, now, out| function.cancel(now, endpoint, through, out));
             }
             Do::Reset { id } => self.turn(ctx, |function, now, out| {
-                function.reset(now, out);
+                function.reset(now, id, out);
                 out.push(done(id));
             }),
             Do::Renew { session } => self.renew(ctx, session),

@@ -100,8 +100,7 @@ impl Remote {
     }
 
     fn try_to_connect(&mut self, ctx: &mut Context<Self>) {
-        let hello =
-            Hello { version: wire::VERSION, vm: self.connect.vm.clone(), name: host_name() };
+        let hello = Hello { version: wire::VERSION, vm: self.connect.vm.clone(), name: host_name() };
         let (address, host, key) = (self.connect.host.clone(), self.connect.host_key, Arc::clone(&self.key));
         let attempt = self.io.spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
         ctx.spawn(attempt.into_actor(self).map(|result, act, ctx| match result {

@@ -68,7 +68,9 @@ pub(crate) fn outputs() -> Result<Vec<(Device, String)>> {
 }
 
 fn name(device: &Device) -> String {
-    device.description().map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
+    device
+        .description()
+        .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
 }
 
 fn choose(wanted: Option<&str>) -> Result<Device> {
@@ -78,7 +80,8 @@ fn choose(wanted: Option<&str>) -> Result<Device> {
             .context("this computer has no sound card; `farbus-remote devices` lists what there is");
     };
     let found = outputs()?.into_iter().find(|(_, name)| name.contains(wanted));
-    let found = found.with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"));
+    let found =
+        found.with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"));
     found.map(|(device, _)| device)
 }
 
@@ -90,13 +93,11 @@ fn samples(format: Format, time: Duration) -> usize {
 impl Sink for Card {
     fn start(&mut self, format: Format) -> Result<()> {
         let device = choose(self.wanted.as_deref())?;
-        let (mut samples_in, samples_out) = RingBuffer::new(samples(format, CAP) * 2);
+        let (samples_in, samples_out) = RingBuffer::new(samples(format, CAP) * 2);
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        // Nothing is in it yet; the callback waits for the target.
-        let _ = samples_in.slots();
         self.run = Some(Run { format, samples: samples_in, shared, dropped: 0, stream });
         Ok(())
     }
@@ -234,7 +235,9 @@ fn fill<T: SizedSample + FromSample<i32>>(
     playing: &mut bool,
 ) {
     let skip = shared.skip.swap(0, Relaxed);
-    (0..skip).for_each(|_| drop(ring.pop()));
+    for _ in 0..skip {
+        let _ = ring.pop();
+    }
     let draining = shared.draining.load(Relaxed);
     *playing |= ring.slots() >= target || (draining && ring.slots() > 0);
     let mut played = 0;
@@ -252,6 +255,8 @@ fn fill<T: SizedSample + FromSample<i32>>(
 
 #[cfg(test)]
 mod tests {
+    use cpal::Sample;
+
     use super::*;
 
     #[test]

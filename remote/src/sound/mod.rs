@@ -88,7 +88,9 @@ pub(crate) fn sink(audio: &Audio) -> Result<Box<dyn Sink>> {
         #[cfg(feature = "cpal")]
         Audio::Cpal(device) => Box::new(card::Card::new(device.clone())),
         #[cfg(not(feature = "cpal"))]
-        Audio::Cpal(_) => anyhow::bail!("this build has no sound cards: build with the feature `cpal`, or use wav:FILE"),
+        Audio::Cpal(_) => {
+            anyhow::bail!("this build has no sound cards: build with the feature `cpal`, or use wav:FILE")
+        }
     })
 }
 
@@ -123,7 +125,8 @@ impl Sound {
     }
 
     fn play(&mut self, packet: Packet) -> Result<()> {
-        let same = |run: &Run| (run.stream, run.run, run.format) == (packet.stream, packet.run, packet.format);
+        let same =
+            |run: &Run| (run.stream, run.run, run.format) == (packet.stream, packet.run, packet.format);
         if !self.run.as_ref().is_some_and(same) {
             self.finish()?;
             self.sink.start(packet.format).context("starting the sound")?;

@@ -35,7 +35,8 @@ impl WavFile {
             return self.path.clone();
         }
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let extension = self.path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
+        let extension =
+            self.path.extension().map_or_else(String::new, |e| format!(".{}", e.to_string_lossy()));
         self.path.with_file_name(format!("{stem}-{}{extension}", self.runs))
     }
 }
@@ -49,7 +50,8 @@ impl Sink for WavFile {
             bits_per_sample: 8 * format.encoding.bytes() as u16,
             sample_format: SampleFormat::Int,
         };
-        let writer = WavWriter::create(&path, spec).with_context(|| format!("creating {}", path.display()))?;
+        let writer =
+            WavWriter::create(&path, spec).with_context(|| format!("creating {}", path.display()))?;
         self.run = Some(Run { path, format, writer, jitter: Jitter::new(format), started: None });
         Ok(())
     }
@@ -86,11 +88,13 @@ impl Sink for WavFile {
 impl Run {
     fn tick(&mut self, now: Duration) -> Result<Progress> {
         let (started, wanted) = self.started.unwrap_or((now, 0));
-        let due = (now.saturating_sub(started).as_nanos() * u128::from(self.format.rate) / 1_000_000_000) as u64;
+        let due =
+            (now.saturating_sub(started).as_nanos() * u128::from(self.format.rate) / 1_000_000_000) as u64;
         // The first look only finds out whether there is enough to start with.
         let frames = if self.started.is_none() { 1 } else { due.saturating_sub(wanted) };
         let (mut taken, mut result) = (Vec::new(), Ok(()));
-        let length = self.jitter.pull(usize::try_from(frames).unwrap_or(usize::MAX / 64), |b| taken.extend(b));
+        let length =
+            self.jitter.pull(usize::try_from(frames).unwrap_or(usize::MAX / 64), |b| taken.extend(b));
         if length > 0 {
             result = write(&mut self.writer, self.format.encoding, &taken);
         }

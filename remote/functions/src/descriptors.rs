@@ -1,0 +1,118 @@
+//! Descriptors, written down once for each function. USB 2.0 §9.6, USB 3.2 §9.6.
+
+use wire::usb::Speed;
+
+/// Descriptor types.
+pub(crate) mod kind {
+    pub(crate) const DEVICE: u8 = 1;
+    pub(crate) const CONFIGURATION: u8 = 2;
+    pub(crate) const STRING: u8 = 3;
+    pub(crate) const INTERFACE: u8 = 4;
+    pub(crate) const ENDPOINT: u8 = 5;
+    pub(crate) const BOS: u8 = 15;
+    pub(crate) const CAPABILITY: u8 = 16;
+    pub(crate) const COMPANION: u8 = 48;
+}
+
+/// Who a device says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `idVendor`.
+    pub vendor: u16,
+    /// `idProduct`.
+    pub product: u16,
+    /// The name of the product, at most 126 UTF-16 units.
+    pub name: String,
+    /// The serial number, at most 126 UTF-16 units.
+    pub serial: String,
+}
+
+/// An endpoint of the one interface.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EndpointSpec {
+    pub(crate) address: u8,
+    /// `bmAttributes`: 2 bulk, 3 interrupt.
+    pub(crate) attributes: u8,
+    pub(crate) max_packet: u16,
+    pub(crate) interval: u8,
+}
+
+/// A device with one configuration and one interface.
+#[derive(Debug, Clone)]
+pub(crate) struct Description {
+    pub(crate) identity: Identity,
+    pub(crate) speed: Speed,
+    /// Class, subclass and protocol of the interface.
+    pub(crate) class: [u8; 3],
+    /// The class's own descriptor, between interface and endpoints.
+    pub(crate) extra: Vec<u8>,
+    pub(crate) endpoints: Vec<EndpointSpec>,
+}
+
+const MANUFACTURER: &str = "Farbus";
+/// English (United States).
+const LANGUAGE: u16 = 0x0409;
+
+impl Description {
+    /// The packet size of its endpoints; all have the same.
+    pub(crate) fn max_packet(&self) -> u16 {
+        self.endpoints.first().map_or(64, |endpoint| endpoint.max_packet)
+    }
+
+    fn is_super(&self) -> bool {
+        self.speed == Speed::Super
+    }
+
+    /// USB 2.0 §9.6.1.
+    pub(crate) fn device(&self) -> Vec<u8> {
+        let (bcd, max_packet) = if self.is_super() { (0x0300u16, 9) } else { (0x0200, 64) };
+        let [b0, b1] = bcd.to_le_bytes();
+        let [v0, v1] = self.identity.vendor.to_le_bytes();
+        let [p0, p1] = self.identity.product.to_le_bytes();
+        vec![18, kind::DEVICE, b0, b1, 0, 0, 0, max_packet, v0, v1, p0, p1, 0x00, 0x01, 1, 2, 3, 1]
+    }
+
+    /// The configuration with everything in it. USB 2.0 §9.6.3.
+    pub(crate) fn configuration(&self) -> Vec<u8> {
+        let [class, subclass, protocol] = self.class;
+        let count = self.endpoints.len() as u8;
+        let mut all = vec![9, kind::CONFIGURATION, 0, 0, 1, 1, 0, 0x80, 50];
+        all.extend([9, kind::INTERFACE, 0, 0, count, class, subclass, protocol, 0]);
+        all.extend(&self.extra);
+        for endpoint in &self.endpoints {
+            let [m0, m1] = endpoint.max_packet.to_le_bytes();
+            all.extend([7, kind::ENDPOINT, endpoint.address, endpoint.attributes, m0, m1, endpoint.interval]);
+            if self.is_super() {
+                // No bursts, no streams; an interrupt endpoint moves one packet an interval. USB 3.2 §9.6.7.
+                let [i0, i1] = if endpoint.attributes == 3 { [m0, m1] } else { [0, 0] };
+                all.extend([6, kind::COMPANION, 0, 0, i0, i1]);
+            }
+        }
+        let length = (all.len() as u16).to_le_bytes();
+        all.iter_mut().skip(2).zip(length).for_each(|(place, byte)| *place = byte);
+        all
+    }
+
+    /// USB 3.2 §9.6.2: USB 2.0 extension and SuperSpeed capability; a USB 2 device has none.
+    pub(crate) fn bos(&self) -> Option<Vec<u8>> {
+        self.is_super().then(|| {
+            let mut bos = vec![5, kind::BOS, 22, 0, 2];
+            bos.extend([7, kind::CAPABILITY, 2, 0, 0, 0, 0]);
+            bos.extend([10, kind::CAPABILITY, 3, 0, 0x0e, 0, 1, 10, 0xff, 0x07]);
+            bos
+        })
+    }
+
+    /// USB 2.0 §9.6.7.
+    pub(crate) fn string(&self, index: u8) -> Option<Vec<u8>> {
+        let text = match index {
+            0 => return Some([&[4, kind::STRING][..], &LANGUAGE.to_le_bytes()].concat()),
+            1 => MANUFACTURER,
+            2 => &self.identity.name,
+            3 => &self.identity.serial,
+            _ => return None,
+        };
+        let units: Vec<u8> = text.encode_utf16().take(126).flat_map(u16::to_le_bytes).collect();
+        Some([&[units.len() as u8 + 2, kind::STRING][..], &units].concat())
+    }
+}

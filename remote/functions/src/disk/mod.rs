@@ -1,0 +1,352 @@
+//! A mass-storage disk, Bulk-Only. USB Mass Storage Class Bulk-Only Transport 1.0 ("BOT").
+//!
+//! ```text
+//!             CBW                  all data moved (or none)          CSW read
+//!   Command ──────► DataIn/DataOut ─────────────────────────► Status ────────► Command
+//!      │ not a CBW: both endpoints stall until a Bulk-Only Reset (BOT §6.6.1)
+//!      └───────────────────────────────────────────────────────────────► Broken
+//! ```
+
+mod scsi;
+
+use core::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use wire::usb::{Completion, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed};
+
+use crate::{
+    Function,
+    descriptors::{Description, EndpointSpec, Identity},
+    device::{Answer, Class, Device, Done},
+};
+use scsi::{Plan, Scsi};
+
+/// Bytes of a sector.
+pub(crate) const SECTOR: u64 = 512;
+/// Bulk IN 1 and bulk OUT 2.
+const IN_ADDRESS: u8 = 0x81;
+const OUT_ADDRESS: u8 = 0x02;
+/// BOT §5.1: the length and signature of a command block wrapper.
+const CBW_LEN: usize = 31;
+const CBW_SIGNATURE: [u8; 4] = *b"USBC";
+/// BOT §5.2: of a command status wrapper.
+const CSW_SIGNATURE: [u8; 4] = *b"USBS";
+
+/// Where a disk's bytes are.
+pub trait Medium {
+    /// Bytes; what is not a whole sector at the end is not reachable.
+    fn size(&self) -> u64;
+
+    /// Whether nothing may be written.
+    fn read_only(&self) -> bool;
+
+    /// Fills `data` from this byte on.
+    ///
+    /// # Errors
+    /// It cannot be read; the host hears of a medium error.
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), MediumError>;
+
+    /// Writes `data` from this byte on.
+    ///
+    /// # Errors
+    /// It cannot be written; the host hears of a medium error.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MediumError>;
+
+    /// Makes everything written so far survive a loss of power.
+    ///
+    /// # Errors
+    /// It cannot; the host hears of a medium error.
+    fn flush(&mut self) -> Result<(), MediumError>;
+}
+
+/// The medium failed.
+#[derive(Debug, thiserror::Error)]
+#[error("the medium failed: {0}")]
+pub struct MediumError(pub String);
+
+/// The disk.
+#[derive(Debug)]
+pub struct Disk<M>(Device<BulkOnly<M>>);
+
+#[derive(Debug)]
+struct BulkOnly<M> {
+    description: Description,
+    scsi: Scsi<M>,
+    state: State,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Command,
+    /// Data for the host: what is left of the command's, and of what the host asked for.
+    DataIn {
+        csw: Csw,
+        source: Source,
+    },
+    /// Data from the host goes here; the rest of what it announced is swallowed.
+    DataOut {
+        csw: Csw,
+        at: Option<u64>,
+        left: u64,
+    },
+    /// The next IN is the status. The IN endpoint stalls first if `stall`: the host waits for data that never come.
+    Status {
+        csw: Csw,
+        stall: Option<Direction>,
+    },
+    /// A CBW that was none: nothing works until a Bulk-Only Reset.
+    Broken,
+}
+
+/// Where data for the host come from.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Memory(Bytes),
+    Medium { offset: u64, left: u64 },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Csw {
+    tag: [u8; 4],
+    /// What the host announced and did not get, or give.
+    residue: u64,
+    /// 0 passed, 1 failed, 2 phase error.
+    status: u8,
+}
+
+impl<M: Medium> Disk<M> {
+    /// A SuperSpeed disk with this medium in it; the serial number tells disks apart.
+    #[must_use]
+    pub fn new(medium: M, serial: &str) -> Self {
+        let identity = Identity {
+            vendor: 0x1209,
+            product: 0xfa02,
+            name: "Farbus Disk".into(),
+            serial: serial.to_owned(),
+        };
+        let bulk = |address| EndpointSpec { address, attributes: 2, max_packet: 1024, interval: 0 };
+        let description = Description {
+            identity,
+            speed: Speed::Super,
+            // SCSI transparent command set, Bulk-Only.
+            class: [8, 6, 0x50],
+            extra: Vec::new(),
+            endpoints: vec![bulk(IN_ADDRESS), bulk(OUT_ADDRESS)],
+        };
+        Self(Device::new(BulkOnly { description, scsi: Scsi::new(medium), state: State::Command }))
+    }
+}
+
+impl<M: Medium> BulkOnly<M> {
+    fn output(&mut self, data: &Bytes) -> Option<Done> {
+        match &mut self.state {
+            State::Command => Some(self.command(data)),
+            State::DataOut { csw, at, left } => {
+                let length = (data.len() as u64).min(*left);
+                if let Some(offset) = at {
+                    let taken = data.get(..length as usize).unwrap_or_default();
+                    if self.scsi.write(*offset, taken).is_err() {
+                        csw.status = 1;
+                        *at = None;
+                    } else {
+                        *offset += length;
+                        csw.residue -= length.min(csw.residue);
+                    }
+                }
+                *left -= length;
+                // A short packet ends the phase early: the host has no more.
+                if *left == 0 || data.len() as u64 % u64::from(self.description.max_packet()) != 0 {
+                    self.state = State::Status { csw: *csw, stall: None };
+                }
+                Some(Done::Moved(Moved::Out(data.len() as u32)))
+            }
+            State::Broken => Some(Done::Halt(Moved::Out(0))),
+            // The host speaks out of turn: it waits, as it would at a device that NAKs.
+            State::DataIn { .. } | State::Status { .. } => None,
+        }
+    }
+
+    /// BOT §6.2: a CBW that is valid and meaningful, or nothing works any more.
+    fn command(&mut self, data: &Bytes) -> Done {
+        let Some(cbw) =
+            <&[u8; CBW_LEN]>::try_from(&data[..]).ok().filter(|cbw| cbw.starts_with(&CBW_SIGNATURE))
+        else {
+            self.state = State::Broken;
+            return Done::Halt(Moved::Out(0));
+        };
+        let [_, _, _, _, t0, t1, t2, t3, l0, l1, l2, l3, flags, lun, length, block @ ..] = cbw;
+        let announced = u64::from(u32::from_le_bytes([*l0, *l1, *l2, *l3]));
+        let input = flags & 0x80 != 0;
+        let csw = Csw { tag: [*t0, *t1, *t2, *t3], residue: announced, status: 0 };
+        let block = block.get(..usize::from(*length & 0x1f).min(16)).unwrap_or_default();
+        let plan = if *lun & 0x0f == 0 { self.scsi.command(block) } else { self.scsi.no_such_unit() };
+        self.state = phase(csw, announced, input, plan);
+        Done::Moved(Moved::Out(CBW_LEN as u32))
+    }
+
+    fn input(&mut self, max: u64) -> Option<Done> {
+        match &mut self.state {
+            State::DataIn { csw, source } => {
+                let Ok(data) = source.take(max, csw.residue, &mut self.scsi) else {
+                    let csw = Csw { status: 1, ..*csw };
+                    self.state = State::Status { csw, stall: None };
+                    return Some(Done::Halt(Moved::In(Bytes::new())));
+                };
+                csw.residue -= data.len() as u64;
+                let short = (data.len() as u64) < max;
+                if source.is_empty() || csw.residue == 0 {
+                    // A short packet says that there is no more; else only a stall can. BOT §6.7.2.
+                    let stall = (csw.residue > 0 && !short).then_some(Direction::In);
+                    self.state = State::Status { csw: *csw, stall };
+                }
+                Some(Done::Moved(Moved::In(data)))
+            }
+            State::Status { csw, stall: None } => {
+                let data = csw.bytes();
+                self.state = State::Command;
+                let length = (data.len() as u64).min(max) as usize;
+                Some(Done::Moved(Moved::In(data.slice(..length))))
+            }
+            State::Broken => Some(Done::Halt(Moved::In(Bytes::new()))),
+            State::Command | State::DataOut { .. } | State::Status { .. } => None,
+        }
+    }
+}
+
+/// The thirteen cases of BOT §6.7: what the host announced (Hn, Hi, Ho) against what the device has (Dn, Di, Do).
+fn phase(csw: Csw, announced: u64, input: bool, plan: Plan) -> State {
+    let failed = Csw { status: 1, ..csw };
+    let confused = Csw { status: 2, ..csw };
+    let stall = |csw, direction| State::Status { csw, stall: Some(direction) };
+    let towards = if input { Direction::In } else { Direction::Out };
+    match (plan, announced) {
+        (Plan::Failed, 0) => State::Status { csw: failed, stall: None },
+        (Plan::Failed, _) => stall(failed, towards),
+        // (1) Hn = Dn
+        (Plan::Nothing, 0) => State::Status { csw, stall: None },
+        // (4) Hi > Dn, (9) Ho > Dn
+        (Plan::Nothing, _) => stall(csw, towards),
+        // (2) Hn < Di, (3) Hn < Do
+        (_, 0) => State::Status { csw: confused, stall: None },
+        // (5) Hi > Di, (6) Hi = Di, (7) Hi < Di: what is too much is not sent
+        (Plan::Memory(data), _) if input => {
+            let csw = if data.len() as u64 > announced { confused } else { csw };
+            State::DataIn { csw, source: Source::Memory(data) }
+        }
+        (Plan::Read { offset, length }, _) if input => {
+            let csw = if length > announced { confused } else { csw };
+            State::DataIn { csw, source: Source::Medium { offset, left: length } }
+        }
+        // (11) Ho > Do, (12) Ho = Do, (13) Ho < Do
+        (Plan::Write { .. }, _) if input => stall(confused, Direction::In),
+        (Plan::Write { length, .. }, _) if length > announced => stall(confused, Direction::Out),
+        (Plan::Write { offset, length }, _) => State::DataOut { csw, at: Some(offset), left: length },
+        // (8) Hi <> Do, (10) Ho <> Di
+        (Plan::Memory(_) | Plan::Read { .. }, _) => stall(confused, Direction::Out),
+    }
+}
+
+impl Source {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Memory(data) => data.is_empty(),
+            Self::Medium { left, .. } => *left == 0,
+        }
+    }
+
+    /// The next bytes: at most what this request has room for and what the command still may send.
+    fn take<M: Medium>(&mut self, max: u64, allowed: u64, scsi: &mut Scsi<M>) -> Result<Bytes, MediumError> {
+        match self {
+            Self::Memory(data) => {
+                let length = (data.len() as u64).min(max).min(allowed) as usize;
+                Ok(data.split_to(length))
+            }
+            Self::Medium { offset, left } => {
+                let length = (*left).min(max).min(allowed);
+                let mut data = vec![0; length as usize];
+                scsi.read(*offset, &mut data)?;
+                *offset += length;
+                *left -= length;
+                Ok(data.into())
+            }
+        }
+    }
+}
+
+impl Csw {
+    fn bytes(self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(13);
+        bytes.put_slice(&CSW_SIGNATURE);
+        bytes.put_slice(&self.tag);
+        bytes.put_u32_le(u32::try_from(self.residue).unwrap_or(u32::MAX));
+        bytes.put_u8(self.status);
+        bytes.freeze()
+    }
+}
+
+impl<M: Medium> Class for BulkOnly<M> {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// BOT §3.1, §3.2.
+    fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
+        match (setup.request_type, setup.request) {
+            (0x21, 0xff) if setup.value == 0 => {
+                self.state = State::Command;
+                Answer::Ack
+            }
+            (0xa1, 0xfe) => Answer::Data(vec![0]),
+            _ => Answer::Stall,
+        }
+    }
+
+    fn transfer(&mut self, _: Endpoint, payload: &Payload) -> Option<Done> {
+        match payload {
+            Payload::Out(data) => self.output(data),
+            Payload::In { max } => self.input(u64::from(*max)),
+        }
+    }
+
+    fn wants_halt(&mut self, endpoint: Endpoint) -> bool {
+        match &mut self.state {
+            State::Status { stall, .. } if *stall == Some(endpoint.direction()) => {
+                *stall = None;
+                true
+            }
+            State::Broken => true,
+            _ => false,
+        }
+    }
+
+    /// BOT §6.6.1: after a CBW that was none only a Bulk-Only Reset helps.
+    fn may_clear_halt(&self, _: Endpoint) -> bool {
+        self.state != State::Broken
+    }
+
+    fn reset(&mut self) {
+        self.state = State::Command;
+    }
+}
+
+impl<M: Medium> Function for Disk<M> {
+    fn id(&self) -> (u16, u16) {
+        self.0.id()
+    }
+
+    fn speed(&self) -> Speed {
+        self.0.speed()
+    }
+
+    fn submit(&mut self, now: Duration, request: Request, out: &mut Vec<Completion>) {
+        self.0.submit(now, request, out);
+    }
+
+    fn cancel(&mut self, now: Duration, endpoint: Endpoint, through: RequestId, out: &mut Vec<Completion>) {
+        self.0.cancel(now, endpoint, through, out);
+    }
+
+    fn reset(&mut self, now: Duration, through: RequestId, out: &mut Vec<Completion>) {
+        self.0.reset(now, through, out);
+    }
+}

@@ -1,0 +1,202 @@
+//! A boot keyboard. HID 1.11, appendices B and F.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use wire::usb::{Completion, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed};
+
+use crate::{
+    Function,
+    descriptors::{Description, EndpointSpec, Identity},
+    device::{Answer, Class, Device, Done},
+};
+
+/// Reports that wait for the host: more than anybody types ahead, less than memory notices.
+const QUEUE: usize = 1024;
+/// The boot report: modifiers, a reserved byte, six keys. HID 1.11 §B.1.
+const REPORT_LEN: usize = 8;
+/// Interrupt IN 1.
+const IN_ADDRESS: u8 = 0x81;
+/// HID descriptor types. HID 1.11 §7.1.
+const HID: u8 = 0x21;
+const REPORT: u8 = 0x22;
+
+/// HID 1.11 §B.1, E.6: modifiers, reserved, five LEDs, six keys.
+const REPORT_DESCRIPTOR: [u8; 63] = [
+    0x05, 0x01, 0x09, 0x06, 0xa1, 0x01, // Generic Desktop, Keyboard, Application
+    0x05, 0x07, 0x19, 0xe0, 0x29, 0xe7, 0x15, 0x00, 0x25, 0x01, // key codes, modifiers, 0 or 1
+    0x75, 0x01, 0x95, 0x08, 0x81, 0x02, // eight bits, input
+    0x95, 0x01, 0x75, 0x08, 0x81, 0x01, // a constant byte
+    0x95, 0x05, 0x75, 0x01, 0x05, 0x08, 0x19, 0x01, 0x29, 0x05, 0x91, 0x02, // five LEDs, output
+    0x95, 0x01, 0x75, 0x03, 0x91, 0x01, // three constant bits
+    0x95, 0x06, 0x75, 0x08, 0x15, 0x00, 0x25, 0x65, 0x05, 0x07, 0x19, 0x00, 0x29, 0x65, 0x81,
+    0x00, // six keys
+    0xc0,
+];
+
+/// A key that is pressed and released, with the modifiers held meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stroke {
+    /// Bits of the report's first byte: left Control, Shift, Alt, GUI, then the right ones.
+    pub modifiers: u8,
+    /// The key's usage on page 7; 0 if only modifiers are pressed.
+    pub usage: u8,
+}
+
+/// There is no room for more keys until the host has read some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the keyboard's queue is full")]
+pub struct Full;
+
+/// The keyboard.
+#[derive(Debug)]
+pub struct Keyboard(Device<Keys>);
+
+#[derive(Debug)]
+struct Keys {
+    description: Description,
+    /// Reports that the host has not read yet, in order.
+    reports: VecDeque<[u8; REPORT_LEN]>,
+    last: [u8; REPORT_LEN],
+    /// 0 boot, 1 report; the reports look the same.
+    protocol: u8,
+    idle: u8,
+    leds: u8,
+}
+
+impl Keyboard {
+    /// A keyboard on which nothing is pressed.
+    #[must_use]
+    pub fn new() -> Self {
+        let [length, high] = (REPORT_DESCRIPTOR.len() as u16).to_le_bytes();
+        let identity = Identity {
+            vendor: 0x1209,
+            product: 0xfa01,
+            name: "Farbus Keyboard".into(),
+            serial: "0001".into(),
+        };
+        let description = Description {
+            identity,
+            speed: Speed::High,
+            class: [3, 1, 1],
+            extra: vec![9, HID, 0x11, 0x01, 0, 1, REPORT, length, high],
+            // 2^(4-1) microframes: a millisecond.
+            endpoints: vec![EndpointSpec { address: IN_ADDRESS, attributes: 3, max_packet: 8, interval: 4 }],
+        };
+        Self(Device::new(Keys {
+            description,
+            reports: VecDeque::new(),
+            last: [0; REPORT_LEN],
+            protocol: 1,
+            idle: 0,
+            leds: 0,
+        }))
+    }
+
+    /// Presses and releases a key: two reports, so that a tap is never merged away.
+    ///
+    /// # Errors
+    /// [`Full`]: neither was queued; try again when the host has read some.
+    pub fn press(&mut self, stroke: Stroke, out: &mut Vec<Completion>) -> Result<(), Full> {
+        let keys = &mut self.0.class;
+        if keys.reports.len() + 2 > QUEUE {
+            return Err(Full);
+        }
+        keys.reports.push_back([stroke.modifiers, 0, stroke.usage, 0, 0, 0, 0, 0]);
+        keys.reports.push_back([0; REPORT_LEN]);
+        self.0.run(out);
+        Ok(())
+    }
+
+    /// The LEDs as the host has set them: Num Lock, Caps Lock, Scroll Lock, Compose, Kana.
+    #[must_use]
+    pub fn leds(&self) -> u8 {
+        self.0.class.leds
+    }
+
+    /// Reports that the host has not read yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.class.reports.len()
+    }
+}
+
+impl Default for Keyboard {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Class for Keys {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// HID 1.11 §7.1, §7.2.
+    fn control(&mut self, setup: Setup, data: &[u8]) -> Answer {
+        let [low, high] = setup.value.to_le_bytes();
+        match (setup.request_type, setup.request) {
+            (0x81, 6) if high == REPORT => Answer::Data(REPORT_DESCRIPTOR.to_vec()),
+            (0x81, 6) if high == HID => Answer::Data(self.description.extra.clone()),
+            // GET_REPORT: input, or the LEDs.
+            (0xa1, 1) if high == 1 => Answer::Data(self.last.to_vec()),
+            (0xa1, 1) if high == 2 => Answer::Data(vec![self.leds]),
+            (0xa1, 2) => Answer::Data(vec![self.idle]),
+            (0xa1, 3) => Answer::Data(vec![self.protocol]),
+            (0x21, 9) => match (high, data.first()) {
+                (2, Some(leds)) => {
+                    self.leds = *leds;
+                    Answer::Ack
+                }
+                _ => Answer::Stall,
+            },
+            (0x21, 10) => {
+                self.idle = high;
+                Answer::Ack
+            }
+            (0x21, 11) if low <= 1 => {
+                self.protocol = low;
+                Answer::Ack
+            }
+            _ => Answer::Stall,
+        }
+    }
+
+    fn transfer(&mut self, _: Endpoint, payload: &Payload) -> Option<Done> {
+        let Payload::In { max } = payload else { return None };
+        let report = self.reports.pop_front()?;
+        self.last = report;
+        let length = (*max as usize).min(REPORT_LEN);
+        let data = report.get(..length).unwrap_or_default();
+        Some(Done::Moved(Moved::In(Bytes::copy_from_slice(data))))
+    }
+
+    /// What was typed stays typed: the next host reads it.
+    fn reset(&mut self) {
+        self.protocol = 1;
+        self.idle = 0;
+    }
+}
+
+impl Function for Keyboard {
+    fn id(&self) -> (u16, u16) {
+        self.0.id()
+    }
+
+    fn speed(&self) -> Speed {
+        self.0.speed()
+    }
+
+    fn submit(&mut self, now: Duration, request: Request, out: &mut Vec<Completion>) {
+        self.0.submit(now, request, out);
+    }
+
+    fn cancel(&mut self, now: Duration, endpoint: Endpoint, through: RequestId, out: &mut Vec<Completion>) {
+        self.0.cancel(now, endpoint, through, out);
+    }
+
+    fn reset(&mut self, now: Duration, through: RequestId, out: &mut Vec<Completion>) {
+        self.0.reset(now, through, out);
+    }
+}
