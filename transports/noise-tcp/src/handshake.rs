@@ -13,14 +13,13 @@ use wire::{
     control::{Answer, Hello, Refusal},
 };
 
-use crate::{NoiseTcp, PublicKey, SecretKey, socket};
+use crate::{NoiseTcp, PublicKey, SecretKey, socket, suite::Suite};
 
 /// The longest handshake message, bytes.
 pub const MAX_HANDSHAKE: usize = 1024;
 /// The time that the handshake may take, seen from either side; for [`connect`] the TCP connection is part of it.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-const SUITE: &str = "Noise_IK_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"farbus/1 noise-tcp";
 
 /// Why there is no link.
@@ -102,12 +101,23 @@ pub async fn connect(
     me: &SecretKey,
     hello: &Hello,
 ) -> Result<(NoiseTcp, Answer), HandshakeError> {
+    connect_with(Suite::best(), addr, host, me, hello).await
+}
+
+async fn connect_with(
+    suite: Suite,
+    addr: impl ToSocketAddrs,
+    host: PublicKey,
+    me: &SecretKey,
+    hello: &Hello,
+) -> Result<(NoiseTcp, Answer), HandshakeError> {
     in_time(async {
         let mut stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
         socket::tune(&stream);
-        let builder = builder(me)?.remote_public_key(&host.0).map_err(unproved)?;
+        let builder = builder(suite, me)?.remote_public_key(&host.0).map_err(unproved)?;
         let mut noise = builder.build_initiator().map_err(unproved)?;
-        write_message(&mut stream, &mut noise, &hello.encode()).await.map_err(closed_by_host)?;
+        let hello = hello.encode();
+        write_message(&mut stream, &mut noise, &[suite as u8], &hello).await.map_err(closed_by_host)?;
         let message = read_message(&mut stream).await.map_err(closed_by_host)?;
         let answer = open(&mut noise, &message).map_err(unproved)?;
         match Answer::decode(&answer)? {
@@ -155,7 +165,7 @@ pub async fn accept(
     in_time(async {
         socket::tune(&stream);
         let (mut noise, _) = respond(&first, me)?;
-        write_message(&mut stream, &mut noise, &answer.encode()).await.map_err(closed_by_remote)?;
+        write_message(&mut stream, &mut noise, &[], &answer.encode()).await.map_err(closed_by_remote)?;
         let mut link = transport(stream, noise)?;
         poll_fn(|cx| link.poll_confirmed(cx)).await.map_err(|error| match error {
             LinkError::Lost(error) => closed_by_remote(error),
@@ -178,21 +188,23 @@ pub async fn refuse(
 ) -> Result<(), HandshakeError> {
     in_time(async {
         let (mut noise, _) = respond(&first, me)?;
-        write_message(&mut stream, &mut noise, &answer.encode()).await.map_err(closed_by_remote)?;
+        write_message(&mut stream, &mut noise, &[], &answer.encode()).await.map_err(closed_by_remote)?;
         stream.shutdown().await.map_err(closed_by_remote)
     })
     .await
 }
 
 fn respond(first: &FirstFrame, me: &SecretKey) -> Result<(HandshakeState, Caller), HandshakeError> {
-    let mut noise = builder(me)?.build_responder().map_err(unproved)?;
-    let hello = open(&mut noise, &first.0).map_err(|_| HandshakeError::NotForUs)?;
+    let (suite, message) = first.0.split_first().ok_or(HandshakeError::NotForUs)?;
+    let suite = Suite::from_wire(*suite).ok_or(HandshakeError::NotForUs)?;
+    let mut noise = builder(suite, me)?.build_responder().map_err(unproved)?;
+    let hello = open(&mut noise, message).map_err(|_| HandshakeError::NotForUs)?;
     let key = PublicKey(remote_static(&noise)?);
     Ok((noise, Caller { key, hello: Hello::decode(&hello)? }))
 }
 
-fn builder(me: &SecretKey) -> Result<Builder<'_>, HandshakeError> {
-    let suite = SUITE.parse().map_err(unproved)?;
+fn builder(suite: Suite, me: &SecretKey) -> Result<Builder<'_>, HandshakeError> {
+    let suite = suite.name().parse().map_err(unproved)?;
     Builder::new(suite).prologue(PROLOGUE).and_then(|b| b.local_private_key(me.as_bytes())).map_err(unproved)
 }
 
@@ -217,12 +229,20 @@ fn transport(stream: TcpStream, noise: HandshakeState) -> Result<NoiseTcp, Hands
     Ok(NoiseTcp::new(stream, noise, peer, binding))
 }
 
-async fn write_message(stream: &mut TcpStream, noise: &mut HandshakeState, payload: &[u8]) -> io::Result<()> {
-    let mut message = [0; 2 + MAX_HANDSHAKE];
-    let (prefix, rest) = message.split_at_mut(2);
-    let len = noise.write_message(payload, rest).map_err(io::Error::other)?;
+/// Writes `u16 len | lead | message` at once.
+async fn write_message(
+    stream: &mut TcpStream,
+    noise: &mut HandshakeState,
+    lead: &[u8],
+    payload: &[u8],
+) -> io::Result<()> {
+    let mut frame = [0; 2 + MAX_HANDSHAKE];
+    let (prefix, rest) = frame.split_at_mut(2);
+    let (place, message) = rest.split_at_mut(lead.len());
+    place.copy_from_slice(lead);
+    let len = lead.len() + noise.write_message(payload, message).map_err(io::Error::other)?;
     prefix.copy_from_slice(&(len as u16).to_be_bytes());
-    stream.write_all(&message[..2 + len]).await
+    stream.write_all(&frame[..2 + len]).await
 }
 
 async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
@@ -272,4 +292,31 @@ fn unproved(error: snow::Error) -> HandshakeError {
 
 async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
     tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_takes_every_suite() {
+        let (host, remote) = (SecretKey::generate(), SecretKey::generate());
+        let hello = Hello { version: wire::VERSION, vm: None, name: "x".repeat(200) };
+        let answer = Answer::Welcome { vm: "a".to_owned() };
+        for suite in Suite::ALL {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let addr = listener.local_addr().unwrap();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let first = read_first(&mut stream).await.unwrap();
+                assert_eq!(first.as_bytes()[0], suite as u8);
+                accept(stream, first, &host, &answer).await.unwrap()
+            };
+            let (there, here) =
+                tokio::join!(serve, connect_with(suite, addr, host.public(), &remote, &hello));
+            assert_eq!(there.binding(), here.unwrap().0.binding(), "{suite:?}");
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! A link over one TCP connection, encrypted and authenticated with Noise.
 //!
-//! `Noise_IK_25519_ChaChaPoly_BLAKE2s`, the remote as initiator: it knows the host's key beforehand, and its own key is
+//! `Noise_IK_25519_ChaChaPoly_BLAKE2s`, or `AESGCM` in its place where the remote's processor has instructions for it.
+//! The remote is the initiator: it knows the host's key beforehand, and its own key is
 //! hidden from everybody else. Both static keys are proved before anything is allocated for a session.
 //!
 //! ```text
 //!  remote                                    host: manager                     worker
-//!  connect() ── u16 len | e, es, s, ss, Hello ──► read_first(), identify()
+//!  connect() ─ u16 len | suite u8 | e, es, s, ss, Hello ─► read_first(), identify()
 //!                                                 decides ──► refuse()
 //!                                                    └─ socket, FirstFrame ──► accept()
 //!            ◄──────────── u16 len | e, ee, se, Answer ─────────────────────────┘
@@ -27,6 +28,7 @@ mod key;
 mod noise_tcp;
 mod records;
 mod socket;
+mod suite;
 
 pub use handshake::{
     Caller, DEADLINE, FirstFrame, HandshakeError, MAX_HANDSHAKE, accept, connect, identify, read_first,

@@ -154,8 +154,11 @@ async fn hostile_first_bytes_get_nobody_in() {
     let genuine = recorded_first_message(&host).await;
     let mut flipped = genuine.clone();
     flipped[40] ^= 1;
-    let cases: [(&str, Vec<u8>); 6] = [
+    let mut another_suite = genuine.clone();
+    another_suite[0] ^= 3;
+    let cases: [(&str, Vec<u8>); 7] = [
         ("empty", vec![]),
+        ("the number of another suite", another_suite),
         ("a key and nothing else", vec![9; 32]),
         ("garbage", (0..200u8).collect()),
         ("all zero", vec![0; 200]),
