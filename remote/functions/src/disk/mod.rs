@@ -155,7 +155,7 @@ impl<M: Medium> BulkOnly<M> {
                 }
                 *left -= length;
                 // A short packet ends the phase early: the host has no more.
-                if *left == 0 || data.len() as u64 % u64::from(self.description.max_packet()) != 0 {
+                if *left == 0 || !(data.len() as u64).is_multiple_of(self.description.max_packet().into()) {
                     self.state = State::Status { csw: *csw, stall: None };
                 }
                 Some(Done::Moved(Moved::Out(data.len() as u32)))
