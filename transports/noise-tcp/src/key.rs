@@ -124,7 +124,8 @@ impl SecretKey {
         let encoded = Zeroizing::new(BASE32_NOPAD_NOCASE.encode(&key.0));
         let text = Zeroizing::new(format!("{SECRET_PREFIX}{}\n", encoded.as_str().to_ascii_lowercase()));
         let mut draft = path.as_os_str().to_owned();
-        draft.push(format!(".{}", std::process::id()));
+        // Nobody else's draft has this key in its name.
+        draft.push(format!(".{:.16}", key.public()));
         let draft = PathBuf::from(draft);
         let made = write_new(&draft, text.as_bytes()).and_then(|()| match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -208,3 +208,6 @@ impl Opener {
 fn misbehaved(error: snow::Error) -> LinkError {
     LinkError::Misbehaved(format!("record does not decrypt: {error}"))
 }
+
+#[cfg(test)]
+mod tests;
