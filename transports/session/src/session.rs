@@ -152,7 +152,8 @@ impl Session {
         matches!(self.ending, Ending::Closed | Ending::ClosedByPeer(_))
     }
 
-    /// The most urgent frame, to be asked for when the link has room for one and not before.
+    /// The most urgent frame. To be asked for when the link has room for one and not before: the session counts it as
+    /// sent, and one that is not handed on breaks its lane.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<Message> {
         if self.closed() {
             return None;
