@@ -57,13 +57,14 @@ async fn serve(
     let teller = Teller { events }.start();
     std::fs::create_dir_all(&vm.socket_dir)
         .with_context(|| format!("making the socket folder {}", vm.socket_dir.display()))?;
-    let (usb_config, hda_config) = configs(vm.interrupts);
+    let (usb_config, xhci) = usb_function(vm.interrupts);
     let session = VmSession::new(Parts {
         name: name.clone(),
         usb: bind(&vm.usb_socket(), usb_config, vm.socket_mode)?,
         usb_config,
-        hda: bind(&vm.hda_socket(), hda_config, vm.socket_mode)?,
-        hda_config,
+        xhci,
+        hda: bind(&vm.hda_socket(), hda::config_space, vm.socket_mode)?,
+        hda_config: hda::config_space,
         io: io.clone(),
         events: teller.recipient(),
     })
@@ -88,11 +89,14 @@ async fn serve(
     Ok(())
 }
 
-/// The configuration spaces of both controllers.
-fn configs(interrupts: Interrupts) -> (fn() -> pci::ConfigSpace, fn() -> pci::ConfigSpace) {
+/// The USB controller with these interrupts. (The HD Audio controller has one vector, so MSI is all it needs.)
+fn usb_function(interrupts: Interrupts) -> (fn() -> pci::ConfigSpace, xhci::Config) {
     match interrupts {
-        Interrupts::Msi => (xhci::config_space, hda::config_space),
-        Interrupts::Msix => (xhci::config_space_msix, hda::config_space),
+        Interrupts::Msi => (xhci::config_space, xhci::Config::default()),
+        Interrupts::Msix => {
+            let vectors = xhci::config_space_msix().layout().msix;
+            (xhci::config_space_msix, xhci::Config { vectors, ..xhci::Config::default() })
+        }
     }
 }
 

@@ -27,6 +27,7 @@ pub enum Child {
 pub(crate) struct UsbSeat {
     bus: SharedBus,
     config: fn() -> ConfigSpace,
+    xhci: xhci::Config,
     restarts: Restarts,
     generation: u32,
     pub(crate) addr: Option<Addr<UsbCtrl>>,
@@ -43,9 +44,9 @@ pub(crate) struct HdaSeat {
 }
 
 impl UsbSeat {
-    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace) -> Self {
+    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace, xhci: xhci::Config) -> Self {
         let (bus, restarts) = (SharedBus::new(bus), Restarts::default());
-        Self { bus, config, restarts, generation: 0, addr: None, completions: None }
+        Self { bus, config, xhci, restarts, generation: 0, addr: None, completions: None }
     }
 }
 
@@ -70,7 +71,7 @@ impl VmSession {
         let parts = usb_ctrl::Parts {
             bus: self.usb.bus.lend(),
             config: (self.usb.config)(),
-            xhci: xhci::Config { first_request: self.ports.next_request(), ..xhci::Config::default() },
+            xhci: xhci::Config { first_request: self.ports.next_request(), ..self.usb.xhci.clone() },
             completions,
             session: ctx.address().recipient(),
             lent: self.ports.attached(),

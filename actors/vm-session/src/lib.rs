@@ -101,6 +101,8 @@ pub struct Parts {
     pub usb: Bus,
     /// The USB controller's configuration space.
     pub usb_config: fn() -> pci::ConfigSpace,
+    /// The USB controller's own settings; its first request is chosen here.
+    pub xhci: xhci::Config,
     /// The bus of the HD Audio controller.
     pub hda: Bus,
     /// The HD Audio controller's configuration space.
@@ -135,7 +137,7 @@ impl VmSession {
     pub fn new(parts: Parts) -> Self {
         Self {
             name: parts.name,
-            usb: UsbSeat::new(parts.usb, parts.usb_config),
+            usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
             hda: HdaSeat::new(parts.hda, parts.hda_config),
             io: parts.io,
             events: parts.events,

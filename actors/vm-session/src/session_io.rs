@@ -5,7 +5,7 @@ use std::{collections::VecDeque, time::Duration};
 use actix::prelude::*;
 use hda_ctrl::Played;
 use session::Event as SessionEvent;
-use tokio::sync::mpsc::{Permit, error::TrySendError};
+use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
 use usb_ctrl::Detach;
 use wire::{Lane, Message, ToHost, ToRemote, audio, control, usb::Completion};
 
@@ -41,7 +41,7 @@ impl VmSession {
             let message = message.encode();
             if message.lane.may_lose() {
                 // Late is lost, never queued: the session drops its oldest to make room.
-                self.into_session(message);
+                self.give(message);
             } else {
                 self.backlog.lanes[message.lane as usize].push_back(message);
             }
@@ -53,14 +53,18 @@ impl VmSession {
     pub(crate) fn transmit(&mut self, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         self.fill_session();
-        loop {
-            let Some(link) = self.link.as_mut().filter(|link| !link.waiting) else { break };
-            match link.outbound.try_reserve() {
+        let ready = self.link.as_ref().filter(|link| !link.waiting);
+        let outbound = ready.map(|link| link.outbound.clone());
+        while let Some(outbound) = &outbound {
+            match outbound.try_reserve() {
                 Ok(permit) => match self.session.poll_transmit(now) {
                     Some(frame) => permit.send(frame),
                     None => break,
                 },
-                Err(TrySendError::Full(())) => self.wait_for_room(ctx),
+                Err(TrySendError::Full(())) => {
+                    self.wait_for_room(ctx);
+                    break;
+                }
                 Err(TrySendError::Closed(())) => break,
             }
             self.fill_session();
@@ -73,12 +77,12 @@ impl VmSession {
             let room = |act: &Self, message: &Message| act.session.room(lane) >= message.len();
             while self.backlog.lanes[lane as usize].front().is_some_and(|message| room(self, message)) {
                 let Some(message) = self.backlog.lanes[lane as usize].pop_front() else { break };
-                self.into_session(message);
+                self.give(message);
             }
         }
     }
 
-    fn into_session(&mut self, message: Message) {
+    fn give(&mut self, message: Message) {
         if let Err(error) = self.session.send(message) {
             tracing::error!(%error, "the session refused a message that it had room for");
         }
@@ -169,10 +173,10 @@ impl VmSession {
             return;
         }
         let Some(stream) = self.usb.completions.clone() else { return self.accept_completions(None) };
-        match stream.try_reserve() {
+        match stream.clone().try_reserve_owned() {
             Ok(permit) => self.accept_completions(Some(permit)),
-            Err(TrySendError::Closed(())) => self.accept_completions(None),
-            Err(TrySendError::Full(())) => {
+            Err(TrySendError::Closed(_)) => self.accept_completions(None),
+            Err(TrySendError::Full(_)) => {
                 let generation = self.generation;
                 self.backlog.waiting = true;
                 let room = async move { drop(stream.reserve_owned().await) };
@@ -188,7 +192,7 @@ impl VmSession {
     }
 
     /// The completions are the controller's, or nobody's if there is none; either way their room is free again.
-    fn accept_completions(&mut self, permit: Option<Permit<'_, Vec<Completion>>>) {
+    fn accept_completions(&mut self, permit: Option<OwnedPermit<Vec<Completion>>>) {
         let completions = std::mem::take(&mut self.backlog.completions);
         if let Some(permit) = permit {
             permit.send(completions);

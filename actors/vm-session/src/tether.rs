@@ -1,6 +1,6 @@
 //! How a parent notices that a child has ended: drop is the only code that runs on every end.
 
-use actix::prelude::*;
+use actix::{WeakRecipient, prelude::*};
 
 use crate::{Child, VmSession};
 

@@ -24,7 +24,8 @@ impl Model for Scratch {
     }
 
     fn write(&mut self, cx: &mut Cx<'_, Raise>, offset: u64, width: Width, value: u64) {
-        self.registers[offset as usize..][..width.bytes()].copy_from_slice(&value.to_le_bytes()[..width.bytes()]);
+        self.registers[offset as usize..][..width.bytes()]
+            .copy_from_slice(&value.to_le_bytes()[..width.bytes()]);
         match offset {
             0x10 => cx.emit(Raise),
             0x20 => {
@@ -56,8 +57,14 @@ impl Model for Scratch {
 async fn main() -> std::io::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let path = std::env::args().nth(1).unwrap_or_else(|| "/tmp/scratch.sock".into());
-    let identity =
-        Identity { vendor: 0x1234, device: 0x11e8, revision: 1, class: 0xff_00_00, subsystem_vendor: 0, subsystem: 0 };
+    let identity = Identity {
+        vendor: 0x1234,
+        device: 0x11e8,
+        revision: 1,
+        class: 0xff_00_00,
+        subsystem_vendor: 0,
+        subsystem: 0,
+    };
     let config = ConfigSpace::builder(identity).bar64(0, 4096).pm(0x50).msi(0x60, 4).express(0x70).build();
     let mut device = Device::new(config, || Scratch { registers: [0; 4096] });
     let mut bus = Server::bind(path, device.layout(), Options::default())?.into_bus()?;

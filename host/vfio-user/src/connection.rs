@@ -13,7 +13,7 @@ use zerocopy::IntoBytes;
 use crate::codec::{Action, Inbox, Protocol, RegionAccess, SmallWrite, region};
 use crate::interrupts::Wires;
 use crate::memory::Memory;
-use crate::socket::{finished, receive, transmit};
+use crate::socket::{hung_up, receive, transmit};
 use crate::{Options, Status};
 
 /// Messages that one transaction carries out at most.
@@ -73,9 +73,9 @@ impl Connection {
         }
     }
 
-    /// Whether the client has closed its end, and everything it sent has been read.
-    pub(crate) fn finished(&self) -> bool {
-        finished(&self.socket)
+    /// Whether the client has closed its end, even if that has not been read yet.
+    pub(crate) fn hung_up(&self) -> bool {
+        hung_up(&self.socket)
     }
 
     /// Carries out what has arrived, as far as the budget goes. What is left is found by the next

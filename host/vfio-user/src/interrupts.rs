@@ -161,7 +161,10 @@ mod tests {
         let file = std::fs::File::open("/dev/null").unwrap().into();
         let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
         for wrong in [pipe, file, socket.into()] {
-            assert_eq!(wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![wrong]), Err(Refusal::Invalid));
+            assert_eq!(
+                wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![wrong]),
+                Err(Refusal::Invalid)
+            );
         }
         assert_eq!(wires.status.msi_vectors(), 0);
     }

@@ -59,10 +59,11 @@ impl Stream for Requests {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            // The client first: its end must be seen before its successor is turned away.
             if let Some(result) = self.shared.poll_client(cx) {
                 match result {
-                    Poll::Ready(Ok(())) => return Poll::Ready(Some(Box::new(Arrived { shared: self.shared.clone() }))),
+                    Poll::Ready(Ok(())) => {
+                        return Poll::Ready(Some(Box::new(Arrived { shared: self.shared.clone() })));
+                    }
                     Poll::Ready(Err(end)) => {
                         self.shared.disconnect(&end);
                         continue;
@@ -103,7 +104,9 @@ impl Shared {
     }
 
     fn admit(&self, socket: UnixStream) {
-        if self.connection.borrow().as_ref().is_some_and(Connection::finished) {
+        // The successor may be seen before the end of its predecessor is; what that one wrote last is moot, as the
+        // successor resets the device.
+        if self.connection.borrow().as_ref().is_some_and(Connection::hung_up) {
             self.disconnect(&End::Gone);
         }
         if self.connection.borrow().is_some() {

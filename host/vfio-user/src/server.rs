@@ -88,7 +88,8 @@ impl Server {
         let memory = Rc::new(Memory::new(status.clone()));
         let wires = Rc::new(Wires::new(layout, status.clone()));
         let connection = None.into();
-        let shared = Shared { layout, options, memory: memory.clone(), wires: wires.clone(), status, connection };
+        let shared =
+            Shared { layout, options, memory: memory.clone(), wires: wires.clone(), status, connection };
         let listener = tokio::net::UnixListener::from_std(listener)?;
         let requests = Requests { listener, shared: Rc::new(shared), rest: None, _file: file };
         Ok(Bus { transactions: Box::pin(requests), dma: memory, interrupts: wires })

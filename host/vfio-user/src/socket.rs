@@ -4,8 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recv, recvmsg, send,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
 };
 
 /// Room for more descriptors than any message may have, so that one too many can be refused and not just lost.
@@ -42,8 +43,10 @@ pub(crate) fn transmit(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
 }
 
-/// Whether the other end has closed and left nothing to be read.
-pub(crate) fn finished(socket: impl AsFd) -> bool {
-    let mut byte = [0; 1];
-    matches!(recv(socket, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK), Ok((_, 0)))
+/// Whether the other end has closed, however much of what it sent is still unread.
+pub(crate) fn hung_up(socket: impl AsFd) -> bool {
+    let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+    let mut polled = [PollFd::new(&socket, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled.iter().any(|fd| fd.revents().intersects(ended))
 }

@@ -154,6 +154,7 @@ impl World {
             name: "test".into(),
             usb: usb_bus,
             usb_config: xhci::config_space,
+            xhci: xhci::Config::default(),
             hda: hda_bus,
             hda_config: hda::config_space,
             io: Handle::current(),

@@ -127,7 +127,9 @@ impl<F> Inbox<F> {
         loop {
             let rest = self.buffer.get(at..self.tail).unwrap_or_default();
             let next = match Header::read_from_prefix(rest) {
-                Ok((header, _)) if header.size as usize >= Header::BYTES => at.saturating_add(header.size as usize),
+                Ok((header, _)) if header.size as usize >= Header::BYTES => {
+                    at.saturating_add(header.size as usize)
+                }
                 _ => break,
             };
             if next >= self.tail {

@@ -20,7 +20,8 @@ mod version;
 
 pub use inbox::{Broken, Inbox};
 pub use message::{
-    Command, DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, RegionAccess, RegionInfo, SetIrqs, SmallWrite, Version,
+    Command, DeviceInfo, DmaMap, DmaUnmap, Header, IrqInfo, RegionAccess, RegionInfo, SetIrqs, SmallWrite,
+    Version,
 };
 pub use reply::{Refusal, Ticket};
 pub use step::{Action, Irq, Protocol, Signal, region};

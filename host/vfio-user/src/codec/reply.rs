@@ -55,7 +55,13 @@ impl Ticket {
 
     /// Appends a reply with this payload and `count` bytes that `fill` writes over (they are 0 before). If nobody
     /// wants the answer `fill` is called all the same: reading may have effects.
-    pub fn succeed_with(self, replies: &mut Vec<u8>, payload: &[u8], count: usize, fill: impl FnOnce(&mut [u8])) {
+    pub fn succeed_with(
+        self,
+        replies: &mut Vec<u8>,
+        payload: &[u8],
+        count: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
         let start = replies.len();
         self.header(replies, payload.len() + count, Header::REPLY, 0);
         replies.extend_from_slice(payload);

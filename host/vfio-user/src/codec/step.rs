@@ -150,7 +150,13 @@ impl Protocol {
 
     /// Answers DMA_UNMAP. A client that would wait for ever for the rest of an error reply is told that the memory
     /// is gone, which is true of memory that was not there.
-    pub fn unmapped(&self, what: DmaUnmap, result: Result<(), Refusal>, ticket: Ticket, replies: &mut Vec<u8>) {
+    pub fn unmapped(
+        &self,
+        what: DmaUnmap,
+        result: Result<(), Refusal>,
+        ticket: Ticket,
+        replies: &mut Vec<u8>,
+    ) {
         match result {
             Err(why) if self.client.is_none_or(Client::understands_errors) => ticket.refuse(replies, why),
             _ => ticket.succeed(replies, &what),

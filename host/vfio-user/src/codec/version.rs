@@ -101,7 +101,8 @@ mod tests {
         let (client, reply) = ask(0, 0, format!("{QEMU}\0").as_bytes()).unwrap();
         assert_eq!(client, Client::Qemu);
         assert!(reply.len() <= QEMU.len() + 1);
-        let capabilities = r#"{"max_msg_fds":16,"max_data_xfer_size":1048576,"max_dma_maps":65535,"pgsizes":4096}"#;
+        let capabilities =
+            r#"{"max_msg_fds":16,"max_data_xfer_size":1048576,"max_dma_maps":65535,"pgsizes":4096}"#;
         assert_eq!(reply, format!("{{\"capabilities\":{capabilities}}}\0"));
     }
 

@@ -103,7 +103,8 @@ fn replace(place: &Place) -> bool {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: exactly the range of a mapping that is registered; its owner unmaps whatever lies there.
-    let replaced = unsafe { mmap_anonymous(start as *mut core::ffi::c_void, length, protection, flags) }.is_ok();
+    let replaced =
+        unsafe { mmap_anonymous(start as *mut core::ffi::c_void, length, protection, flags) }.is_ok();
     place.hit.store(true, Ordering::Release);
     replaced
 }

@@ -166,7 +166,9 @@ impl Memory {
     /// The client has taken memory away under us: it cannot be trusted with any more of it.
     fn poison(&self) -> DmaError {
         if !self.poisoned.replace(true) {
-            tracing::error!("guest memory was truncated while in use; the device cannot reach memory any more");
+            tracing::error!(
+                "guest memory was truncated while in use; the device cannot reach memory any more"
+            );
             self.status.poison();
         }
         DmaError::Unmapped
@@ -175,7 +177,9 @@ impl Memory {
 
 impl Dma for Memory {
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaError> {
-        self.pieces(address, data.len(), READABLE, |mapping, at, range| mapping.read(at, data.get_mut(range)?))
+        self.pieces(address, data.len(), READABLE, |mapping, at, range| {
+            mapping.read(at, data.get_mut(range)?)
+        })
     }
 
     fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaError> {
