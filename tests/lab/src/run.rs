@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
     memory: u32,
     /// What the remote lends: arguments for `farbus-remote connect`, in one string; nothing unless given
-    #[arg(long, value_name = "ARGS OF farbus-remote")]
+    #[arg(long, value_name = "ARGS OF farbus-remote", allow_hyphen_values = true)]
     remote: Option<String>,
     /// Boot a VM without Farbus's controllers and without a remote
     #[arg(long, conflicts_with = "remote")]
