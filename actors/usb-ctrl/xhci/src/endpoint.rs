@@ -1,0 +1,444 @@
+//! Endpoints: their state, and the commands that change it. xHCI 1.2 §4.8, §4.6.8 to §4.6.10.
+//!
+//! ```text
+//!                      doorbell                     error
+//!   Disabled ─► Running ◄──────── Stopped    Running ────► Halted ── Reset Endpoint ──► Stopped
+//!   Configure      │  Stop            ▲      Running ────► Error ─── Set TR Dequeue ──► Stopped
+//!   Endpoint       └──────► Stopping ─┘      TRB error
+//!                            until the remote has answered, at most 60 ms
+//! ```
+//!
+//! The state here is the truth; the output context in guest memory is a mirror, written before the event that
+//! reveals a change.
+
+use std::collections::VecDeque;
+
+use arbitrary_int::u3;
+use pci::Dma;
+use wire::usb::{self, Direction, RequestId, ToRemote};
+
+use crate::{
+    Output,
+    context::{EndpointContext, EndpointType},
+    requests::Requests,
+    ring::RingPointer,
+    slot::SlotId,
+    transfer::{
+        Hands,
+        gather::Partial,
+        orphan::{Fate, Orphan},
+        submit::Late,
+        td::{Position, Progress, Td},
+    },
+    trb::event::CompletionCode,
+};
+
+/// The device context index of the default control endpoint.
+pub(crate) const CONTROL: u8 = 1;
+/// The highest device context index.
+pub(crate) const LAST: u8 = 31;
+
+/// The device context index of an endpoint. xHCI 1.2 §4.5.1.
+pub(crate) fn context_index(endpoint: usb::Endpoint) -> u8 {
+    match endpoint.direction() {
+        _ if endpoint.number() == 0 => CONTROL,
+        Direction::Out => endpoint.number() * 2,
+        Direction::In => endpoint.number() * 2 + 1,
+    }
+}
+
+/// The endpoint of a device context index from 1 to 31. xHCI 1.2 §4.5.1.
+pub(crate) fn address(index: u8) -> Option<usb::Endpoint> {
+    let direction = if index & 1 == 0 { Direction::Out } else { Direction::In };
+    (1..=LAST).contains(&index).then(|| usb::Endpoint::new(index / 2, direction))?
+}
+
+/// Endpoint states, Disabled apart: that is no endpoint. xHCI 1.2 §4.8.3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// TDs are fetched.
+    Running,
+    /// A Stop Endpoint command waits for the remote. The guest still sees Running.
+    Stopping,
+    /// A transfer has failed.
+    Halted,
+    /// Stopped by a command.
+    Stopped,
+    /// The ring makes no sense.
+    Error,
+}
+
+impl State {
+    /// Whether results may still be told.
+    pub(crate) fn runs(self) -> bool {
+        matches!(self, Self::Running | Self::Stopping)
+    }
+
+    fn bits(self) -> u3 {
+        u3::new(match self {
+            Self::Running | Self::Stopping => 1,
+            Self::Halted => 2,
+            Self::Stopped => 3,
+            Self::Error => 4,
+        })
+    }
+}
+
+/// What an endpoint transfers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Control requests.
+    Control,
+    /// Bulk.
+    Bulk,
+    /// Interrupt.
+    Interrupt,
+    /// Isochronous without bandwidth: exists, and does nothing.
+    Isochronous,
+}
+
+/// Where a TD goes on that has moved bytes before it stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Resume {
+    /// The TRB it stands in.
+    pub(crate) at: u64,
+    /// That TRB's length.
+    pub(crate) length: u32,
+    /// Bytes moved in it.
+    pub(crate) offset: u32,
+    /// Bytes moved in the TRBs before it.
+    pub(crate) before: u32,
+}
+
+impl Resume {
+    /// The place where this TD stands; none if it would start over anyway.
+    pub(crate) fn at(td: &Td, position: Position) -> Option<Self> {
+        let before = td.moved_before.saturating_add(position.before);
+        let element = td.elements.get(position.index)?;
+        let length = element.piece()?.length;
+        let moved = position.offset > 0 || before > 0;
+        (moved && td.setup.is_none()).then_some(Self {
+            at: element.at.at,
+            length,
+            offset: position.offset,
+            before,
+        })
+    }
+}
+
+/// An enabled endpoint.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    /// Its slot.
+    pub(crate) slot: SlotId,
+    /// Its device context index.
+    pub(crate) dci: u8,
+    /// Its address.
+    pub(crate) address: usb::Endpoint,
+    /// What it transfers.
+    pub(crate) kind: Kind,
+    /// Max Packet Size, bytes.
+    pub(crate) max_packet: u16,
+    /// Its state.
+    pub(crate) state: State,
+    /// Up to where the guest knows of everything.
+    pub(crate) dequeue: RingPointer,
+    /// Up to where TRBs have been read.
+    pub(crate) fetch: RingPointer,
+    /// A TD whose end is not in the ring yet.
+    pub(crate) partial: Option<Partial>,
+    /// TDs that are gathered and not retired, in ring order.
+    pub(crate) tds: VecDeque<Td>,
+    /// How many of them, from the front, need no submission any more.
+    pub(crate) submitted: usize,
+    /// Their payload.
+    pub(crate) queued_bytes: u32,
+    /// Where the next TD goes on.
+    pub(crate) resume: Option<Resume>,
+    /// Requests without a TD.
+    pub(crate) orphans: VecDeque<Orphan>,
+    /// What the device has sent for TDs that are gone.
+    pub(crate) stash: VecDeque<Late>,
+    /// Requests that we have cancelled and that are not completed.
+    pub(crate) cancels: usize,
+    /// A request on the control endpoint that must be completed first.
+    pub(crate) fence: Option<RequestId>,
+    /// The next TD stalls: a halt that seemed cleared is not.
+    pub(crate) void_next: bool,
+    /// It has just failed: one TD at a time until one succeeds.
+    pub(crate) cautious: bool,
+    context: EndpointContext,
+    context_at: u64,
+}
+
+impl Endpoint {
+    /// The endpoint that an input context describes, or why it cannot be.
+    pub(crate) fn configured(
+        slot: SlotId,
+        dci: u8,
+        context: EndpointContext,
+        context_at: u64,
+    ) -> Result<Self, CompletionCode> {
+        let address = address(dci).ok_or(CompletionCode::TrbError)?;
+        let (kind, direction) = match context.kind.kind() {
+            EndpointType::NotValid => return Err(CompletionCode::ParameterError),
+            EndpointType::Control => (Kind::Control, None),
+            EndpointType::BulkOut => (Kind::Bulk, Some(Direction::Out)),
+            EndpointType::BulkIn => (Kind::Bulk, Some(Direction::In)),
+            EndpointType::InterruptOut => (Kind::Interrupt, Some(Direction::Out)),
+            EndpointType::InterruptIn => (Kind::Interrupt, Some(Direction::In)),
+            EndpointType::IsochOut => (Kind::Isochronous, Some(Direction::Out)),
+            EndpointType::IsochIn => (Kind::Isochronous, Some(Direction::In)),
+        };
+        match (dci, kind, direction) {
+            (CONTROL, Kind::Control, _) => {}
+            (CONTROL, ..) => return Err(CompletionCode::ParameterError),
+            // Message pipes beside the default one: no device has them, and a request cannot say them.
+            (_, Kind::Control, _) => return Err(CompletionCode::ResourceError),
+            // Not supported yet. Without bandwidth it may exist: such an alternate setting 0 is common.
+            (_, Kind::Isochronous, _) if context.kind.max_packet() != 0 => {
+                return Err(CompletionCode::BandwidthError);
+            }
+            (_, _, direction) if direction != Some(address.direction()) => {
+                return Err(CompletionCode::ParameterError);
+            }
+            _ => {}
+        }
+        let needs_packets = kind != Kind::Isochronous;
+        let streams = context.status.max_streams().value() != 0;
+        if streams || needs_packets && context.kind.max_packet() == 0 {
+            return Err(CompletionCode::ParameterError);
+        }
+        let dequeue = RingPointer::from_raw(context.dequeue);
+        Ok(Self {
+            slot,
+            dci,
+            address,
+            kind,
+            max_packet: context.kind.max_packet(),
+            state: State::Running,
+            dequeue,
+            fetch: dequeue,
+            partial: None,
+            tds: VecDeque::new(),
+            submitted: 0,
+            queued_bytes: 0,
+            resume: None,
+            orphans: VecDeque::new(),
+            stash: VecDeque::new(),
+            cancels: 0,
+            fence: None,
+            void_next: false,
+            cautious: false,
+            context,
+            context_at,
+        })
+    }
+
+    /// Whether it is the default control endpoint.
+    pub(crate) fn is_control(&self) -> bool {
+        self.kind == Kind::Control
+    }
+
+    /// Writes its output context. A guest that takes the memory away only blinds itself.
+    pub(crate) fn mirror(&mut self, dma: &dyn Dma) {
+        self.context.status = self.context.status.with_state(self.state.bits());
+        self.context.kind = self.context.kind.with_max_packet(self.max_packet);
+        self.context.dequeue = self.dequeue.to_raw();
+        if self.context.write(dma, self.context_at).is_err() {
+            tracing::debug!(
+                slot = self.slot.number(),
+                endpoint = self.dci,
+                "no memory for an output context"
+            );
+        }
+    }
+
+    /// The doorbell rings. xHCI 1.2 §4.7. Answers whether there is work.
+    pub(crate) fn ring(&mut self, dma: &dyn Dma) -> bool {
+        match self.state {
+            _ if self.kind == Kind::Isochronous => false,
+            State::Running => true,
+            State::Stopped => {
+                self.state = State::Running;
+                self.mirror(dma);
+                true
+            }
+            State::Stopping | State::Halted | State::Error => false,
+        }
+    }
+
+    /// Does everything that can be done now. What is left when the budget is gone is for the next call.
+    pub(crate) fn work(&mut self, hands: &mut Hands<'_, '_>) {
+        self.retire(hands);
+        while self.state == State::Running && hands.events.ready() && hands.budget.left() {
+            let before = (self.tds.len(), self.submitted);
+            self.gather(hands);
+            self.submit(hands);
+            let concluded = self.tds.front().is_some_and(|td| td.finished().is_some());
+            self.retire(hands);
+            if !concluded && before == (self.tds.len(), self.submitted) {
+                return;
+            }
+        }
+    }
+
+    /// Whether nothing may be submitted at the moment.
+    pub(crate) fn fenced(&self) -> bool {
+        self.cancels > 0 || self.fence.is_some()
+    }
+
+    /// Asks the remote to end what is in flight.
+    pub(crate) fn cancel_sent(&mut self, hands: &mut Hands<'_, '_>) {
+        let mut through = None;
+        for td in &mut self.tds {
+            if let Progress::Sent(sent) = &mut td.progress
+                && !sent.cancelled
+            {
+                sent.cancelled = true;
+                self.cancels += 1;
+                through = through.max(Some(sent.id));
+            }
+        }
+        if let (Some(through), Some(device)) = (through, hands.device) {
+            let endpoint = self.address;
+            hands.cx.emit(Output::Usb(ToRemote::Cancel { device, endpoint, through }));
+        }
+    }
+
+    /// A Stop Endpoint command begins; false if it cannot. xHCI 1.2 §4.6.9.
+    pub(crate) fn begin_stop(&mut self, hands: &mut Hands<'_, '_>) -> bool {
+        if self.state != State::Running {
+            return false;
+        }
+        self.state = State::Stopping;
+        self.cancel_sent(hands);
+        true
+    }
+
+    /// Whether a stop knows everything that it waits for.
+    pub(crate) fn stop_is_settled(&self) -> bool {
+        self.state != State::Stopping || self.tds.iter().all(|td| td.sent().is_none())
+    }
+
+    /// Ends a stop with what is known: TDs that are done are told, the first that is not stands still there.
+    /// Answers whether the endpoint is stopped, and not halted meanwhile; none if there is no room for events yet.
+    pub(crate) fn finish_stop(&mut self, hands: &mut Hands<'_, '_>) -> Option<bool> {
+        self.retire(hands);
+        if self.state != State::Stopping {
+            return Some(false);
+        }
+        if self.tds.front().is_some_and(|td| td.finished().is_some()) {
+            return None;
+        }
+        self.state = State::Stopped;
+        match self.tds.pop_front() {
+            Some(mut head) => {
+                let _ = head.flush(hands.cx.dma);
+                self.report_stopped(hands, &head);
+                if head.sent().is_some() {
+                    self.tds.push_front(head);
+                }
+            }
+            None => self.mirror(hands.cx.dma),
+        }
+        self.orphan_all(Fate::Open);
+        self.fetch = self.dequeue;
+        Some(true)
+    }
+
+    /// A stop that is aborted has not happened: what was cancelled for it is submitted again.
+    pub(crate) fn abandon_stop(&mut self) {
+        if self.state == State::Stopping {
+            self.state = State::Running;
+        }
+    }
+
+    /// Reset Endpoint. xHCI 1.2 §4.6.8. The device is not told: its toggle is the class driver's business.
+    pub(crate) fn reset(&mut self, dma: &dyn Dma, preserve: bool) -> CompletionCode {
+        if self.state != State::Halted {
+            return CompletionCode::ContextStateError;
+        }
+        if !preserve {
+            self.resume = None;
+        }
+        self.state = State::Stopped;
+        self.mirror(dma);
+        CompletionCode::Success
+    }
+
+    /// Set TR Dequeue Pointer. xHCI 1.2 §4.6.10.
+    pub(crate) fn set_dequeue(&mut self, dma: &dyn Dma, pointer: RingPointer) -> CompletionCode {
+        if !matches!(self.state, State::Stopped | State::Error) {
+            return CompletionCode::ContextStateError;
+        }
+        if pointer.at != self.dequeue.at {
+            self.resume = None;
+        }
+        (self.dequeue, self.fetch) = (pointer, pointer);
+        self.state = State::Stopped;
+        self.mirror(dma);
+        CompletionCode::Success
+    }
+
+    /// Evaluate Context: another packet size. xHCI 1.2 §4.6.7.
+    pub(crate) fn set_max_packet(&mut self, dma: &dyn Dma, max_packet: u16) {
+        self.max_packet = max_packet;
+        self.mirror(dma);
+    }
+
+    /// Late data counts for nothing any more, and perhaps a request must be completed before anything else.
+    pub(crate) fn void(&mut self, fence: Option<RequestId>) {
+        self.void_late_data();
+        self.resume = None;
+        self.fence = fence.or(self.fence);
+    }
+
+    /// The fence is gone.
+    pub(crate) fn lift_fence(&mut self, id: RequestId, cleared: bool) {
+        if self.fence == Some(id) {
+            self.fence = None;
+            self.void_next |= !cleared;
+        }
+    }
+
+    /// The device cannot be reached any more: what is in flight fails, once, as on a cable that is pulled.
+    pub(crate) fn lose_device(&mut self, hands: &mut Hands<'_, '_>) {
+        self.close(hands);
+        if self.state == State::Stopping {
+            return;
+        }
+        let done = self.tds.iter().position(|td| td.finished().is_none());
+        let Some(first) = done else { return };
+        self.tds.truncate(first + 1);
+        if let Some(td) = self.tds.back_mut() {
+            td.progress = Progress::Finished(CompletionCode::UsbTransactionError);
+        }
+        self.queued_bytes = self.tds.iter().fold(0, |sum, td| td.length.min(u32::MAX - sum) + sum);
+        self.submitted = self.submitted.min(first);
+        // What was read beyond is read again when the endpoint runs again.
+    }
+
+    /// The endpoint goes: nobody waits for anything.
+    pub(crate) fn close(&mut self, hands: &mut Hands<'_, '_>) {
+        self.cancel_sent(hands);
+        self.forget_requests(hands.requests);
+    }
+
+    fn forget_requests(&mut self, requests: &mut Requests) {
+        for td in self.tds.iter_mut().chain(self.orphans.iter_mut().map(|orphan| &mut orphan.td)) {
+            if let Some(sent) = td.sent() {
+                requests.forget(sent.id);
+                td.progress = Progress::Waiting;
+            }
+        }
+        if let Some(fence) = self.fence.take() {
+            requests.forget(fence);
+        }
+        self.orphans.clear();
+        self.stash.clear();
+        self.resume = None;
+        self.cancels = 0;
+        self.void_next = false;
+    }
+}

@@ -1,0 +1,323 @@
+//! Root hub ports. xHCI 1.2 §4.15, §4.19, §5.4.8.
+//!
+//! ```text
+//!   USB 2                     PR            10 ms                  USB 3
+//!   Disconnected ─► Disabled ────► Reset ─────────► Enabled        Disconnected ─► Enabled (U0) ◄─► Reset (PR, WPR)
+//!   PLS RxDetect    Polling ◄──────PED=1 written─── U0             RxDetect         │  PED=1 written
+//!                                                                      ▲            ▼
+//!   from anywhere: detach ─► Disconnected; PP=0 ─► Powered off        └─PLS 5── Disabled
+//! ```
+//!
+//! A reset completes here, by the clock, whatever the network does; the device itself is reset at the remote, and
+//! until it has been, nothing is sent to it ([`Port::gate`]).
+
+use core::time::Duration;
+
+use arbitrary_int::u4;
+use wire::usb::{DeviceId, RequestId, Speed};
+
+use crate::registers::{
+    Write,
+    port::{LinkState, PortRegister, PortSc},
+};
+
+/// How long a port reset takes: less than 20 ms for impatient firmware, long enough to be seen.
+pub(crate) const RESET_TIME: Duration = Duration::from_millis(10);
+
+/// The protocol a port speaks. xHCI 1.2 §7.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// USB 2: low, full and high speed.
+    Usb2,
+    /// USB 3: super speed.
+    Usb3,
+}
+
+impl Protocol {
+    /// The protocol of the ports that devices of this speed appear on.
+    pub(crate) fn of(speed: Speed) -> Self {
+        match speed {
+            Speed::Low | Speed::Full | Speed::High => Self::Usb2,
+            Speed::Super => Self::Usb3,
+        }
+    }
+}
+
+/// The default protocol speed ids. xHCI 1.2 §7.2.2.1.1.
+fn speed_id(speed: Speed) -> u4 {
+    u4::new(match speed {
+        Speed::Full => 1,
+        Speed::Low => 2,
+        Speed::High => 3,
+        Speed::Super => 4,
+    })
+}
+
+/// What a write to a port asks its controller to do beyond the port itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PortRequest {
+    /// Nothing.
+    None,
+    /// Reset the device.
+    Reset,
+    /// The device is out of reach: the port was disabled or switched off.
+    Lose,
+}
+
+/// One port.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    protocol: Protocol,
+    status: PortSc,
+    power_management: u32,
+    hardware_lpm: u32,
+    device: Option<(DeviceId, Speed)>,
+    /// When the reset ends, and whether it is a warm one.
+    resetting: Option<(Duration, bool)>,
+    /// The reset that the remote has not completed yet.
+    gate: Option<RequestId>,
+    /// A Port Status Change Event is owed.
+    event: bool,
+}
+
+impl Port {
+    /// An empty port.
+    pub(crate) fn new(protocol: Protocol) -> Self {
+        Self {
+            protocol,
+            status: PortSc::DEFAULT,
+            power_management: 0,
+            hardware_lpm: 0,
+            device: None,
+            resetting: None,
+            gate: None,
+            event: false,
+        }
+    }
+
+    /// The protocol.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The device on it.
+    pub(crate) fn device(&self) -> Option<DeviceId> {
+        self.device.map(|(device, _)| device)
+    }
+
+    /// Whether a device is on it and can be talked to.
+    pub(crate) fn reachable(&self) -> Option<DeviceId> {
+        self.device().filter(|_| self.status.enabled())
+    }
+
+    /// Whether the remote is still resetting the device.
+    pub(crate) fn gated(&self) -> bool {
+        self.gate.is_some() || self.resetting.is_some()
+    }
+
+    /// The reset that the remote owes.
+    pub(crate) fn gate(&self) -> Option<RequestId> {
+        self.gate
+    }
+
+    /// The remote is asked to reset the device, or has done so.
+    pub(crate) fn set_gate(&mut self, gate: Option<RequestId>) {
+        self.gate = gate;
+    }
+
+    /// The controller is reset: defaults, and the device is presented anew.
+    pub(crate) fn reset(&mut self) {
+        let Self {
+            protocol: _,
+            status,
+            power_management,
+            hardware_lpm,
+            device: _,
+            resetting,
+            gate: _, // the remote goes on with it
+            event,
+        } = self;
+        *status = PortSc::DEFAULT;
+        *power_management = 0;
+        *hardware_lpm = 0;
+        *resetting = None;
+        *event = false;
+        self.present();
+    }
+
+    /// A device is plugged in.
+    pub(crate) fn connect(&mut self, device: DeviceId, speed: Speed) {
+        self.device = Some((device, speed));
+        self.present();
+    }
+
+    /// The device is gone.
+    pub(crate) fn disconnect(&mut self) {
+        self.device = None;
+        self.gate = None;
+        self.unpresent();
+    }
+
+    fn present(&mut self) {
+        let Some((_, speed)) = self.device.filter(|_| self.status.power()) else { return };
+        let status = self.status.with_connected(true).with_speed(speed_id(speed));
+        self.status = match self.protocol {
+            Protocol::Usb2 => status.with_enabled(false).with_link_state(LinkState::Polling),
+            Protocol::Usb3 => status.with_enabled(true).with_link_state(LinkState::U0),
+        };
+        self.change(|status| status.with_connect_change(true));
+    }
+
+    fn unpresent(&mut self) {
+        if !self.status.connected() {
+            return;
+        }
+        let was_enabled = self.status.enabled();
+        self.resetting = None;
+        self.status = self
+            .status
+            .with_connected(false)
+            .with_enabled(false)
+            .with_reset(false)
+            .with_speed(u4::new(0))
+            .with_link_state(LinkState::RxDetect);
+        let usb2 = self.protocol == Protocol::Usb2;
+        self.change(|status| {
+            let status = status.with_connect_change(true);
+            if was_enabled && usb2 { status.with_enable_change(true) } else { status }
+        });
+    }
+
+    fn change(&mut self, set: impl FnOnce(PortSc) -> PortSc) {
+        self.event |= !self.status.changed();
+        self.status = set(self.status);
+    }
+
+    /// The event that is owed, once.
+    pub(crate) fn take_event(&mut self) -> bool {
+        core::mem::take(&mut self.event)
+    }
+
+    /// The controller starts running: changes that are shown already are worth an event. xHCI 1.2 §4.19.2.
+    pub(crate) fn announce(&mut self) {
+        self.event |= self.status.changed();
+    }
+
+    /// When the reset ends.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.resetting.map(|(due, _)| due)
+    }
+
+    /// Ends the reset if it is time.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        let Some((_, warm)) = self.resetting.filter(|(due, _)| *due <= now) else { return };
+        self.resetting = None;
+        self.status = self.status.with_reset(false).with_enabled(true).with_link_state(LinkState::U0);
+        self.change(|status| {
+            let status = status.with_reset_change(true);
+            if warm { status.with_warm_reset_change(true) } else { status }
+        });
+    }
+
+    /// Reads a register.
+    pub(crate) fn read(&self, register: PortRegister) -> u32 {
+        match register {
+            PortRegister::StatusControl => self.status.raw_value(),
+            PortRegister::PowerManagement => self.power_management,
+            PortRegister::LinkInfo => 0,
+            PortRegister::HardwareLpm => self.hardware_lpm,
+        }
+    }
+
+    /// Writes a register.
+    pub(crate) fn write(&mut self, now: Duration, register: PortRegister, write: Write) -> PortRequest {
+        let value = register.row().apply(self.read(register), write);
+        match register {
+            PortRegister::StatusControl => {
+                self.status = PortSc::new_with_raw_value(value);
+                return self.act(now, write);
+            }
+            PortRegister::PowerManagement => self.power_management = value,
+            PortRegister::LinkInfo => {}
+            PortRegister::HardwareLpm => self.hardware_lpm = value,
+        }
+        PortRequest::None
+    }
+
+    fn act(&mut self, now: Duration, write: Write) -> PortRequest {
+        let asked = PortSc::new_with_raw_value(write.bits());
+        let writes_power = write.mask & PortSc::ZERO.with_power(true).raw_value() != 0;
+        if writes_power && asked.power() != self.status.power() {
+            return self.switch(asked.power());
+        }
+        let warm = asked.warm_reset() && self.protocol == Protocol::Usb3;
+        if (asked.reset() || warm) && self.device.is_some() && self.status.power() {
+            // A warm reset also wakes a port that was switched to Disabled.
+            self.status = self.status.with_connected(true).with_reset(true).with_enabled(false);
+            self.resetting = Some((now + RESET_TIME, warm));
+            return PortRequest::Reset;
+        }
+        if asked.enabled() && self.status.enabled() {
+            self.disable();
+            return PortRequest::Lose;
+        }
+        if asked.link_strobe() { self.set_link(asked.link_state()) } else { PortRequest::None }
+    }
+
+    fn switch(&mut self, on: bool) -> PortRequest {
+        self.status = self.status.with_power(on);
+        if on {
+            self.status = self.status.with_link_state(LinkState::RxDetect);
+            self.present();
+            return PortRequest::None;
+        }
+        self.resetting = None;
+        self.status = self
+            .status
+            .with_connected(false)
+            .with_enabled(false)
+            .with_reset(false)
+            .with_speed(u4::new(0))
+            .with_link_state(LinkState::Disabled);
+        PortRequest::Lose
+    }
+
+    fn disable(&mut self) {
+        self.status = match self.protocol {
+            Protocol::Usb2 => self.status.with_enabled(false).with_link_state(LinkState::Polling),
+            Protocol::Usb3 => {
+                self.status.with_enabled(false).with_connected(false).with_link_state(LinkState::Disabled)
+            }
+        };
+    }
+
+    /// A write of PLS with LWS. Pairs that are not here are ignored. xHCI 1.2 §4.15.1, §4.15.2, §4.19.1.2.
+    fn set_link(&mut self, to: Option<LinkState>) -> PortRequest {
+        let Some(from) = self.status.link_state() else { return PortRequest::None };
+        match (from, to) {
+            (LinkState::U0 | LinkState::U1 | LinkState::U2, Some(LinkState::U3)) if self.status.enabled() => {
+                self.status = self.status.with_link_state(LinkState::U3);
+            }
+            (LinkState::U3, Some(LinkState::Resume)) if self.protocol == Protocol::Usb2 => {
+                self.status = self.status.with_link_state(LinkState::Resume);
+            }
+            (LinkState::U1 | LinkState::U2 | LinkState::U3 | LinkState::Resume, Some(LinkState::U0)) => {
+                self.status = self.status.with_link_state(LinkState::U0);
+                self.change(|status| status.with_link_change(true));
+            }
+            (LinkState::Disabled | LinkState::Inactive, Some(LinkState::RxDetect))
+                if self.protocol == Protocol::Usb3 && self.status.power() =>
+            {
+                self.status = self.status.with_link_state(LinkState::RxDetect);
+                self.present();
+            }
+            (_, Some(LinkState::Disabled)) if self.protocol == Protocol::Usb3 && self.resetting.is_none() => {
+                let was_enabled = self.status.enabled();
+                self.disable();
+                return if was_enabled { PortRequest::Lose } else { PortRequest::None };
+            }
+            _ => {}
+        }
+        PortRequest::None
+    }
+}

@@ -1,0 +1,145 @@
+//! Requests whose TD was taken away: by a stop, or by an error in front of them. xHCI 1.2 §4.6.9.
+//!
+//! Hardware decides in nanoseconds what has moved when it stops; a remote needs a round trip, and a guest may not be
+//! kept waiting that long. So a stop is answered with what is known, and the requests whose end is not known yet, or
+//! whose success could not be reported, go on as orphans:
+//!
+//! - If the guest runs the same TRBs again, the TD *adopts* the orphan: its result counts, nothing is sent twice.
+//! - If the guest goes on elsewhere, bytes that came from the device are *late*: the next TDs get them.
+//! - Behind a stall, and after CLEAR_HALT, SET_INTERFACE, SET_CONFIGURATION and resets, both are void.
+//!
+//! While a cancelled request is not completed, nothing new is submitted on its endpoint, so that order holds.
+
+use pci::Dma;
+use wire::usb::RequestId;
+
+use super::{
+    submit::Late,
+    td::{Position, Progress, Td},
+};
+use crate::{endpoint::Endpoint, trb::event::CompletionCode};
+
+/// A TD that has left the queue before its result was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Orphan {
+    /// The TD, as it was gathered.
+    pub(crate) td: Td,
+    /// Where a second run would start, and what has moved before that.
+    start: Position,
+    fate: Fate,
+}
+
+/// What may become of an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// A TD may adopt it.
+    Open,
+    /// No TD came for it: its data is late.
+    Late,
+    /// It counts for nothing.
+    Void,
+}
+
+impl Endpoint {
+    /// All TDs leave the queue; what they have in flight, or have done without anybody knowing, stays as orphans.
+    /// The requests have been cancelled already.
+    pub(crate) fn orphan_all(&mut self, fate: Fate) {
+        self.submitted = 0;
+        self.queued_bytes = 0;
+        self.partial = None;
+        self.orphans.extend(self.tds.drain(..).map(|td| Orphan::of(td, fate)));
+        self.sort_orphans();
+    }
+
+    /// The orphan that waits for this request.
+    pub(crate) fn orphan_mut(&mut self, id: RequestId) -> Option<&mut Orphan> {
+        self.orphans.iter_mut().find(|orphan| orphan.td.sent().is_some_and(|sent| sent.id == id))
+    }
+
+    /// A TD that is run again takes over what its first run did.
+    pub(crate) fn adopt(&mut self, td: &mut Td, dma: &dyn Dma) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let found = self.orphans.iter().position(|orphan| orphan.was(td, dma));
+        // Orphans are in ring order: nobody will come for those in front.
+        let passed = found.unwrap_or(self.orphans.len());
+        for orphan in self.orphans.iter_mut().take(passed).filter(|orphan| orphan.fate == Fate::Open) {
+            orphan.fate = Fate::Late;
+        }
+        if let Some(orphan) = found.and_then(|index| self.orphans.remove(index)) {
+            orphan.hand_over(td);
+        }
+        self.sort_orphans();
+    }
+
+    /// Late data, and orphans that might bring some, count for nothing any more.
+    pub(crate) fn void_late_data(&mut self) {
+        self.stash.clear();
+        for orphan in &mut self.orphans {
+            orphan.fate = Fate::Void;
+        }
+        self.sort_orphans();
+    }
+
+    /// Orphans that are done and that nobody will adopt leave, their data in order to the stash.
+    pub(crate) fn sort_orphans(&mut self) {
+        while let Some(orphan) = self.orphans.front_mut() {
+            match orphan.fate {
+                _ if orphan.td.sent().is_some() => return,
+                Fate::Open if orphan.has_news() => return,
+                Fate::Late => self.stash.extend(orphan.late_data()),
+                Fate::Open | Fate::Void => {}
+            }
+            self.orphans.pop_front();
+        }
+    }
+}
+
+impl Orphan {
+    fn of(td: Td, fate: Fate) -> Self {
+        let start = if td.done == 0 { Position::START } else { td.position() };
+        Self { td, start, fate }
+    }
+
+    /// Whether anything has happened that a second run must know.
+    fn has_news(&self) -> bool {
+        match self.td.progress {
+            Progress::Waiting => {
+                self.td.pending.is_some() || self.td.done > self.start.before + self.start.offset
+            }
+            Progress::Sent(_) => true,
+            Progress::Finished(code) => code != CompletionCode::TrbError && self.td.is_transfer(),
+        }
+    }
+
+    /// Whether this TD is the same one again: same place, same length, same request, same bytes to send.
+    fn was(&self, td: &Td, dma: &dyn Dma) -> bool {
+        let at = self.td.elements.get(self.start.index).map(|element| element.at);
+        let same = self.fate == Fate::Open
+            && at == Some(td.start())
+            && self.td.length.saturating_sub(self.start.before) == td.length
+            && (self.td.setup, self.td.inward) == (td.setup, td.inward);
+        same && self.td.sent_out.as_ref().is_none_or(|(offset, sent)| {
+            let offset = offset.saturating_sub(self.start.before);
+            u32::try_from(sent.len())
+                .is_ok_and(|length| td.copy_out(dma, offset, length).is_ok_and(|now| now == sent))
+        })
+    }
+
+    fn hand_over(self, td: &mut Td) {
+        let before = self.start.before;
+        td.done = self.td.done.saturating_sub(before);
+        td.moved_before = self.td.moved_before.saturating_add(before);
+        td.pending = self.td.pending.map(|(offset, data)| (offset.saturating_sub(before), data));
+        td.sent_out = self.td.sent_out.map(|(offset, data)| (offset.saturating_sub(before), data));
+        td.progress = self.td.progress;
+    }
+
+    /// What the device has sent and nobody has read. Control requests have no data without their request.
+    fn late_data(&mut self) -> Option<Late> {
+        let ended = self.td.finished() == Some(CompletionCode::Success) && self.td.done < self.td.length;
+        let (_, data) = self.td.pending.take().filter(|_| self.td.setup.is_none())?;
+        (!data.is_empty()).then_some(Late { data, ended })
+    }
+}

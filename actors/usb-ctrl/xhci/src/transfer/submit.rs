@@ -1,0 +1,186 @@
+//! From TDs to requests: every queued TD at once, in ring order, parts of a long one after each other.
+
+use bytes::{Buf, Bytes};
+use wire::{
+    MAX_BODY,
+    usb::{Payload, Request, RequestId, ToRemote, Transfer},
+};
+
+use super::{
+    Hands, SlotEffect,
+    intercept::{Plan, plan},
+    td::{Progress, Sent, Td},
+};
+use crate::{
+    Output,
+    endpoint::{Endpoint, Kind},
+    requests::Owner,
+    trb::event::CompletionCode,
+};
+
+impl Endpoint {
+    /// Submits what is gathered, as far as order, fences and budget let it.
+    pub(crate) fn submit(&mut self, hands: &mut Hands<'_, '_>) {
+        while hands.budget.left() {
+            let limit = self.part_limit();
+            let Some(td) = self.tds.get(self.submitted) else { return };
+            match &td.progress {
+                Progress::Finished(_) => self.submitted += 1,
+                Progress::Sent(sent) if td.setup.is_some() || covers(td, sent) => self.submitted += 1,
+                Progress::Sent(_) => return,
+                Progress::Waiting if hands.device.is_none() => {
+                    self.conclude(self.submitted, CompletionCode::UsbTransactionError);
+                }
+                Progress::Waiting if self.fenced() || hands.gated => return,
+                Progress::Waiting if self.void_next => {
+                    // The halt that the guest was told is cleared could not be cleared.
+                    self.void_next = false;
+                    self.conclude(self.submitted, CompletionCode::StallError);
+                }
+                Progress::Waiting => self.submit_one(hands, limit),
+            }
+        }
+    }
+
+    /// Parts of a long TD: whole packets, at most what a message carries.
+    fn part_limit(&self) -> u32 {
+        let packet = u32::from(self.max_packet.max(1));
+        MAX_BODY as u32 / packet * packet
+    }
+
+    fn conclude(&mut self, index: usize, code: CompletionCode) {
+        if let Some(td) = self.tds.get_mut(index) {
+            td.progress = Progress::Finished(code);
+        }
+    }
+
+    fn submit_one(&mut self, hands: &mut Hands<'_, '_>, limit: u32) {
+        let index = self.submitted;
+        let Some(td) = self.tds.get_mut(index) else { return };
+        hands.budget.spend_trbs(td.elements.len());
+        if td.flush(hands.cx.dma).is_err() {
+            return self.conclude(index, CompletionCode::TrbError);
+        }
+        if let Some(setup) = td.setup {
+            return self.submit_control(hands, index, setup);
+        }
+        if td.inward && serve_stash(&mut self.stash, td, hands) {
+            return;
+        }
+        let left = td.length.saturating_sub(td.done);
+        let payload = if td.inward {
+            let packet = u32::from(self.max_packet.max(1));
+            let room = left.max(1).checked_next_multiple_of(packet).unwrap_or(limit);
+            Payload::In { max: room.min(limit) }
+        } else {
+            match out_data(td, hands, left.min(limit)) {
+                Some(data) => Payload::Out(data),
+                None => return self.conclude(index, CompletionCode::TrbError),
+            }
+        };
+        let transfer = match self.kind {
+            Kind::Interrupt => Transfer::Interrupt,
+            Kind::Bulk | Kind::Control | Kind::Isochronous => Transfer::Bulk { stream: 0 },
+        };
+        self.send(hands, index, transfer, payload);
+    }
+
+    fn submit_control(&mut self, hands: &mut Hands<'_, '_>, index: usize, setup: wire::usb::Setup) {
+        let plan = plan(setup, hands.enabled);
+        let Some(td) = self.tds.get_mut(index) else { return };
+        if plan == Plan::Answer {
+            td.done = if td.inward { 0 } else { td.length };
+            return self.conclude(index, CompletionCode::Success);
+        }
+        let payload = if td.inward && setup.length > 0 {
+            Payload::In { max: setup.length.into() }
+        } else {
+            match out_data(td, hands, td.length) {
+                Some(data) => Payload::Out(data),
+                None => return self.conclude(index, CompletionCode::TrbError),
+            }
+        };
+        let transfer = Transfer::Control(setup);
+        match plan {
+            Plan::Acknowledge(endpoint) => {
+                let owner = Owner::Fence(self.slot, endpoint);
+                let fence = self.emit(hands, owner, transfer, payload);
+                hands.effects.push(SlotEffect::ClearHalt { endpoint, fence });
+                self.conclude(index, CompletionCode::Success);
+            }
+            Plan::ForwardWith(effect) => {
+                hands.effects.push(effect);
+                self.send(hands, index, transfer, payload);
+            }
+            Plan::Forward | Plan::Answer => self.send(hands, index, transfer, payload),
+        }
+    }
+
+    fn send(&mut self, hands: &mut Hands<'_, '_>, index: usize, transfer: Transfer, payload: Payload) {
+        let owner = Owner::Endpoint(self.slot, self.dci);
+        let Some(id) = self.emit(hands, owner, transfer, payload.clone()) else { return };
+        if let Some(td) = self.tds.get_mut(index) {
+            if let Payload::Out(data) = &payload {
+                td.sent_out = Some((td.done, data.clone()));
+            }
+            td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
+        }
+    }
+
+    fn emit(
+        &self,
+        hands: &mut Hands<'_, '_>,
+        owner: Owner,
+        transfer: Transfer,
+        payload: Payload,
+    ) -> Option<RequestId> {
+        let device = hands.device?;
+        let id = hands.requests.allocate(owner);
+        let request = Request { id, device, endpoint: self.address, transfer, payload };
+        hands.cx.emit(Output::Usb(ToRemote::Submit(request)));
+        Some(id)
+    }
+}
+
+/// Whether nothing of the TD is left to submit behind this request.
+fn covers(td: &Td, sent: &Sent) -> bool {
+    !sent.cancelled && u64::from(td.done) + u64::from(sent.payload.requested()) >= u64::from(td.length)
+}
+
+fn out_data(td: &Td, hands: &mut Hands<'_, '_>, length: u32) -> Option<Bytes> {
+    hands.budget.spend_bytes(length);
+    td.copy_out(hands.cx.dma, td.done, length).ok()
+}
+
+/// Bytes that came for a TD that nobody waits for any more.
+#[derive(Debug, Clone)]
+pub(crate) struct Late {
+    /// The bytes.
+    pub(crate) data: Bytes,
+    /// They ended with a short packet, and so does the transfer that gets them.
+    pub(crate) ended: bool,
+}
+
+/// Gives late data to a TD; whether that concludes it.
+fn serve_stash(stash: &mut std::collections::VecDeque<Late>, td: &mut Td, hands: &mut Hands<'_, '_>) -> bool {
+    while let Some(late) = stash.front_mut() {
+        let left = td.length.saturating_sub(td.done);
+        let take = left.min(u32::try_from(late.data.len()).unwrap_or(u32::MAX));
+        hands.budget.spend_bytes(take);
+        td.pending = Some((td.done, late.data.split_to(take as usize)));
+        if td.flush(hands.cx.dma).is_err() {
+            td.progress = Progress::Finished(CompletionCode::TrbError);
+            return true;
+        }
+        td.done += take;
+        let ended = late.ended && !late.data.has_remaining();
+        if !late.data.has_remaining() {
+            stash.pop_front();
+        }
+        if ended || td.done >= td.length {
+            td.progress = Progress::Finished(CompletionCode::Success);
+            return true;
+        }
+    }
+    false
+}
