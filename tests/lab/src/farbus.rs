@@ -178,10 +178,10 @@ fn signal(id: u32, signal: Signal) -> Result<()> {
 /// A binary of the workspace: beside the running one, else built with the same profile.
 fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let profile = own
-        .ancestors()
-        .find(|folder| folder.parent().is_some_and(|parent| parent.ends_with("target")))
-        .context("this program does not run from a target folder")?;
+    let folder = own.parent().context("this program is in no folder")?;
+    // Tests and examples are one folder below the programs.
+    let below = folder.ends_with("deps") || folder.ends_with("examples");
+    let profile = if below { folder.parent().unwrap_or(folder) } else { folder };
     let path = profile.join(name);
     if !path.exists() {
         let mut cargo = std::process::Command::new("cargo");
