@@ -24,7 +24,7 @@ const WAV_HEADER: usize = 44;
 const LISTENER: &str = r#"
 set -e
 for name in /sys/class/input/event*/device/name; do
-    grep -qi keyboard "$name" || continue
+    grep -q "Farbus Keyboard" "$name" || continue
     event=$(basename "$(dirname "$(dirname "$name")")")
     break
 done
