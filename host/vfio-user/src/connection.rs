@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use pci::{Function, Layout};
-use tokio::io::Interest;
 use tokio::net::UnixStream;
 use zerocopy::IntoBytes;
 
 use crate::codec::{Action, Inbox, Protocol, RegionAccess, SmallWrite, region};
 use crate::interrupts::Wires;
 use crate::memory::Memory;
-use crate::socket::{hung_up, receive, transmit};
+use crate::socket::{Input, Socket};
 use crate::{Options, Status};
 
 /// Messages that one transaction carries out at most.
@@ -21,7 +20,7 @@ const BUDGET: usize = 64;
 
 /// A client that is connected.
 pub(crate) struct Connection {
-    socket: UnixStream,
+    socket: Socket,
     inbox: Inbox<OwnedFd>,
     protocol: Protocol,
     /// Replies that the socket has not taken yet. Nothing more is read before it has.
@@ -51,17 +50,16 @@ pub(crate) struct World<'a> {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: UnixStream, layout: Layout, options: Options) -> Self {
-        let protocol = Protocol::new(layout, options.write_multiple);
-        Self { socket, inbox: Inbox::default(), protocol, replies: Vec::new(), closing: None }
+    pub(crate) fn new(socket: UnixStream, layout: Layout, options: Options) -> io::Result<Self> {
+        let (socket, protocol) = (Socket::new(socket)?, Protocol::new(layout, options.write_multiple));
+        Ok(Self { socket, inbox: Inbox::default(), protocol, replies: Vec::new(), closing: None })
     }
 
     /// Waits until there is a message to be carried out.
     pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
         loop {
-            while !self.replies.is_empty() {
-                ready!(self.socket.poll_write_ready(cx))?;
-                send_some(&self.socket, &mut self.replies)?;
+            if !self.replies.is_empty() {
+                ready!(self.socket.poll_send(cx, &mut self.replies))?;
             }
             if let Some(why) = self.closing {
                 return Poll::Ready(Err(End::Closed(why)));
@@ -69,13 +67,15 @@ impl Connection {
             if self.inbox.ready()?.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            ready!(self.poll_receive(cx))?;
+            if ready!(self.socket.poll_receive(cx, &mut self.inbox))? == Input::End {
+                return Poll::Ready(Err(End::Gone));
+            }
         }
     }
 
     /// Whether the client has closed its end, even if that has not been read yet.
     pub(crate) fn hung_up(&self) -> bool {
-        hung_up(&self.socket)
+        self.socket.hung_up()
     }
 
     /// Carries out what has arrived, as far as the budget goes. What is left is found by the next
@@ -94,50 +94,12 @@ impl Connection {
             }
             carry_out(action, descriptors, &self.protocol, &mut self.replies, function, world);
             self.inbox.consume(length);
-            if !self.replies.is_empty() && send_some(&self.socket, &mut self.replies).is_err() {
+            if !self.replies.is_empty() && self.socket.send(&mut self.replies).is_err() {
                 self.closing = Some("the client does not take its replies");
                 self.replies.clear();
             }
         }
     }
-
-    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
-        ready!(self.socket.poll_read_ready(cx))?;
-        let (socket, inbox) = (&self.socket, &mut self.inbox);
-        let mut ended = false;
-        let result = socket.try_io(Interest::READABLE, || {
-            let space = inbox.space();
-            let room = space.len();
-            let received = receive(socket, space)?;
-            ended = received.bytes == 0;
-            // A read that was not filled has emptied the socket, and what comes later rings again: to say so here
-            // saves the system call that would find it empty. Descriptors end a read early, though.
-            let emptied = received.bytes < room && received.descriptors.is_empty();
-            inbox.received(received.bytes, received.descriptors);
-            if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        Poll::Ready(match result.map_err(|error| (error.kind(), error)) {
-            _ if ended => Err(End::Gone),
-            Ok(()) | Err((io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted, _)) => Ok(()),
-            Err((io::ErrorKind::ConnectionReset, _)) => Err(End::Gone),
-            Err((_, error)) => Err(error.into()),
-        })
-    }
-}
-
-/// Sends as much as the socket takes.
-fn send_some(socket: &UnixStream, replies: &mut Vec<u8>) -> io::Result<()> {
-    match socket.try_io(Interest::WRITABLE, || transmit(socket, replies)) {
-        Ok(sent) if sent >= replies.len() => replies.clear(),
-        Ok(sent) => drop(replies.drain(..sent)),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-        // Whoever has closed before hearing the answer is gone; reading will tell.
-        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-            replies.clear();
-        }
-        Err(error) => return Err(error),
-    }
-    Ok(())
 }
 
 fn carry_out(

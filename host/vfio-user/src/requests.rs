@@ -114,8 +114,13 @@ impl Shared {
             self.status.refuse();
             return;
         }
-        self.status.connected();
-        *self.connection.borrow_mut() = Some(Connection::new(socket, self.layout, self.options));
+        match Connection::new(socket, self.layout, self.options) {
+            Ok(connection) => {
+                self.status.connected();
+                *self.connection.borrow_mut() = Some(connection);
+            }
+            Err(error) => tracing::error!(%error, "a client could not be served"),
+        }
     }
 
     /// The device keeps its state; what was the client's goes.
