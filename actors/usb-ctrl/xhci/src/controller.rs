@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use pci::Cx;
-use wire::usb::{Completion, DeviceId, ToRemote};
+use wire::usb::{Completion, Failure};
 
 use crate::{
     Output, Owner, Xhci,
@@ -12,7 +12,7 @@ use crate::{
     endpoint::{CONTROL, Endpoint, LAST},
     event_ring::RingError,
     interrupter::Events,
-    port::PortRequest,
+    port::{Port, Protocol},
     registers::{
         Register, Write,
         operational::{Operational, UsbCmd, UsbSts},
@@ -139,10 +139,10 @@ impl Xhci {
     /// presented anew. xHCI 1.2 §4.2, §5.4.1.
     pub(crate) fn reset_controller(&mut self, cx: &mut Cx<'_, Output>) {
         let mut budget = Budget::new();
-        let ids: Vec<_> = self.slots.iter().map(|slot| slot.id).collect();
-        for id in ids {
+        let bound: Vec<_> = self.slots.iter().map(|slot| (slot.id, slot.device)).collect();
+        for (id, _) in &bound {
             for dci in CONTROL..=LAST {
-                self.with_endpoint(cx, &mut budget, id, dci, |endpoint, hands| endpoint.close(hands));
+                self.with_endpoint(cx, &mut budget, *id, dci, |endpoint, hands| endpoint.close(hands));
             }
         }
         let Self {
@@ -174,52 +174,18 @@ impl Xhci {
         ports.iter_mut().for_each(|port| port.reset());
         *slots = Slots::new(shape.slots);
         work.clear();
+        // USB 3 links are reset with the controller; USB 2 devices keep their state until their port is reset.
+        for device in bound.into_iter().filter_map(|(_, device)| device) {
+            let usb3 = |port: &Port| port.device() == Some(device) && port.protocol() == Protocol::Usb3;
+            if let Some(index) = self.ports.iter().position(usb3) {
+                self.reset_device_of(cx, index as u8);
+            }
+        }
     }
 
     /// MaxSlotsEn, as far as there are slots. xHCI 1.2 §5.4.7.
     pub(crate) fn max_slots_enabled(&self) -> u8 {
         u8::try_from(self.configure & 0xff).unwrap_or(u8::MAX).min(self.shape.slots)
-    }
-
-    fn carry_out(&mut self, cx: &mut Cx<'_, Output>, index: u8, request: PortRequest) {
-        let Some(port) = self.ports.get_mut(usize::from(index)) else { return };
-        let Some(device) = port.device() else { return };
-        match request {
-            PortRequest::None => {}
-            PortRequest::Lose => self.lose_device(cx, device),
-            PortRequest::Reset => {
-                let id = self.requests.allocate(Owner::Port(index));
-                if let Some(older) = port.gate() {
-                    self.requests.forget(older);
-                }
-                port.set_gate(Some(id));
-                self.lose_device(cx, device);
-                cx.emit(Output::Usb(ToRemote::Reset { device, id }));
-            }
-        }
-    }
-
-    /// The device does not listen to its slots any more.
-    pub(crate) fn lose_device(&mut self, cx: &mut Cx<'_, Output>, device: DeviceId) {
-        let ids: Vec<_> =
-            self.slots.iter().filter(|slot| slot.device == Some(device)).map(|s| s.id).collect();
-        for id in ids {
-            self.lose_slot(cx, &mut Budget::new(), id);
-        }
-    }
-
-    /// The slot's device does not listen to it any more. A slot in the Default state keeps it: after a port reset
-    /// the device listens on the default address again.
-    pub(crate) fn lose_slot(&mut self, cx: &mut Cx<'_, Output>, budget: &mut Budget, id: SlotId) {
-        for dci in CONTROL..=LAST {
-            self.with_endpoint(cx, budget, id, dci, |endpoint, hands| endpoint.lose_device(hands));
-            self.work.insert((id, dci));
-        }
-        if let Some(slot) = self.slots.get_mut(id)
-            && slot.state != crate::slot::SlotState::Default
-        {
-            slot.device = None;
-        }
     }
 
     fn ring_doorbell(&mut self, cx: &mut Cx<'_, Output>, index: u8, write: Write) {
@@ -254,7 +220,12 @@ impl Xhci {
                 self.work.insert((slot, dci));
             }
             Some(Owner::Fence(slot, dci)) => {
-                if let Some(endpoint) = self.slots.get_mut(slot).and_then(|slot| slot.endpoint_mut(dci)) {
+                if completion.result == Err(Failure::Cancelled) {
+                    // A stop of the control endpoint has hit it, but the guest was told that it is done.
+                    self.with_endpoint(cx, &mut budget, slot, dci, |endpoint, hands| {
+                        endpoint.renew_fence(hands, id)
+                    });
+                } else if let Some(endpoint) = self.slots.get_mut(slot).and_then(|s| s.endpoint_mut(dci)) {
                     endpoint.lift_fence(id, completion.result.is_ok());
                 }
                 self.work.insert((slot, dci));
@@ -328,15 +299,6 @@ impl Xhci {
         let enabled = self.usbcmd.interrupter_enable();
         if self.events.interrupt(cx, enabled, self.config.vectors) {
             self.usbsts = self.usbsts.with_event_interrupt(true);
-        }
-    }
-
-    fn announce_ports(&mut self, cx: &mut Cx<'_, Output>) {
-        for (number, port) in (1..).zip(&mut self.ports) {
-            if self.events.ready() && port.take_event() {
-                self.usbsts = self.usbsts.with_port_change(true);
-                self.events.post(cx.dma, 0, Event::PortStatusChange(number));
-            }
         }
     }
 

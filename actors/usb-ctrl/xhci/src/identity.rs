@@ -27,7 +27,6 @@ fn function() -> Builder {
         .bar64(0, BAR_BYTES)
         .byte(SBRN.0, SBRN.1, 0)
         .byte(FLADJ.0, FLADJ.1, FLADJ.2)
-        .byte(0x3d, 0x01, 0)
         .pm(0x70)
 }
 

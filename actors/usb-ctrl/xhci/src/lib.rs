@@ -34,6 +34,7 @@ mod port;
 mod registers;
 mod requests;
 mod ring;
+mod root_hub;
 mod slot;
 mod transfer;
 mod trb;
@@ -197,12 +198,12 @@ impl Xhci {
     ) -> Result<PortId, NoFreePort> {
         self.detach(cx, device);
         let protocol = Protocol::of(speed);
-        let free = self
-            .ports
-            .iter_mut()
-            .zip(1..)
-            .find(|(port, _)| port.protocol() == protocol && port.device().is_none());
-        let (port, number) = free.ok_or(NoFreePort(speed))?;
+        // A port that still shows an unplugging comes last: the guest must see that one before the next device.
+        let free = (1..)
+            .zip(&mut self.ports)
+            .filter(|(_, port)| port.protocol() == protocol && port.device().is_none())
+            .min_by_key(|(_, port)| port.shows_connect_change());
+        let (number, port) = free.ok_or(NoFreePort(speed))?;
         port.connect(device, speed);
         self.run(cx);
         Ok(PortId(number))
@@ -217,7 +218,7 @@ impl Xhci {
         if let Some(gate) = gate {
             self.requests.forget(gate);
         }
-        self.lose_device(cx, device);
+        self.remove_device(cx, device);
         self.run(cx);
     }
 

@@ -110,6 +110,11 @@ impl Port {
         self.device().filter(|_| self.status.enabled())
     }
 
+    /// Whether the guest has not acknowledged the last plugging or unplugging.
+    pub(crate) fn shows_connect_change(&self) -> bool {
+        self.status.connect_change()
+    }
+
     /// Whether the remote is still resetting the device.
     pub(crate) fn gated(&self) -> bool {
         self.gate.is_some() || self.resetting.is_some()

@@ -69,19 +69,15 @@ impl Xhci {
         }
         let slot = self.slots.get(id).ok_or(CompletionCode::SlotNotEnabledError)?;
         let output = slot.output.ok_or(CompletionCode::ContextStateError)?;
-        let enabled = slot.enabled();
         let context = if add & SLOT != 0 { Some(input.slot(cx.dma, 1).map_err(unreadable)?) } else { None };
         let mut added = Vec::new();
         for dci in (CONTROL + 1..=LAST).filter(|dci| add & 1 << dci != 0) {
-            if enabled & !drop & 1 << dci != 0 {
-                // To be changed, an endpoint must be dropped as well.
-                return Err(CompletionCode::ParameterError);
-            }
             let endpoint = input.endpoint(cx.dma, dci + 1).map_err(unreadable)?;
             added.push(Endpoint::configured(id, dci, endpoint, output.at(dci))?);
         }
 
-        for dci in (CONTROL + 1..=LAST).filter(|dci| drop & 1 << dci != 0) {
+        // An endpoint that is added although it is there is made anew, as if it were dropped as well.
+        for dci in (CONTROL + 1..=LAST).filter(|dci| (drop | add) & 1 << dci != 0) {
             self.close_endpoint(cx, budget, id, dci);
         }
         let slot = self.slots.get_mut(id).ok_or(CompletionCode::SlotNotEnabledError)?;

@@ -63,6 +63,17 @@ pub(crate) fn plan(setup: Setup, enabled: u32) -> Plan {
     }
 }
 
+/// CLEAR_FEATURE(ENDPOINT_HALT) for this endpoint. USB 2.0 §9.4.1.
+pub(crate) fn clear_halt(endpoint: Endpoint) -> Setup {
+    Setup {
+        request_type: TO_ENDPOINT,
+        request: CLEAR_FEATURE,
+        value: ENDPOINT_HALT,
+        index: endpoint.address().into(),
+        length: 0,
+    }
+}
+
 /// The device context index of an endpoint address in wIndex. xHCI 1.2 §4.5.1.
 fn context_index(index: u16) -> Option<u8> {
     let endpoint = Endpoint::from_address(u8::try_from(index).ok()?)?;

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 use wire::{
     MAX_BODY,
-    usb::{Payload, Request, RequestId, ToRemote, Transfer},
+    usb::{self, Payload, Request, RequestId, ToRemote, Transfer},
 };
 
 use super::{
@@ -85,7 +85,7 @@ impl Endpoint {
         self.send(hands, index, transfer, payload);
     }
 
-    fn submit_control(&mut self, hands: &mut Hands<'_, '_>, index: usize, setup: wire::usb::Setup) {
+    fn submit_control(&mut self, hands: &mut Hands<'_, '_>, index: usize, setup: usb::Setup) {
         let plan = plan(setup, hands.enabled);
         let Some(td) = self.tds.get_mut(index) else { return };
         if plan == Plan::Answer {
@@ -104,7 +104,7 @@ impl Endpoint {
         match plan {
             Plan::Acknowledge(endpoint) => {
                 let owner = Owner::Fence(self.slot, endpoint);
-                let fence = self.emit(hands, owner, transfer, payload);
+                let fence = emit(hands, owner, self.address, transfer, payload);
                 hands.effects.push(SlotEffect::ClearHalt { endpoint, fence });
                 self.conclude(index, CompletionCode::Success);
             }
@@ -118,7 +118,7 @@ impl Endpoint {
 
     fn send(&mut self, hands: &mut Hands<'_, '_>, index: usize, transfer: Transfer, payload: Payload) {
         let owner = Owner::Endpoint(self.slot, self.dci);
-        let Some(id) = self.emit(hands, owner, transfer, payload.clone()) else { return };
+        let Some(id) = emit(hands, owner, self.address, transfer, payload.clone()) else { return };
         if let Some(td) = self.tds.get_mut(index) {
             if let Payload::Out(data) = &payload {
                 td.sent_out = Some((td.done, data.clone()));
@@ -126,20 +126,21 @@ impl Endpoint {
             td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
         }
     }
+}
 
-    fn emit(
-        &self,
-        hands: &mut Hands<'_, '_>,
-        owner: Owner,
-        transfer: Transfer,
-        payload: Payload,
-    ) -> Option<RequestId> {
-        let device = hands.device?;
-        let id = hands.requests.allocate(owner);
-        let request = Request { id, device, endpoint: self.address, transfer, payload };
-        hands.cx.emit(Output::Usb(ToRemote::Submit(request)));
-        Some(id)
-    }
+/// Books a request and sends it, if there is a device.
+pub(crate) fn emit(
+    hands: &mut Hands<'_, '_>,
+    owner: Owner,
+    endpoint: usb::Endpoint,
+    transfer: Transfer,
+    payload: Payload,
+) -> Option<RequestId> {
+    let device = hands.device?;
+    let id = hands.requests.allocate(owner);
+    let request = Request { id, device, endpoint, transfer, payload };
+    hands.cx.emit(Output::Usb(ToRemote::Submit(request)));
+    Some(id)
 }
 
 /// Whether nothing of the TD is left to submit behind this request.

@@ -11,24 +11,25 @@
 //! The state here is the truth; the output context in guest memory is a mirror, written before the event that
 //! reveals a change.
 
+mod losing;
+mod stop;
+
 use std::collections::VecDeque;
 
 use arbitrary_int::u3;
 use pci::Dma;
-use wire::usb::{self, Direction, RequestId, ToRemote};
+use wire::usb::{self, Direction, RequestId};
 
 use crate::{
-    Output,
     context::{EndpointContext, EndpointType},
-    requests::Requests,
     ring::RingPointer,
     slot::SlotId,
     transfer::{
         Hands,
         gather::Partial,
-        orphan::{Fate, Orphan},
+        orphan::Orphan,
         submit::Late,
-        td::{Position, Progress, Td},
+        td::{Position, Td},
     },
     trb::event::CompletionCode,
 };
@@ -283,77 +284,6 @@ impl Endpoint {
         }
     }
 
-    /// Whether nothing may be submitted at the moment.
-    pub(crate) fn fenced(&self) -> bool {
-        self.cancels > 0 || self.fence.is_some()
-    }
-
-    /// Asks the remote to end what is in flight.
-    pub(crate) fn cancel_sent(&mut self, hands: &mut Hands<'_, '_>) {
-        let mut through = None;
-        for td in &mut self.tds {
-            if let Progress::Sent(sent) = &mut td.progress
-                && !sent.cancelled
-            {
-                sent.cancelled = true;
-                self.cancels += 1;
-                through = through.max(Some(sent.id));
-            }
-        }
-        if let (Some(through), Some(device)) = (through, hands.device) {
-            let endpoint = self.address;
-            hands.cx.emit(Output::Usb(ToRemote::Cancel { device, endpoint, through }));
-        }
-    }
-
-    /// A Stop Endpoint command begins; false if it cannot. xHCI 1.2 §4.6.9.
-    pub(crate) fn begin_stop(&mut self, hands: &mut Hands<'_, '_>) -> bool {
-        if self.state != State::Running {
-            return false;
-        }
-        self.state = State::Stopping;
-        self.cancel_sent(hands);
-        true
-    }
-
-    /// Whether a stop knows everything that it waits for.
-    pub(crate) fn stop_is_settled(&self) -> bool {
-        self.state != State::Stopping || self.tds.iter().all(|td| td.sent().is_none())
-    }
-
-    /// Ends a stop with what is known: TDs that are done are told, the first that is not stands still there.
-    /// Answers whether the endpoint is stopped, and not halted meanwhile; none if there is no room for events yet.
-    pub(crate) fn finish_stop(&mut self, hands: &mut Hands<'_, '_>) -> Option<bool> {
-        self.retire(hands);
-        if self.state != State::Stopping {
-            return Some(false);
-        }
-        if self.tds.front().is_some_and(|td| td.finished().is_some()) {
-            return None;
-        }
-        self.state = State::Stopped;
-        match self.tds.pop_front() {
-            Some(mut head) => {
-                let _ = head.flush(hands.cx.dma);
-                self.report_stopped(hands, &head);
-                if head.sent().is_some() {
-                    self.tds.push_front(head);
-                }
-            }
-            None => self.mirror(hands.cx.dma),
-        }
-        self.orphan_all(Fate::Open);
-        self.fetch = self.dequeue;
-        Some(true)
-    }
-
-    /// A stop that is aborted has not happened: what was cancelled for it is submitted again.
-    pub(crate) fn abandon_stop(&mut self) {
-        if self.state == State::Stopping {
-            self.state = State::Running;
-        }
-    }
-
     /// Reset Endpoint. xHCI 1.2 §4.6.8. The device is not told: its toggle is the class driver's business.
     pub(crate) fn reset(&mut self, dma: &dyn Dma, preserve: bool) -> CompletionCode {
         if self.state != State::Halted {
@@ -385,60 +315,5 @@ impl Endpoint {
     pub(crate) fn set_max_packet(&mut self, dma: &dyn Dma, max_packet: u16) {
         self.max_packet = max_packet;
         self.mirror(dma);
-    }
-
-    /// Late data counts for nothing any more, and perhaps a request must be completed before anything else.
-    pub(crate) fn void(&mut self, fence: Option<RequestId>) {
-        self.void_late_data();
-        self.resume = None;
-        self.fence = fence.or(self.fence);
-    }
-
-    /// The fence is gone.
-    pub(crate) fn lift_fence(&mut self, id: RequestId, cleared: bool) {
-        if self.fence == Some(id) {
-            self.fence = None;
-            self.void_next |= !cleared;
-        }
-    }
-
-    /// The device cannot be reached any more: what is in flight fails, once, as on a cable that is pulled.
-    pub(crate) fn lose_device(&mut self, hands: &mut Hands<'_, '_>) {
-        self.close(hands);
-        if self.state == State::Stopping {
-            return;
-        }
-        let done = self.tds.iter().position(|td| td.finished().is_none());
-        let Some(first) = done else { return };
-        self.tds.truncate(first + 1);
-        if let Some(td) = self.tds.back_mut() {
-            td.progress = Progress::Finished(CompletionCode::UsbTransactionError);
-        }
-        self.queued_bytes = self.tds.iter().fold(0, |sum, td| td.length.min(u32::MAX - sum) + sum);
-        self.submitted = self.submitted.min(first);
-        // What was read beyond is read again when the endpoint runs again.
-    }
-
-    /// The endpoint goes: nobody waits for anything.
-    pub(crate) fn close(&mut self, hands: &mut Hands<'_, '_>) {
-        self.cancel_sent(hands);
-        self.forget_requests(hands.requests);
-    }
-
-    fn forget_requests(&mut self, requests: &mut Requests) {
-        for td in self.tds.iter_mut().chain(self.orphans.iter_mut().map(|orphan| &mut orphan.td)) {
-            if let Some(sent) = td.sent() {
-                requests.forget(sent.id);
-                td.progress = Progress::Waiting;
-            }
-        }
-        if let Some(fence) = self.fence.take() {
-            requests.forget(fence);
-        }
-        self.orphans.clear();
-        self.stash.clear();
-        self.resume = None;
-        self.cancels = 0;
-        self.void_next = false;
     }
 }

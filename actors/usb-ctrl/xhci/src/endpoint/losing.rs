@@ -1,0 +1,79 @@
+//! What makes requests, late data and fences void: cleared halts, lost devices, closed endpoints.
+
+use bytes::Bytes;
+use wire::usb::{self, Payload, RequestId, Transfer};
+
+use super::{Endpoint, State};
+use crate::{
+    requests::{Owner, Requests},
+    transfer::{Hands, intercept::clear_halt, submit::emit, td::Progress},
+    trb::event::CompletionCode,
+};
+
+impl Endpoint {
+    /// Late data counts for nothing any more, and perhaps a request must be completed before anything else.
+    pub(crate) fn void(&mut self, fence: Option<RequestId>) {
+        self.void_late_data();
+        self.resume = None;
+        self.fence = fence.or(self.fence);
+    }
+
+    /// The fence is gone.
+    pub(crate) fn lift_fence(&mut self, id: RequestId, cleared: bool) {
+        if self.fence == Some(id) {
+            self.fence = None;
+            self.void_next |= !cleared;
+        }
+    }
+
+    /// The fence was cancelled by mistake: the halt is cleared once more.
+    pub(crate) fn renew_fence(&mut self, hands: &mut Hands<'_, '_>, id: RequestId) {
+        if self.fence != Some(id) {
+            return;
+        }
+        let setup = clear_halt(self.address);
+        let owner = Owner::Fence(self.slot, self.dci);
+        let (transfer, payload) = (Transfer::Control(setup), Payload::Out(Bytes::new()));
+        self.fence = emit(hands, owner, usb::Endpoint::CONTROL, transfer, payload);
+    }
+
+    /// The device cannot be reached any more: what is in flight fails, once, as on a cable that is pulled.
+    pub(crate) fn lose_device(&mut self, hands: &mut Hands<'_, '_>) {
+        self.close(hands);
+        if self.state == State::Stopping {
+            return;
+        }
+        let done = self.tds.iter().position(|td| td.finished().is_none());
+        let Some(first) = done else { return };
+        self.tds.truncate(first + 1);
+        if let Some(td) = self.tds.back_mut() {
+            td.progress = Progress::Finished(CompletionCode::UsbTransactionError);
+        }
+        self.queued_bytes = self.tds.iter().fold(0, |sum, td| td.length.min(u32::MAX - sum) + sum);
+        self.submitted = self.submitted.min(first);
+        // What was read beyond is read again when the endpoint runs again.
+    }
+
+    /// The endpoint goes: nobody waits for anything.
+    pub(crate) fn close(&mut self, hands: &mut Hands<'_, '_>) {
+        self.cancel_sent(hands);
+        self.forget_requests(hands.requests);
+    }
+
+    fn forget_requests(&mut self, requests: &mut Requests) {
+        for td in self.tds.iter_mut().chain(self.orphans.iter_mut().map(|orphan| &mut orphan.td)) {
+            if let Some(sent) = td.sent() {
+                requests.forget(sent.id);
+                td.progress = Progress::Waiting;
+            }
+        }
+        if let Some(fence) = self.fence.take() {
+            requests.forget(fence);
+        }
+        self.orphans.clear();
+        self.stash.clear();
+        self.resume = None;
+        self.cancels = 0;
+        self.void_next = false;
+    }
+}

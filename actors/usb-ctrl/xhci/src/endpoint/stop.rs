@@ -1,0 +1,87 @@
+//! Stopping: the one command that may wait for the remote, a little. xHCI 1.2 §4.6.9.
+//!
+//! In-flight requests are cancelled, and the stop waits for their ends. TDs that are done are told in ring order; the
+//! first that is not gets one Stopped event with the bytes that moved, and the dequeue pointer stays with it: never
+//! with the fetch pointer, or the TDs behind a cancelled one would never run. What has not answered when time is up
+//! becomes an orphan ([`crate::transfer::orphan`]).
+
+use wire::usb::ToRemote;
+
+use super::{Endpoint, State};
+use crate::{
+    Output,
+    transfer::{Hands, orphan::Fate, td::Progress},
+};
+
+impl Endpoint {
+    /// Whether nothing may be submitted at the moment.
+    pub(crate) fn fenced(&self) -> bool {
+        self.cancels > 0 || self.fence.is_some()
+    }
+
+    /// Asks the remote to end what is in flight.
+    pub(crate) fn cancel_sent(&mut self, hands: &mut Hands<'_, '_>) {
+        let mut through = None;
+        for td in &mut self.tds {
+            if let Progress::Sent(sent) = &mut td.progress
+                && !sent.cancelled
+            {
+                sent.cancelled = true;
+                self.cancels += 1;
+                through = through.max(Some(sent.id));
+            }
+        }
+        if let (Some(through), Some(device)) = (through, hands.device) {
+            let endpoint = self.address;
+            hands.cx.emit(Output::Usb(ToRemote::Cancel { device, endpoint, through }));
+        }
+    }
+
+    /// A Stop Endpoint command begins; false if it cannot. xHCI 1.2 §4.6.9.
+    pub(crate) fn begin_stop(&mut self, hands: &mut Hands<'_, '_>) -> bool {
+        if self.state != State::Running {
+            return false;
+        }
+        self.state = State::Stopping;
+        self.cancel_sent(hands);
+        true
+    }
+
+    /// Whether a stop knows everything that it waits for.
+    pub(crate) fn stop_is_settled(&self) -> bool {
+        self.state != State::Stopping || self.tds.iter().all(|td| td.sent().is_none())
+    }
+
+    /// Ends a stop with what is known: TDs that are done are told, the first that is not stands still there.
+    /// Answers whether the endpoint is stopped, and not halted meanwhile; none if there is no room for events yet.
+    pub(crate) fn finish_stop(&mut self, hands: &mut Hands<'_, '_>) -> Option<bool> {
+        self.retire(hands);
+        if self.state != State::Stopping {
+            return Some(false);
+        }
+        if self.tds.front().is_some_and(|td| td.finished().is_some()) {
+            return None;
+        }
+        self.state = State::Stopped;
+        match self.tds.pop_front() {
+            Some(mut head) => {
+                let _ = head.flush(hands.cx.dma);
+                self.report_stopped(hands, &head);
+                if head.sent().is_some() {
+                    self.tds.push_front(head);
+                }
+            }
+            None => self.mirror(hands.cx.dma),
+        }
+        self.orphan_all(Fate::Open);
+        self.fetch = self.dequeue;
+        Some(true)
+    }
+
+    /// A stop that is aborted has not happened: what was cancelled for it is submitted again.
+    pub(crate) fn abandon_stop(&mut self) {
+        if self.state == State::Stopping {
+            self.state = State::Running;
+        }
+    }
+}
