@@ -159,6 +159,22 @@ fn set_irqs_takes_the_forms_that_clients_send() {
 }
 
 #[test]
+fn msix_is_wired_apart_from_msi() {
+    let mut protocol = Protocol::new(Layout { msi: 0, msix: 2048, ..LAYOUT }, false);
+    let _ = protocol.step(&message(1, 0, Version { major: 0, minor: 0 }.as_bytes()), 0, &mut Vec::new());
+    let mut wire = |index, start, count, fds| {
+        let payload = words(&[20, 0x24, index, start, count]);
+        match protocol.step(&message(8, 0, &payload), fds, &mut Vec::new()) {
+            Action::Wire(irq, Signal::Connect { first }, _) => Some((irq, first)),
+            _ => None,
+        }
+    };
+    assert_eq!(wire(2, 2032, 16, 16), Some((Irq::MsiX, 2032)));
+    assert_eq!(wire(2, 2033, 16, 16), None);
+    assert_eq!(wire(1, 0, 1, 1), None);
+}
+
+#[test]
 fn dma_map_takes_whole_pages_that_do_not_wrap() {
     let asked = |flags, offset, address, size| {
         let map = DmaMap { argsz: 32, flags, offset, address, size };

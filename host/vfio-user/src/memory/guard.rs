@@ -16,7 +16,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 const PLACES: usize = 256;
 
 static PLACE: [Place; PLACES] = [const { Place::new() }; PLACES];
-static EARLIER: OnceLock<libc::sigaction> = OnceLock::new();
+static EARLIER: OnceLock<Option<libc::sigaction>> = OnceLock::new();
 
 /// A range of memory; free while `start` is 0.
 #[derive(Debug)]
@@ -68,25 +68,19 @@ impl Guard {
     }
 }
 
+/// Puts the handler in place, once for the process.
 fn install() -> Option<()> {
-    if EARLIER.get().is_some() {
-        return Some(());
-    }
-    // SAFETY: both structures are plain data for which all-zero is valid; the handler keeps to what a handler may do.
-    unsafe {
-        let mut earlier: libc::sigaction = core::mem::zeroed();
-        if libc::sigaction(libc::SIGBUS, core::ptr::null(), &raw mut earlier) != 0 {
-            return None;
+    let earlier = EARLIER.get_or_init(|| {
+        // SAFETY: both structures are plain data for which all-zero is valid; the handler keeps to what one may do.
+        unsafe {
+            let mut action: libc::sigaction = core::mem::zeroed();
+            action.sa_sigaction = on_bus_error as *const () as usize;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            let mut earlier: libc::sigaction = core::mem::zeroed();
+            (libc::sigaction(libc::SIGBUS, &raw const action, &raw mut earlier) == 0).then_some(earlier)
         }
-        // Another thread may have been faster: then the handler is there.
-        if EARLIER.set(earlier).is_err() {
-            return Some(());
-        }
-        let mut action: libc::sigaction = core::mem::zeroed();
-        action.sa_sigaction = on_bus_error as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        (libc::sigaction(libc::SIGBUS, &raw const action, core::ptr::null_mut()) == 0).then_some(())
-    }
+    });
+    earlier.as_ref().map(|_| ())
 }
 
 extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -111,8 +105,9 @@ fn replace(place: &Place) -> bool {
 
 /// To whoever had the signal before, or to the end of the process.
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    let handler = EARLIER.get().map_or(libc::SIG_DFL, |earlier| earlier.sa_sigaction);
-    let takes_info = EARLIER.get().is_some_and(|earlier| earlier.sa_flags & libc::SA_SIGINFO != 0);
+    let earlier = EARLIER.get().and_then(Option::as_ref);
+    let handler = earlier.map_or(libc::SIG_DFL, |earlier| earlier.sa_sigaction);
+    let takes_info = earlier.is_some_and(|earlier| earlier.sa_flags & libc::SA_SIGINFO != 0);
     // SAFETY: what `sigaction` gave us is a function of the type that its flags say. To restore the default and
     // return repeats the access, which then ends the process as if we had never been here.
     unsafe {
