@@ -24,6 +24,8 @@ use table::{Table, Window};
 
 /// Files kept mapped though no window shows them at the moment.
 const MAX_IDLE: usize = 8;
+/// More than any ROM or frame buffer has, bytes.
+const RAM_SIZED: u64 = 64 << 20;
 const READABLE: u32 = 1;
 const WRITABLE: u32 = 2;
 
@@ -33,6 +35,7 @@ pub(crate) struct Memory {
     table: RefCell<Table<Backing>>,
     files: RefCell<Vec<File>>,
     poisoned: Cell<bool>,
+    warned: Cell<bool>,
     status: Arc<Status>,
 }
 
@@ -54,7 +57,7 @@ struct File {
 impl Memory {
     pub(crate) fn new(status: Arc<Status>) -> Self {
         let (table, files) = (RefCell::default(), RefCell::default());
-        Self { table, files, poisoned: Cell::new(false), status }
+        Self { table, files, poisoned: Cell::new(false), warned: Cell::new(false), status }
     }
 
     /// Lays a window. Its bounds have been checked by the codec.
@@ -65,11 +68,7 @@ impl Memory {
             None => None,
         };
         if shown.is_none() {
-            tracing::warn!(
-                address = format_args!("{:#x}", asked.address),
-                size = format_args!("{:#x}", asked.size),
-                "guest memory that the VMM does not share: the device cannot reach it"
-            );
+            self.tell_of_private(asked);
         }
         self.status.mapped(asked.size, shown.is_some());
         self.table.borrow_mut().insert(asked.address, asked.size, Backing { flags: asked.flags, shown })
@@ -93,6 +92,7 @@ impl Memory {
         self.unmap_all();
         self.files.borrow_mut().clear();
         self.poisoned.set(false);
+        self.warned.set(false);
     }
 
     /// The mapping of this file, and where in it the window begins.
@@ -130,6 +130,21 @@ impl Memory {
         }
         files.push(File { device, inode, mapping: mapping.clone() });
         Ok(Some((mapping, offset)))
+    }
+
+    /// ROMs and the like are never shared, and the guest can have them mapped as often as it likes. RAM is another
+    /// matter: a device that cannot reach it is of no use.
+    fn tell_of_private(&self, asked: DmaMap) {
+        let (address, size) = (format_args!("{:#x}", asked.address), format_args!("{:#x}", asked.size));
+        if asked.size >= RAM_SIZED && !self.warned.replace(true) {
+            tracing::warn!(
+                address,
+                size,
+                "the VMM does not share its memory, and the device cannot reach it"
+            );
+        } else {
+            tracing::debug!(address, size, "memory that is not shared");
+        }
     }
 
     /// Calls `part` for each piece of a range: the mapping, where in it, and where in the range.
