@@ -100,12 +100,6 @@ pub(crate) struct Write {
 }
 
 impl Write {
-    /// A write of all four bytes.
-    #[cfg(test)]
-    pub(crate) fn all(value: u32) -> Self {
-        Self { value, mask: u32::MAX }
-    }
-
     /// The bits written as 1.
     pub(crate) fn bits(self) -> u32 {
         self.value & self.mask
@@ -156,3 +150,6 @@ pub(crate) fn failed(offset: u64) -> u32 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,20 +29,6 @@ pub(crate) enum Operational {
 }
 
 impl Operational {
-    /// All of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [(u64, Self); 9] = [
-        (0x00, Self::UsbCmd),
-        (0x04, Self::UsbSts),
-        (0x08, Self::PageSize),
-        (0x14, Self::DnCtrl),
-        (0x18, Self::CrcrLow),
-        (0x1c, Self::CrcrHigh),
-        (0x30, Self::DcbaapLow),
-        (0x34, Self::DcbaapHigh),
-        (0x38, Self::Config),
-    ];
-
     /// The register at this offset from the operational base.
     pub(crate) fn at(offset: u64) -> Option<Self> {
         Some(match offset {

@@ -56,18 +56,6 @@ impl Runtime {
 }
 
 impl InterrupterRegister {
-    /// All of them.
-    #[cfg(test)]
-    pub(crate) const ALL: [(u64, Self); 7] = [
-        (0x00, Self::Iman),
-        (0x04, Self::Imod),
-        (0x08, Self::ErstSz),
-        (0x10, Self::ErstBaLow),
-        (0x14, Self::ErstBaHigh),
-        (0x18, Self::ErdpLow),
-        (0x1c, Self::ErdpHigh),
-    ];
-
     /// What a guest may do to its bits; the moderation counter counts and is not in the row.
     pub(crate) fn row(self) -> Row {
         match self {
