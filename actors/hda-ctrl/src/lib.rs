@@ -133,6 +133,8 @@ impl Handler<Played> for HdaCtrl {
     type Result = ();
 
     fn handle(&mut self, Played(report): Played, ctx: &mut Self::Context) {
-        self.turn(ctx, |turn| drop(turn.with(|hda, cx| hda.played(cx, report))));
+        self.turn(ctx, |turn| {
+            let _ = turn.with(|hda, cx| hda.played(cx, report));
+        });
     }
 }

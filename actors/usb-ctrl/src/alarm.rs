@@ -26,6 +26,10 @@ impl Alarm {
     ///
     /// # Errors
     /// The system has no descriptors left, or this is not a tokio runtime.
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; the descriptor is owned here and never closed early"
+    )]
     pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;

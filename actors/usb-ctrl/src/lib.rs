@@ -89,7 +89,8 @@ impl UsbCtrl {
     pub fn new(parts: Parts) -> io::Result<Self> {
         let next_request = Rc::new(Cell::new(parts.xhci.first_request.0));
         let first = Rc::clone(&next_request);
-        let build = move || Xhci::new(xhci::Config { first_request: RequestId(first.get()), ..parts.xhci.clone() });
+        let build =
+            move || Xhci::new(xhci::Config { first_request: RequestId(first.get()), ..parts.xhci.clone() });
         Ok(Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,
@@ -177,7 +178,8 @@ impl Actor for UsbCtrl {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let transactions = std::mem::replace(&mut self.bus.transactions, Box::pin(futures_util::stream::empty()));
+        let transactions =
+            std::mem::replace(&mut self.bus.transactions, Box::pin(futures_util::stream::empty()));
         ctx.add_stream(transactions);
         ctx.add_stream(self.alarm.clone());
         if let Some(mut completions) = self.completions.take() {
@@ -202,7 +204,11 @@ impl StreamHandler<Rang> for UsbCtrl {
 
 impl StreamHandler<Vec<Completion>> for UsbCtrl {
     fn handle(&mut self, batch: Vec<Completion>, _: &mut Self::Context) {
-        self.turn(|turn| batch.into_iter().for_each(|c| drop(turn.with(|xhci, cx| xhci.complete(cx, c)))));
+        self.turn(|turn| {
+            for completion in batch {
+                let _ = turn.with(|xhci, cx| xhci.complete(cx, completion));
+            }
+        });
     }
 
     fn finished(&mut self, _: &mut Self::Context) {
@@ -224,6 +230,8 @@ impl Handler<Detach> for UsbCtrl {
 
     fn handle(&mut self, Detach { device }: Detach, _: &mut Self::Context) {
         self.lent.remove(&device);
-        self.turn(|turn| drop(turn.with(|xhci, cx| xhci.detach(cx, device))));
+        self.turn(|turn| {
+            let _ = turn.with(|xhci, cx| xhci.detach(cx, device));
+        });
     }
 }
