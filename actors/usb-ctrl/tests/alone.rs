@@ -94,7 +94,7 @@ impl World {
     async fn access<R: 'static>(&self, access: impl FnOnce(&mut dyn Function) -> R + 'static) -> R {
         let (answer, answered) = oneshot::channel();
         let access = Access(move |function: &mut dyn Function| drop(answer.send(access(function))));
-        self.accesses.send(Box::new(access)).ok().expect("the bus is there");
+        self.accesses.send(Box::new(access)).expect("the bus is there");
         answered.await.expect("an answer")
     }
 
@@ -168,7 +168,7 @@ async fn the_tether_is_dropped_with_the_actor_whichever_way_it_ends() {
     world.run().await;
     assert!(world.dropped.try_recv().is_err());
     let access: Box<dyn Transaction> = Box::new(Access(|_: &mut dyn Function| panic!("crash injection")));
-    world.accesses.send(access).ok().expect("the bus is there");
+    world.accesses.send(access).expect("the bus is there");
     world.dropped.await.expect("the tether reports");
     assert!(!world.actor.connected());
 }

@@ -83,7 +83,7 @@ impl Guest {
     pub async fn access<R: 'static>(&self, access: impl FnOnce(&mut dyn Function) -> R + 'static) -> Option<R> {
         let (answer, answered) = oneshot::channel();
         let access = Access(move |function: &mut dyn Function| drop(answer.send(access(function))));
-        self.accesses.send(Box::new(access)).ok().expect("the bus is there");
+        self.accesses.send(Box::new(access)).expect("the bus is there");
         answered.await.ok()
     }
 
