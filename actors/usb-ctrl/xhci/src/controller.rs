@@ -92,6 +92,10 @@ impl Xhci {
         if asked.reset() {
             return self.reset_controller(cx);
         }
+        if !self.usbcmd.enable_wrap_event() {
+            // Wraps before it was enabled are no news.
+            self.frames.take_wrap(cx.now);
+        }
         let failed = self.usbsts.controller_error();
         let (was_running, run) = (self.usbcmd.run(), command.run() && !failed);
         self.usbcmd = command.with_run(run);

@@ -4,12 +4,15 @@
 //! kept waiting that long. So a stop is answered with what is known, and the requests whose end is not known yet, or
 //! whose success could not be reported, go on as orphans:
 //!
-//! - If the guest runs the same TRBs again, the TD *adopts* the orphan: its result counts, nothing is sent twice.
-//! - If the guest goes on elsewhere, bytes that came from the device are *late*: the next TDs get them.
-//! - Behind a stall, and after CLEAR_HALT, SET_INTERFACE, SET_CONFIGURATION and resets, both are void.
+//! - What a device sent is a stream of packets: bytes that nobody was told of are *late*, and the next TDs get them,
+//!   whichever TDs these are.
+//! - What was sent to a device, or asked of its control endpoint, is *adopted* by the TD that the guest runs again in
+//!   the same place with the same bytes: its result counts, and nothing is sent twice.
+//! - Behind a stall, and after CLEAR_HALT, SET_INTERFACE, SET_CONFIGURATION and resets, all that is void.
 //!
 //! While a cancelled request is not completed, nothing new is submitted on its endpoint, so that order holds.
 
+use bytes::Bytes;
 use pci::Dma;
 use wire::usb::RequestId;
 
@@ -32,10 +35,8 @@ pub(crate) struct Orphan {
 /// What may become of an orphan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// A TD may adopt it.
+    /// It counts: a TD may adopt it, or get its data.
     Open,
-    /// No TD came for it: its data is late.
-    Late,
     /// It counts for nothing.
     Void,
 }
@@ -64,8 +65,8 @@ impl Endpoint {
         let found = self.orphans.iter().position(|orphan| orphan.was(td, dma));
         // Orphans are in ring order: nobody will come for those in front.
         let passed = found.unwrap_or(self.orphans.len());
-        for orphan in self.orphans.iter_mut().take(passed).filter(|orphan| orphan.fate == Fate::Open) {
-            orphan.fate = Fate::Late;
+        for orphan in self.orphans.iter_mut().take(passed).filter(|orphan| !orphan.is_received()) {
+            orphan.fate = Fate::Void;
         }
         if let Some(orphan) = found.and_then(|index| self.orphans.remove(index)) {
             orphan.hand_over(td);
@@ -87,8 +88,8 @@ impl Endpoint {
         while let Some(orphan) = self.orphans.front_mut() {
             match orphan.fate {
                 _ if orphan.td.sent().is_some() => return,
+                Fate::Open if orphan.is_received() => self.stash.extend(orphan.late_data()),
                 Fate::Open if orphan.has_news() => return,
-                Fate::Late => self.stash.extend(orphan.late_data()),
                 Fate::Open | Fate::Void => {}
             }
             self.orphans.pop_front();
@@ -100,6 +101,11 @@ impl Orphan {
     fn of(td: Td, fate: Fate) -> Self {
         let start = if td.done == 0 { Position::START } else { td.position() };
         Self { td, start, fate }
+    }
+
+    /// Whether its data, if any, came from the device on a pipe that is a stream of packets.
+    fn is_received(&self) -> bool {
+        self.td.inward && self.td.setup.is_none()
     }
 
     /// Whether anything has happened that a second run must know.
@@ -117,6 +123,7 @@ impl Orphan {
     fn was(&self, td: &Td, dma: &dyn Dma) -> bool {
         let at = self.td.elements.get(self.start.index).map(|element| element.at);
         let same = self.fate == Fate::Open
+            && !self.is_received()
             && at == Some(td.start())
             && self.td.length.saturating_sub(self.start.before) == td.length
             && (self.td.setup, self.td.inward) == (td.setup, td.inward);
@@ -136,10 +143,11 @@ impl Orphan {
         td.progress = self.td.progress;
     }
 
-    /// What the device has sent and nobody has read. Control requests have no data without their request.
+    /// What the device has sent and nobody has read.
     fn late_data(&mut self) -> Option<Late> {
         let ended = self.td.finished() == Some(CompletionCode::Success) && self.td.done < self.td.length;
-        let (_, data) = self.td.pending.take().filter(|_| self.td.setup.is_none())?;
-        (!data.is_empty()).then_some(Late { data, ended })
+        let data = self.td.pending.take().map_or_else(Bytes::new, |(_, data)| data);
+        // Without bytes a zero-length packet is still an end.
+        (ended || !data.is_empty()).then_some(Late { data, ended })
     }
 }

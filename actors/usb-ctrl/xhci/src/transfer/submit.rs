@@ -1,6 +1,6 @@
 //! From TDs to requests: every queued TD at once, in ring order, parts of a long one after each other.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use wire::{
     MAX_BODY,
     usb::{self, Payload, Request, RequestId, ToRemote, Transfer},
@@ -31,6 +31,7 @@ impl Endpoint {
                 Progress::Waiting if hands.device.is_none() => {
                     self.conclude(self.submitted, CompletionCode::UsbTransactionError);
                 }
+                Progress::Waiting if self.serves_late_data() => self.serve_stash(hands),
                 Progress::Waiting if self.fenced() || hands.gated => return,
                 Progress::Waiting if self.void_next => {
                     // The halt that the guest was told is cleared could not be cleared.
@@ -64,9 +65,6 @@ impl Endpoint {
         if let Some(setup) = td.setup {
             return self.submit_control(hands, index, setup);
         }
-        if td.inward && serve_stash(&mut self.stash, td, hands) {
-            return;
-        }
         let left = td.length.saturating_sub(td.done);
         let payload = if td.inward {
             let packet = u32::from(self.max_packet.max(1));
@@ -83,6 +81,32 @@ impl Endpoint {
             Kind::Bulk | Kind::Control | Kind::Isochronous => Transfer::Bulk { stream: 0 },
         };
         self.send(hands, index, transfer, payload);
+    }
+
+    fn serves_late_data(&self) -> bool {
+        !self.stash.is_empty() && self.fence.is_none()
+    }
+
+    /// Gives late data to the next TD: as much as fits, up to the end of a short packet.
+    fn serve_stash(&mut self, hands: &mut Hands<'_, '_>) {
+        let Some(td) = self.tds.get_mut(self.submitted) else { return };
+        if td.flush(hands.cx.dma).is_err() {
+            return self.conclude(self.submitted, CompletionCode::TrbError);
+        }
+        let Some(late) = self.stash.front_mut() else { return };
+        let left = td.length.saturating_sub(td.done);
+        let take = left.min(u32::try_from(late.data.len()).unwrap_or(u32::MAX));
+        hands.budget.spend_bytes(take);
+        hands.budget.spend_trbs(td.elements.len());
+        td.pending = Some((td.done, late.data.split_to(take as usize)));
+        td.done += take;
+        let ended = late.ended && late.data.is_empty();
+        if late.data.is_empty() {
+            self.stash.pop_front();
+        }
+        if ended || td.done >= td.length {
+            td.progress = Progress::Finished(CompletionCode::Success);
+        }
     }
 
     fn submit_control(&mut self, hands: &mut Hands<'_, '_>, index: usize, setup: usb::Setup) {
@@ -160,28 +184,4 @@ pub(crate) struct Late {
     pub(crate) data: Bytes,
     /// They ended with a short packet, and so does the transfer that gets them.
     pub(crate) ended: bool,
-}
-
-/// Gives late data to a TD; whether that concludes it.
-fn serve_stash(stash: &mut std::collections::VecDeque<Late>, td: &mut Td, hands: &mut Hands<'_, '_>) -> bool {
-    while let Some(late) = stash.front_mut() {
-        let left = td.length.saturating_sub(td.done);
-        let take = left.min(u32::try_from(late.data.len()).unwrap_or(u32::MAX));
-        hands.budget.spend_bytes(take);
-        td.pending = Some((td.done, late.data.split_to(take as usize)));
-        if td.flush(hands.cx.dma).is_err() {
-            td.progress = Progress::Finished(CompletionCode::TrbError);
-            return true;
-        }
-        td.done += take;
-        let ended = late.ended && !late.data.has_remaining();
-        if !late.data.has_remaining() {
-            stash.pop_front();
-        }
-        if ended || td.done >= td.length {
-            td.progress = Progress::Finished(CompletionCode::Success);
-            return true;
-        }
-    }
-    false
 }
