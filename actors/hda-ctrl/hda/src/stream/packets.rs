@@ -1,0 +1,98 @@
+//! What playback sends: packets of 5 ms, numbered by frames.
+
+use bytes::BytesMut;
+use pci::{Dma, DmaError};
+use wire::audio::{Format, Packet, StreamId, ToRemote};
+
+use super::bdl::Ring;
+use super::format::Shape;
+use crate::Output;
+use crate::codec::Outlet;
+
+/// Packets per second.
+const PER_SECOND: u64 = 200;
+
+/// The frames of one run that are on their way out.
+#[derive(Debug)]
+pub(crate) struct Packets {
+    stream: StreamId,
+    run: u32,
+    frame_bytes: u64,
+    /// `None`: nothing that can be played; positions are counted all the same.
+    format: Option<Format>,
+    /// The index of the first frame in `pending`.
+    first: u64,
+    /// Whole frames, less than a packet between calls.
+    pending: BytesMut,
+    packet_bytes: usize,
+}
+
+impl Packets {
+    pub(crate) fn new(stream: StreamId, run: u32, shape: Shape) -> Self {
+        let Shape { frame_bytes, sound: format, .. } = shape;
+        let frames = format.map_or(1, |format| u64::from(format.rate) / PER_SECOND).max(1);
+        let packet_bytes = usize::try_from(frames * frame_bytes).unwrap_or(usize::MAX);
+        Self { stream, run, frame_bytes, format, first: 0, pending: BytesMut::new(), packet_bytes }
+    }
+
+    /// Takes the next frames out of the ring and sends what makes whole packets. After an error, what was taken by
+    /// this call is forgotten.
+    pub(crate) fn collect(
+        &mut self,
+        ring: &mut Ring,
+        frames: u64,
+        dma: &dyn Dma,
+        outlet: &Outlet,
+        out: &mut Vec<Output>,
+    ) -> Result<bool, DmaError> {
+        let bytes = frames.saturating_mul(self.frame_bytes);
+        let (Some(format), Outlet::Sound(levels)) = (self.format, outlet) else {
+            self.flush(out);
+            self.first += frames;
+            return ring.walk(bytes, |_, _| Ok(()));
+        };
+        let kept = self.pending.len();
+        let interrupts = ring.walk(bytes, |address, length| {
+            let start = self.pending.len();
+            self.pending.resize(start + length, 0);
+            dma.read(address, self.pending.get_mut(start..).unwrap_or_default())
+        });
+        if interrupts.is_err() {
+            self.pending.truncate(kept);
+        } else {
+            levels.apply(format, self.pending.get_mut(kept..).unwrap_or_default());
+        }
+        while self.pending.len() >= self.packet_bytes {
+            self.send(format, self.packet_bytes, out);
+        }
+        interrupts
+    }
+
+    /// The frames that the packet in the making lacks; `None` when nothing is being sent.
+    pub(crate) fn frames_wanted(&self) -> Option<u64> {
+        self.format?;
+        Some((self.packet_bytes.saturating_sub(self.pending.len()) as u64).div_ceil(self.frame_bytes).max(1))
+    }
+
+    /// Sends what there is, and that no more will come for now.
+    pub(crate) fn pause(&mut self, out: &mut Vec<Output>) {
+        self.flush(out);
+        if self.format.is_some() {
+            let Self { stream, run, first: position, .. } = *self;
+            out.push(Output::Audio(ToRemote::Pause { stream, run, position }));
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<Output>) {
+        if let (Some(format), false) = (self.format, self.pending.is_empty()) {
+            self.send(format, self.pending.len(), out);
+        }
+    }
+
+    fn send(&mut self, format: Format, bytes: usize, out: &mut Vec<Output>) {
+        let pcm = self.pending.split_to(bytes).freeze();
+        let (stream, run, position) = (self.stream, self.run, self.first);
+        self.first += bytes as u64 / self.frame_bytes;
+        out.push(Output::Audio(ToRemote::Play(Packet { stream, run, position, format, pcm })));
+    }
+}

@@ -1,0 +1,87 @@
+//! A guest that plays a counter, and what was heard of it.
+
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its part")]
+
+use core::time::Duration;
+
+use hda::driver::{Bare, Buffer, Driver};
+use hda::{Config, Output};
+use pci::Dma;
+use wire::audio::{Encoding, Format, Packet, ToRemote};
+
+pub const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
+pub const TAG: u8 = 5;
+/// Where the driver's memory begins, and where rings of sound do.
+pub const DRIVER: u64 = 0x0004_0000;
+pub const SOUND: u64 = 0x0010_0000;
+pub const RAM: usize = 0x0100_0000;
+
+/// A started controller whose speaker listens to [`TAG`].
+pub fn desk(format: Format) -> (Driver<Bare>, u8) {
+    let mut driver = Driver::start(Bare::new(Config::default(), RAM), DRIVER).unwrap();
+    let speaker = driver.speaker().unwrap();
+    driver.connect(speaker.converter, TAG, format).unwrap();
+    let stream = driver.output(0);
+    (driver, stream)
+}
+
+/// Buffers one behind the other from [`SOUND`] on.
+pub fn buffers(lengths: &[(u32, bool)]) -> Vec<Buffer> {
+    let mut address = SOUND;
+    let next = |&(length, interrupt): &(u32, bool)| {
+        let buffer = Buffer { address, length, interrupt };
+        address += u64::from(length);
+        buffer
+    };
+    lengths.iter().map(next).collect()
+}
+
+/// What stock Linux writes for `periods` periods: a first piece of one frame, and a last one that is shorter.
+pub fn linux_ring(frame: u32, period: u32, periods: u32) -> Vec<Buffer> {
+    let mut lengths = vec![(frame, true)];
+    lengths.extend((1..periods).map(|_| (period, true)));
+    lengths.push((period - frame, false));
+    buffers(&lengths)
+}
+
+/// Bytes that differ from lap to lap and tell their place: each 4 bytes are a number.
+pub fn counter(bytes: usize) -> Vec<u8> {
+    (0..bytes.div_ceil(4) as u32)
+        .flat_map(|n| (n.wrapping_mul(0x9e37_79b1)).to_le_bytes())
+        .take(bytes)
+        .collect()
+}
+
+/// All sound of one run in order; panics at a gap or an overlap.
+pub fn heard(packets: &[Packet]) -> Vec<u8> {
+    let mut sound = Vec::new();
+    let mut next = packets.first().map_or(0, |packet| packet.position);
+    for packet in packets {
+        assert_eq!(packet.position, next, "frames are numbered without gaps");
+        let frame = packet.format.frame_bytes() as usize;
+        assert_eq!(packet.pcm.len() % frame, 0, "whole frames");
+        next += (packet.pcm.len() / frame) as u64;
+        sound.extend_from_slice(&packet.pcm);
+    }
+    sound
+}
+
+pub fn interrupts(out: &[Output]) -> usize {
+    out.iter().filter(|output| matches!(output, Output::Interrupt(_))).count()
+}
+
+pub fn pauses(out: &[Output]) -> Vec<(u32, u64)> {
+    let pause = |output: &Output| match output {
+        Output::Audio(ToRemote::Pause { run, position, .. }) => Some((*run, *position)),
+        _ => None,
+    };
+    out.iter().filter_map(pause).collect()
+}
+
+pub fn put(driver: &mut Driver<Bare>, address: u64, bytes: &[u8]) {
+    driver.host().ram.write(address, bytes).unwrap();
+}
+
+pub const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
