@@ -1,6 +1,7 @@
 //! The link of the moment: its I/O runs elsewhere, two bounded channels lead to it.
 
 use actix::prelude::*;
+use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Role, Session};
 use tokio::sync::mpsc;
@@ -101,8 +102,8 @@ impl VmSession {
 fn batches(
     generation: u32,
     mut inbound: mpsc::Receiver<(Lane, bytes::Bytes)>,
-) -> impl futures_util::Stream<Item = Inbound> {
-    futures_util::stream::poll_fn(move |cx| {
+) -> impl Stream<Item = Inbound> {
+    stream::poll_fn(move |cx| {
         let mut frames = Vec::with_capacity(FRAMES_PER_TURN);
         inbound
             .poll_recv_many(cx, &mut frames, FRAMES_PER_TURN)
