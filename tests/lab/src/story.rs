@@ -28,6 +28,8 @@ for name in /sys/class/input/event*/device/name; do
     event=$(basename "$(dirname "$(dirname "$name")")")
     break
 done
+# Linux starts a codec muted; full volume is 0 dB, which leaves samples untouched.
+amixer -q -c 0 sset Master 100% unmute
 exec 3</dev/input/$event
 echo READY
 dd bs=24 count=1 <&3 >/dev/null 2>&1
