@@ -274,8 +274,8 @@ impl Endpoint {
         self.retire(hands);
         while self.state == State::Running && hands.events.ready() && hands.budget.left() {
             let before = (self.tds.len(), self.submitted);
-            self.gather(hands);
             self.submit(hands);
+            self.gather(hands);
             let concluded = self.tds.front().is_some_and(|td| td.finished().is_some());
             self.retire(hands);
             if !concluded && before == (self.tds.len(), self.submitted) {

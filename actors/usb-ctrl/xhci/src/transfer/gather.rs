@@ -43,14 +43,15 @@ enum Stage {
 }
 
 impl Endpoint {
-    /// Takes TDs off the ring as far as credit and budget go.
+    /// Takes TDs off the ring as far as credit and budget go, and submits each at once.
     pub(crate) fn gather(&mut self, hands: &mut Hands<'_, '_>) {
         while self.has_room() && hands.budget.left() {
             let Some(mut td) = self.next_td(hands) else { return };
-            hands.budget.take_td();
             self.resume_or_adopt(&mut td, hands.cx.dma);
             self.queued_bytes = self.queued_bytes.saturating_add(td.length.min(CREDIT));
             self.tds.push_back(td);
+            self.submit(hands);
+            hands.budget.take_td();
         }
     }
 
