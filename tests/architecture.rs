@@ -32,8 +32,20 @@ const ARROWS: &[(&str, &[&str])] = &[
 const PURE: &[&str] = &["pci", "xhci", "hda", "wire", "session", "functions"];
 
 /// What a pure crate must not depend on.
-const IMPURE_CRATES: &[&str] =
-    &["tokio", "actix", "mio", "libc", "nix", "rustix", "rand", "getrandom", "socket2", "rusb", "cpal", "snow"];
+const IMPURE_CRATES: &[&str] = &[
+    "tokio",
+    "actix",
+    "mio",
+    "libc",
+    "nix",
+    "rustix",
+    "rand",
+    "getrandom",
+    "socket2",
+    "rusb",
+    "cpal",
+    "snow",
+];
 
 /// What the source of a pure crate must not say (outside comments).
 const IMPURE_WORDS: &[&str] = &[
@@ -66,7 +78,10 @@ fn every_arrow_points_right() {
             .into_iter()
             .filter(|dependency| allowed.contains_key(dependency.as_str()));
         for dependency in ours {
-            assert!(targets.contains(&dependency.as_str()), "{name} -> {dependency} is not an arrow of DESIGN");
+            assert!(
+                targets.contains(&dependency.as_str()),
+                "{name} -> {dependency} is not an arrow of DESIGN"
+            );
         }
     }
     assert_eq!(metadata.packages.len(), ARROWS.len(), "the table of arrows names a crate that is gone");
@@ -98,10 +113,15 @@ fn pure_crates_do_not_name_clocks_sockets_threads_or_files() {
 
 #[test]
 fn only_the_crate_that_maps_guest_memory_may_be_unsafe() {
-    for package in metadata().packages.iter().filter(|p| !["vfio-user", "farbus"].contains(&p.name.as_str())) {
+    for package in metadata().packages.iter().filter(|p| !["vfio-user", "farbus"].contains(&p.name.as_str()))
+    {
         for target in package.targets.iter().filter(|t| t.is_lib() || t.is_bin()) {
             let text = fs::read_to_string(&target.src_path).expect("a crate root");
-            assert!(text.contains("#![forbid(unsafe_code)]"), "{} does not forbid unsafe code", target.src_path);
+            assert!(
+                text.contains("#![forbid(unsafe_code)]"),
+                "{} does not forbid unsafe code",
+                target.src_path
+            );
         }
     }
 }

@@ -29,7 +29,7 @@ async fn a_remote_that_dies_in_the_middle_of_a_transfer_is_an_unplug_and_its_ret
     fs::File::create(&image)?.set_len(1 << 30)?;
     let disk = image.display().to_string();
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let host = Host::start(folder.path(), &["a"]).await?;
     let mut remote = host.remote("remote", "a", &["--disk", &disk])?;
     remote.wait_for("connected").await?;
     let vm = boot(&lab, &host).await?;

@@ -58,7 +58,9 @@ impl Finding {
 pub(crate) fn examine(name: &str, vm: &Vm, qemu: &Path) -> Vec<Finding> {
     let listening = listening_sockets(&fs::read_to_string("/proc/net/unix").unwrap_or_default());
     let mut findings = vec![qemu_version(qemu), qemu_device(qemu)];
-    for (check, socket) in [("USB controller's socket", vm.usb_socket()), ("HDA controller's socket", vm.hda_socket())] {
+    for (check, socket) in
+        [("USB controller's socket", vm.usb_socket()), ("HDA controller's socket", vm.hda_socket())]
+    {
         findings.push(socket_finding(check, &socket, &listening));
     }
     findings.push(match command_line_with(&vm.usb_socket()) {
@@ -76,10 +78,16 @@ fn qemu_version(qemu: &Path) -> Finding {
     const CHECK: &str = "QEMU's version";
     let need = format!("install QEMU {}.{} or later", OLDEST_QEMU.0, OLDEST_QEMU.1);
     let Some(text) = stdout(qemu, &["--version"]) else {
-        return Finding::unknown(CHECK, format!("{} cannot be run", qemu.display()), format!("{need}, or name another with --qemu"));
+        return Finding::unknown(
+            CHECK,
+            format!("{} cannot be run", qemu.display()),
+            format!("{need}, or name another with --qemu"),
+        );
     };
     match parse_version(&text) {
-        Some(version) if version >= OLDEST_QEMU => Finding::good(CHECK, format!("{}.{}", version.0, version.1)),
+        Some(version) if version >= OLDEST_QEMU => {
+            Finding::good(CHECK, format!("{}.{}", version.0, version.1))
+        }
         Some((major, minor)) => Finding::bad(CHECK, format!("{major}.{minor} is too old"), need),
         None => Finding::unknown(CHECK, "its --version says no version", need),
     }
@@ -89,7 +97,11 @@ fn qemu_device(qemu: &Path) -> Finding {
     const CHECK: &str = "QEMU's vfio-user-pci device";
     match stdout(qemu, &["-device", "help"]) {
         Some(text) if text.contains("\"vfio-user-pci\"") => Finding::good(CHECK, "present"),
-        Some(_) => Finding::bad(CHECK, "absent from this build", "use a build with vfio-user (configure --enable-vfio-user-client)"),
+        Some(_) => Finding::bad(
+            CHECK,
+            "absent from this build",
+            "use a build with vfio-user (configure --enable-vfio-user-client)",
+        ),
         None => Finding::unknown(CHECK, "QEMU cannot be run", "name another with --qemu"),
     }
 }
@@ -101,7 +113,11 @@ fn socket_finding(check: &str, socket: &Path, listening: &[PathBuf]) -> Finding 
         let advice = "start `farbus-host serve`; a socket left behind is replaced";
         Finding::bad(check, format!("{} exists, but nobody listens", socket.display()), advice)
     } else {
-        Finding::bad(check, format!("{} is missing", socket.display()), "start `farbus-host serve` before the VM")
+        Finding::bad(
+            check,
+            format!("{} is missing", socket.display()),
+            "start `farbus-host serve` before the VM",
+        )
     }
 }
 
@@ -182,7 +198,10 @@ mod tests {
     #[test]
     fn memory_that_is_not_shared_is_named_with_the_way_out() {
         let arguments = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(running_vm("a", &arguments("qemu -object memory-backend-memfd,share=on")).verdict, Verdict::Good);
+        assert_eq!(
+            running_vm("a", &arguments("qemu -object memory-backend-memfd,share=on")).verdict,
+            Verdict::Good
+        );
         let finding = running_vm("a", &arguments("qemu -m 4G"));
         assert_eq!(finding.verdict, Verdict::Bad);
         assert!(finding.advice.unwrap().contains("print-args a"));

@@ -51,7 +51,9 @@ pub(crate) fn print_args(name: &str, vm: &Vm, vmm: Vmm) -> String {
                 .iter()
                 .map(|(_, path)| format!(" \\\n  --user-device socket={}", path.display()))
                 .collect();
-            format!("# {name}: Cloud Hypervisor. Guest memory must be shared.\n  --memory size=4G,shared=on{devices}\n")
+            format!(
+                "# {name}: Cloud Hypervisor. Guest memory must be shared.\n  --memory size=4G,shared=on{devices}\n"
+            )
         }
     }
 }

@@ -69,11 +69,15 @@ fn monotonic() -> Duration {
 fn sentence(report: &Report) -> String {
     match report {
         Report::Listening { address, host_key } => {
-            format!("listening on {address}\nremotes connect with: farbus-remote connect {address} --host-key {host_key}")
+            format!(
+                "listening on {address}\nremotes connect with: farbus-remote connect {address} --host-key {host_key}"
+            )
         }
         Report::VmReady { vm, usb, hda, .. } => format!("vm {vm}: ready at {usb} and {hda}"),
         Report::WorkerEnded { vm, status, again_in_ms: Some(ms) } => {
-            format!("vm {vm}: its worker ended ({status}); again in {ms} ms. The VM must be restarted to see its devices: no VMM reconnects")
+            format!(
+                "vm {vm}: its worker ended ({status}); again in {ms} ms. The VM must be restarted to see its devices: no VMM reconnects"
+            )
         }
         Report::WorkerEnded { vm, status, again_in_ms: None } => {
             format!("vm {vm}: its worker ended ({status}) too often; giving up")

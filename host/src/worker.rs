@@ -145,7 +145,7 @@ struct Teller {
 }
 
 impl Actor for Teller {
-    type Context = actix::prelude::Context<Self>;
+    type Context = Context<Self>;
 }
 
 impl Handler<Event> for Teller {

@@ -59,7 +59,7 @@ impl HdaCtrl {
     /// A controller with nothing running yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let build = move || Hda::new(parts.hda.clone());
+        let build = move || Hda::new(parts.hda);
         Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,

@@ -206,7 +206,7 @@ impl Handler<Submit> for VmSession {
     type Result = ();
 
     fn handle(&mut self, Submit(messages): Submit, ctx: &mut Self::Context) {
-        let known = messages.into_iter().filter_map(|message| self.ports.to_remote(message));
+        let known = messages.into_iter().filter_map(|message| self.ports.address(message));
         let known: Vec<_> = known.map(ToRemote::Usb).collect();
         self.counters.requests += known.len() as u64;
         self.send(known, ctx);

@@ -59,7 +59,9 @@ impl VmSession {
                 Err(error) => format!("the link's driver failed: {error}"),
             }
         };
-        ctx.spawn(ended.into_actor(self).map(move |reason, _, ctx| ctx.notify(LinkEnded { generation, reason })));
+        ctx.spawn(
+            ended.into_actor(self).map(move |reason, _, ctx| ctx.notify(LinkEnded { generation, reason })),
+        );
         let inbound = ctx.add_stream(batches(generation, inbound));
         self.link = Some(CurrentLink { generation, outbound, waiting: false, inbound });
         self.session = Session::new(Role::Host, session::Config::default());

@@ -57,7 +57,7 @@ impl Ports {
 
     /// The message with the remote's id in it; `None` if the device is not lent any more: the controller will hear of
     /// it, and completes what it waits for by itself.
-    pub(crate) fn to_remote(&mut self, message: ToRemote) -> Option<ToRemote> {
+    pub(crate) fn address(&mut self, message: ToRemote) -> Option<ToRemote> {
         if let ToRemote::Submit(Request { id, .. }) | ToRemote::Reset { id, .. } = &message {
             self.last_request = self.last_request.max(id.0);
         }
@@ -98,8 +98,8 @@ mod tests {
         let second = ports.attach(&attachment(7)).unwrap();
 
         let reset = |device| ToRemote::Reset { device, id: RequestId(1) };
-        assert_eq!(ports.to_remote(reset(first.device)), None);
-        assert_eq!(ports.to_remote(reset(second.device)), Some(reset(DeviceId(7))));
+        assert_eq!(ports.address(reset(first.device)), None);
+        assert_eq!(ports.address(reset(second.device)), Some(reset(DeviceId(7))));
     }
 
     #[test]

@@ -44,8 +44,7 @@ pub(crate) fn serve(args: &Serve, log: LogFormat) -> Result<()> {
 }
 
 async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch) -> Result<()> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let listener = TcpListener::bind(&config.listen)
         .await
         .with_context(|| format!("listening on {} (the key `listen` of the configuration)", config.listen))?;

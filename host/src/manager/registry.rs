@@ -53,10 +53,7 @@ pub(super) struct Registry {
 #[derive(Debug)]
 pub(super) enum Decision {
     /// It gets this VM; hand it to this worker.
-    Adopt {
-        vm: String,
-        worker: mpsc::Sender<ForWorker>,
-    },
+    Adopt { vm: String, worker: mpsc::Sender<ForWorker> },
     /// It is told why not.
     Refuse { reason: Refusal, text: String },
 }
@@ -134,7 +131,8 @@ impl Registry {
         if hello.version != wire::VERSION {
             let text = format!(
                 "this host speaks version {} and you speak {}: use the same release of Farbus on both ends",
-                wire::VERSION, hello.version
+                wire::VERSION,
+                hello.version
             );
             return refuse(Refusal::Version, text);
         }
@@ -158,7 +156,9 @@ impl Registry {
             // The same words whether the VM is missing or forbidden: a stranger learns nothing of what exists.
             (0, Some(name)) => Err(refuse(
                 Refusal::NotAllowed,
-                format!("no VM `{name}` for your key {key}: the host's configuration must list it under `remotes`"),
+                format!(
+                    "no VM `{name}` for your key {key}: the host's configuration must list it under `remotes`"
+                ),
             )),
             (0, None) => Err(refuse(
                 Refusal::NotAllowed,
@@ -178,7 +178,10 @@ impl Registry {
         // The same remote coming back replaces itself: its old connection is dead, the host has just not noticed.
         let now = Instant::now();
         if seat.busy_for(key, now) && seat.policy.on_busy == OnBusy::Refuse {
-            return refuse(Refusal::Busy, format!("VM `{vm}` is in use by another remote; try again when it has left"));
+            return refuse(
+                Refusal::Busy,
+                format!("VM `{vm}` is in use by another remote; try again when it has left"),
+            );
         }
         let Some((_, worker)) = seat.worker.clone() else {
             return refuse(Refusal::Unavailable, format!("VM `{vm}` has no worker at the moment; try again"));
@@ -207,7 +210,13 @@ mod tests {
     fn registry(vms: &[(&str, Vec<Allowed>, OnBusy)]) -> Registry {
         let vm = |(name, remotes, on_busy): &(&str, Vec<Allowed>, OnBusy)| {
             let socket_dir = format!("/run/{name}").into();
-            let vm = Vm { socket_dir, socket_mode: 0o600, remotes: remotes.clone(), on_busy: *on_busy, interrupts: Interrupts::Msi };
+            let vm = Vm {
+                socket_dir,
+                socket_mode: 0o600,
+                remotes: remotes.clone(),
+                on_busy: *on_busy,
+                interrupts: Interrupts::Msi,
+            };
             ((*name).to_owned(), vm)
         };
         let registry = Registry::new(vms.iter().map(vm).collect());

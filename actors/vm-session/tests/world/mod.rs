@@ -80,7 +80,10 @@ impl Guest {
     }
 
     /// Does something to the function and waits until it is done; `None` if the controller died of it.
-    pub async fn access<R: 'static>(&self, access: impl FnOnce(&mut dyn Function) -> R + 'static) -> Option<R> {
+    pub async fn access<R: 'static>(
+        &self,
+        access: impl FnOnce(&mut dyn Function) -> R + 'static,
+    ) -> Option<R> {
         let (answer, answered) = oneshot::channel();
         let access = Access(move |function: &mut dyn Function| drop(answer.send(access(function))));
         self.accesses.send(Box::new(access)).expect("the bus is there");
@@ -104,7 +107,9 @@ impl Guest {
 
     /// Lets the function master the bus.
     pub async fn enable(&self) {
-        self.access(|function| function.write(Region::Config, 4, &6u16.to_le_bytes())).await.expect("a live function");
+        self.access(|function| function.write(Region::Config, 4, &6u16.to_le_bytes()))
+            .await
+            .expect("a live function");
     }
 
     /// Reads a register until it is as wanted; whoever runs the test limits its time.
@@ -217,7 +222,8 @@ impl Remote {
                 self.session.consumed(lane, bytes.len());
                 return ToRemote::decode(lane, bytes).expect("the host speaks properly");
             }
-            let (lane, frame): (Lane, Bytes) = poll_fn(|cx| self.link.poll_receive(cx)).await.expect("a live link");
+            let (lane, frame): (Lane, Bytes) =
+                poll_fn(|cx| self.link.poll_receive(cx)).await.expect("a live link");
             self.session.receive(self.start.elapsed(), lane, frame).expect("the host keeps the protocol");
             self.flush().await;
         }
