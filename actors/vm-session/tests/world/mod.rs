@@ -23,7 +23,7 @@ use vm_session::{Event, LinkUp, Parts, VmSession};
 use wire::{Lane, ToHost, ToRemote, control::Attachment, usb::DeviceId};
 
 /// Guest memory that panics on command: the crash of whatever model reads it next.
-pub struct Memories {
+pub(crate) struct Memories {
     ram: Ram,
     broken: Rc<Cell<bool>>,
 }
@@ -64,10 +64,10 @@ impl<F: FnOnce(&mut dyn Function)> Transaction for Access<F> {
 }
 
 /// The guest's side of one function.
-pub struct Guest {
+pub(crate) struct Guest {
     accesses: mpsc::UnboundedSender<Box<dyn Transaction>>,
     /// Set it, and the next read of memory panics.
-    pub broken: Rc<Cell<bool>>,
+    pub(crate) broken: Rc<Cell<bool>>,
 }
 
 impl Guest {
@@ -80,7 +80,7 @@ impl Guest {
     }
 
     /// Does something to the function and waits until it is done; `None` if the controller died of it.
-    pub async fn access<R: 'static>(
+    pub(crate) async fn access<R: 'static>(
         &self,
         access: impl FnOnce(&mut dyn Function) -> R + 'static,
     ) -> Option<R> {
@@ -91,7 +91,7 @@ impl Guest {
     }
 
     /// Reads a dword of BAR 0.
-    pub async fn read(&self, offset: u64) -> Option<u32> {
+    pub(crate) async fn read(&self, offset: u64) -> Option<u32> {
         let read = move |function: &mut dyn Function| {
             let mut data = [0; 4];
             function.read(Region::Bar(0), offset, &mut data);
@@ -101,19 +101,19 @@ impl Guest {
     }
 
     /// Writes a dword of BAR 0.
-    pub async fn write(&self, offset: u64, value: u32) -> Option<()> {
+    pub(crate) async fn write(&self, offset: u64, value: u32) -> Option<()> {
         self.access(move |function| function.write(Region::Bar(0), offset, &value.to_le_bytes())).await
     }
 
     /// Lets the function master the bus.
-    pub async fn enable(&self) {
+    pub(crate) async fn enable(&self) {
         self.access(|function| function.write(Region::Config, 4, &6u16.to_le_bytes()))
             .await
             .expect("a live function");
     }
 
     /// Reads a register until it is as wanted; whoever runs the test limits its time.
-    pub async fn until(&self, offset: u64, wanted: impl Fn(u32) -> bool) -> u32 {
+    pub(crate) async fn until(&self, offset: u64, wanted: impl Fn(u32) -> bool) -> u32 {
         loop {
             if let Some(value) = self.read(offset).await.filter(|value| wanted(*value)) {
                 return value;
@@ -139,19 +139,19 @@ impl Handler<Event> for Listener {
 }
 
 /// One VM.
-pub struct World {
+pub(crate) struct World {
     /// The USB controller's guest side.
-    pub usb: Guest,
+    pub(crate) usb: Guest,
     /// The HD Audio controller's guest side.
-    pub hda: Guest,
+    pub(crate) hda: Guest,
     /// The actor under test.
-    pub session: Addr<VmSession>,
+    pub(crate) session: Addr<VmSession>,
     events: Arc<Mutex<Vec<Event>>>,
 }
 
 impl World {
     /// A VM whose actors run on this thread.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (usb, usb_bus) = Guest::new();
         let (hda, hda_bus) = Guest::new();
         let events = Arc::default();
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// A remote that is linked.
-    pub async fn remote(&self) -> Remote {
+    pub(crate) async fn remote(&self) -> Remote {
         let (host, link) = link::pair();
         self.session.send(LinkUp { link: Box::new(host) }).await.expect("the session is there");
         let session = Session::new(Role::Remote, session::Config::default());
@@ -178,13 +178,13 @@ impl World {
     }
 
     /// What was told so far.
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().expect("one thread").clone()
     }
 }
 
 /// The remote's end of a link, driven by hand.
-pub struct Remote {
+pub(crate) struct Remote {
     link: Memory,
     session: Session,
     start: Instant,
@@ -192,13 +192,13 @@ pub struct Remote {
 
 impl Remote {
     /// Says something to the host.
-    pub async fn say(&mut self, message: ToHost) {
+    pub(crate) async fn say(&mut self, message: ToHost) {
         self.session.send(message.encode()).expect("room in the session");
         self.flush().await;
     }
 
     /// Lends a device.
-    pub async fn lend(&mut self, device: u32) {
+    pub(crate) async fn lend(&mut self, device: u32) {
         let attachment = Attachment {
             device: DeviceId(device),
             speed: wire::usb::Speed::High,
@@ -210,13 +210,13 @@ impl Remote {
     }
 
     /// Says something that is no message.
-    pub async fn say_raw(&mut self, lane: Lane, body: Bytes) {
+    pub(crate) async fn say_raw(&mut self, lane: Lane, body: Bytes) {
         self.session.send(wire::Message { lane, head: Bytes::new(), body }).expect("room in the session");
         self.flush().await;
     }
 
     /// The next message from the host.
-    pub async fn hear(&mut self) -> ToRemote {
+    pub(crate) async fn hear(&mut self) -> ToRemote {
         loop {
             if let Some(session::Event::Message(lane, bytes)) = self.session.poll_event() {
                 self.session.consumed(lane, bytes.len());
@@ -230,7 +230,7 @@ impl Remote {
     }
 
     /// Whether the host has closed the link, as far as can be seen now.
-    pub fn closed(&mut self) -> bool {
+    pub(crate) fn closed(&mut self) -> bool {
         let received = poll_fn(|cx| self.link.poll_receive(cx)).now_or_never();
         matches!(received, Some(Err(_)))
     }
