@@ -4,7 +4,9 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
+use bytes::Bytes;
 use functions::{Disk, Full, Function, Keyboard, Medium, MediumError, Stroke};
+use rustix::buffer::spare_capacity;
 use tokio::sync::mpsc;
 use wire::{control::Attachment, usb::DeviceId};
 
@@ -67,7 +69,7 @@ impl Handler<Press> for UsbPort<Keyboard> {
 
     fn handle(&mut self, Press(stroke): Press, ctx: &mut Self::Context) -> Self::Result {
         let mut result = Ok(());
-        self.turn(ctx, |keyboard, _, out| result = keyboard.press(stroke, out));
+        self.turn(ctx, |keyboard| result = keyboard.press(stroke));
         result
     }
 }
@@ -125,8 +127,19 @@ impl Medium for FileMedium {
         self.read_only
     }
 
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), MediumError> {
-        self.file.read_exact_at(data, offset).map_err(failed)
+    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, MediumError> {
+        let mut data = Vec::with_capacity(length);
+        // Into the spare room of the buffer: nothing is zeroed before, and the bytes travel as they are.
+        while data.len() < length {
+            let at = offset + data.len() as u64;
+            match rustix::io::pread(&self.file, spare_capacity(&mut data), at) {
+                Ok(0) => return Err(MediumError("the file has become shorter".into())),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
+        data.truncate(length);
+        Ok(data.into())
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MediumError> {

@@ -90,7 +90,7 @@ impl Live {
     fn queue(&mut self, message: ToHost) {
         let message = message.encode();
         if message.lane.may_lose() {
-            self.into_session(message);
+            self.give(message);
         } else {
             self.backlog[message.lane as usize].push_back(message);
         }
@@ -102,12 +102,12 @@ impl Live {
             while self.backlog[queue].front().is_some_and(|message| self.session.room(lane) >= message.len())
             {
                 let Some(message) = self.backlog[queue].pop_front() else { break };
-                self.into_session(message);
+                self.give(message);
             }
         }
     }
 
-    fn into_session(&mut self, message: Message) {
+    fn give(&mut self, message: Message) {
         if let Err(error) = self.session.send(message) {
             tracing::error!(%error, "the session refused a message that it had room for");
         }

@@ -44,14 +44,13 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
     }
 
     /// Changes the function, then passes on what ended.
-    pub(crate) fn turn(
-        &mut self,
-        ctx: &mut Context<Self>,
-        step: impl FnOnce(&mut F, Duration, &mut Vec<Completion>),
-    ) {
+    pub(crate) fn turn(&mut self, ctx: &mut Context<Self>, step: impl FnOnce(&mut F)) {
         let mut completions = Vec::new();
         let now = self.start.elapsed();
-        step(&mut self.function, now, &mut completions);
+        step(&mut self.function);
+        for lane in wire::Lane::ALL {
+            completions.extend(std::iter::from_fn(|| self.function.poll(now, lane)));
+        }
         if !completions.is_empty() {
             self.remote.do_send(Completed { session: self.session, completions });
         }
@@ -68,18 +67,16 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
         }
         let ring = |act: &mut Self, ctx: &mut Context<Self>| {
             act.timer = None;
-            act.turn(ctx, |function, now, out| function.tick(now, out));
+            act.turn(ctx, |_| ());
         };
         self.timer = deadline.map(|at| (at, ctx.run_later(at.saturating_sub(now), ring)));
     }
 
     fn renew(&mut self, ctx: &mut Context<Self>, session: u64) {
         // What the old session asked for ends here, and nobody hears of it.
-        self.turn(ctx, |function, now, out| {
-            function.reset(now, RequestId(0), out);
-            out.clear();
-        });
+        self.function.replug();
         self.session = session;
+        self.set_timer(ctx, self.start.elapsed());
     }
 }
 
@@ -92,14 +89,14 @@ impl<F: Function + Unpin + 'static> Handler<Do> for UsbPort<F> {
 
     fn handle(&mut self, message: Do, ctx: &mut Self::Context) {
         match message {
-            Do::Submit(request) => self.turn(ctx, |function, now, out| function.submit(now, request, out)),
+            Do::Submit(request) => self.turn(ctx, |function| function.submit(request)),
             Do::Cancel { endpoint, through } => {
-                self.turn(ctx, |function, now, out| function.cancel(now, endpoint, through, out));
+                self.turn(ctx, |function| function.cancel(endpoint, through));
             }
-            Do::Reset { id } => self.turn(ctx, |function, now, out| {
-                function.reset(now, id, out);
-                out.push(done(id));
-            }),
+            Do::Reset { id } => {
+                self.turn(ctx, |function| function.reset(id));
+                self.remote.do_send(Completed { session: self.session, completions: vec![done(id)] });
+            }
             Do::Renew { session } => self.renew(ctx, session),
         }
     }

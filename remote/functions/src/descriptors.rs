@@ -9,22 +9,23 @@ pub(crate) mod kind {
     pub(crate) const STRING: u8 = 3;
     pub(crate) const INTERFACE: u8 = 4;
     pub(crate) const ENDPOINT: u8 = 5;
+    pub(crate) const QUALIFIER: u8 = 6;
     pub(crate) const BOS: u8 = 15;
     pub(crate) const CAPABILITY: u8 = 16;
     pub(crate) const COMPANION: u8 = 48;
 }
 
 /// Who a device says it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
     /// `idVendor`.
-    pub vendor: u16,
+    pub(crate) vendor: u16,
     /// `idProduct`.
-    pub product: u16,
+    pub(crate) product: u16,
     /// The name of the product, at most 126 UTF-16 units.
-    pub name: String,
+    pub(crate) name: &'static str,
     /// The serial number, at most 126 UTF-16 units.
-    pub serial: String,
+    pub(crate) serial: String,
 }
 
 /// An endpoint of the one interface.
@@ -65,11 +66,20 @@ impl Description {
 
     /// USB 2.0 §9.6.1.
     pub(crate) fn device(&self) -> Vec<u8> {
-        let (bcd, max_packet) = if self.is_super() { (0x0300u16, 9) } else { (0x0200, 64) };
+        let (bcd, max_packet) = match self.speed {
+            Speed::Super => (0x0300u16, 9),
+            Speed::High => (0x0200, 64),
+            Speed::Low | Speed::Full => (0x0110, 64),
+        };
         let [b0, b1] = bcd.to_le_bytes();
         let [v0, v1] = self.identity.vendor.to_le_bytes();
         let [p0, p1] = self.identity.product.to_le_bytes();
         vec![18, kind::DEVICE, b0, b1, 0, 0, 0, max_packet, v0, v1, p0, p1, 0x00, 0x01, 1, 2, 3, 1]
+    }
+
+    /// USB 2.0 §9.6.2: how it would look at full speed, which is the same; only a high-speed device has one.
+    pub(crate) fn qualifier(&self) -> Option<Vec<u8>> {
+        (self.speed == Speed::High).then(|| vec![10, kind::QUALIFIER, 0, 2, 0, 0, 0, 64, 1, 0])
     }
 
     /// The configuration with everything in it. USB 2.0 §9.6.3.
@@ -108,7 +118,7 @@ impl Description {
         let text = match index {
             0 => return Some([&[4, kind::STRING][..], &LANGUAGE.to_le_bytes()].concat()),
             1 => MANUFACTURER,
-            2 => &self.identity.name,
+            2 => self.identity.name,
             3 => &self.identity.serial,
             _ => return None,
         };

@@ -1,12 +1,13 @@
 //! USB functions made of software: what a remote lends beside real devices.
 //!
 //! ```text
-//!   Request ──► Device<C>: chapter 9, a queue for each endpoint ──► C: Class ── Keyboard's keys, Disk's sectors
-//!   Completion ◄──┘
+//!   submit(request) ──► Device<C>: chapter 9, a queue for each endpoint ──► C: Class ── Keyboard's keys, Disk's sectors
+//!   poll(lane) ──► completion ◄──┘  (what waits is carried out only when somebody has room for its end)
 //! ```
 //!
 //! Pure: no clock, no file, no thread. A disk's bytes come from whoever implements [`Medium`], keys from whoever calls
-//! [`Keyboard::press`]. Every request has exactly one completion, whatever the host asks for.
+//! [`Keyboard::press`]. Every request has exactly one completion, whatever the host asks for, and what may wait is
+//! bounded.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -17,13 +18,18 @@ mod keyboard;
 
 use core::time::Duration;
 
-use wire::usb::{Completion, Endpoint, Request, RequestId, Speed};
+use wire::{
+    Lane,
+    usb::{Completion, Endpoint, Request, RequestId, Speed},
+};
 
-pub use descriptors::Identity;
 pub use disk::{Disk, Medium, MediumError};
-pub use keyboard::{Full, Keyboard, Stroke};
+pub use keyboard::{CannotType, Full, Keyboard, NoKey, Stroke};
 
 /// A USB device made of software, as its port drives it.
+///
+/// It is *pulled*: a transfer that waits is carried out only when [`Self::poll`] asks for the end of one, so that
+/// nothing piles up behind a slow link. After every other call, poll each lane there is room for until it has no more.
 pub trait Function {
     /// `idVendor` and `idProduct`.
     fn id(&self) -> (u16, u16);
@@ -32,21 +38,23 @@ pub trait Function {
     fn speed(&self) -> Speed;
 
     /// Takes a transfer. Requests of one endpoint end in order; those that the device has nothing for wait.
-    fn submit(&mut self, now: Duration, request: Request, out: &mut Vec<Completion>);
+    fn submit(&mut self, request: Request);
 
     /// Cancels the endpoint's requests up to and including `through`, newest first; one that comes later with such an
     /// id is cancelled at once ([`wire::usb::ToRemote::Cancel`]).
-    fn cancel(&mut self, now: Duration, endpoint: Endpoint, through: RequestId, out: &mut Vec<Completion>);
+    fn cancel(&mut self, endpoint: Endpoint, through: RequestId);
 
     /// The port is reset: every request that waits is cancelled, and those up to `through` that come later; the device
     /// is unconfigured.
-    fn reset(&mut self, now: Duration, through: RequestId, out: &mut Vec<Completion>);
+    fn reset(&mut self, through: RequestId);
 
-    /// When [`Self::tick`] wants to be called, if at all.
-    fn deadline(&self) -> Option<Duration> {
-        None
-    }
+    /// The device is plugged into another host: unconfigured, every request so far is forgotten without an end, and
+    /// ids start over.
+    fn replug(&mut self);
 
-    /// Time has come.
-    fn tick(&mut self, _now: Duration, _out: &mut Vec<Completion>) {}
+    /// The next request of this lane that has ended, carrying out a transfer for it if one can go on.
+    fn poll(&mut self, now: Duration, lane: Lane) -> Option<Completion>;
+
+    /// When to poll again although nothing was called, if at all.
+    fn deadline(&self) -> Option<Duration>;
 }

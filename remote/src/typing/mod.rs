@@ -1,6 +1,5 @@
 //! Where a lent keyboard's keys come from: this terminal, or a script on standard input.
 
-mod keys;
 mod script;
 mod terminal;
 

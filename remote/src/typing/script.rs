@@ -8,35 +8,18 @@
 
 use functions::Stroke;
 
-use super::keys;
-
 /// The strokes of a line.
 pub(super) fn parse(line: &str) -> Result<Vec<Stroke>, String> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word.trim() {
-        "type" => rest
-            .chars()
-            .map(|c| keys::of_char(c).ok_or_else(|| format!("a US keyboard has no key for {c:?}")))
-            .collect(),
-        "key" => combination(rest.trim()).map(|stroke| vec![stroke]),
+        "type" => {
+            rest.chars().map(Stroke::typing).collect::<Result<_, _>>().map_err(|error| error.to_string())
+        }
+        "key" => Stroke::combination(rest.trim()).map(|key| vec![key]).map_err(|error| error.to_string()),
         "" => Ok(Vec::new()),
         comment if comment.starts_with('#') => Ok(Vec::new()),
         other => Err(format!("`{other}` is not a command; there are: type TEXT, key COMBINATION, # comment")),
     }
-}
-
-fn combination(text: &str) -> Result<Stroke, String> {
-    let mut stroke = Stroke { modifiers: 0, usage: 0 };
-    for name in text.split('+') {
-        if let Some(bit) = keys::modifier(name) {
-            stroke.modifiers |= bit;
-        } else if stroke.usage != 0 {
-            return Err(format!("`{text}` has two keys that are not modifiers"));
-        } else {
-            stroke.usage = keys::of_name(name).ok_or_else(|| format!("there is no key `{name}`"))?;
-        }
-    }
-    Ok(stroke)
 }
 
 #[cfg(test)]
@@ -47,10 +30,10 @@ mod tests {
     fn a_line_is_its_strokes() {
         let stroke = |modifiers, usage| Stroke { modifiers, usage };
         for (line, strokes) in [
-            ("type Ab", vec![stroke(keys::SHIFT, 0x04), stroke(0, 0x05)]),
-            ("key CTRL+ALT+DELETE", vec![stroke(keys::CTRL | keys::ALT, 0x4c)]),
+            ("type Ab", vec![stroke(Stroke::SHIFT, 0x04), stroke(0, 0x05)]),
+            ("key CTRL+ALT+DELETE", vec![stroke(Stroke::CTRL | Stroke::ALT, 0x4c)]),
             ("key F5", vec![stroke(0, 0x3e)]),
-            ("key META", vec![stroke(keys::META, 0)]),
+            ("key META", vec![stroke(Stroke::GUI, 0)]),
             ("# nothing", vec![]),
             ("", vec![]),
         ] {

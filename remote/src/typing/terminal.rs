@@ -8,7 +8,7 @@ use crossterm::{
 use functions::Stroke;
 use tokio::sync::mpsc;
 
-use super::{Typed, keys};
+use super::Typed;
 
 /// The terminal's raw mode, for as long as this lives.
 #[derive(Debug)]
@@ -55,17 +55,17 @@ fn meaning(key: KeyEvent) -> Option<Typed> {
     }
     let mut modifiers = 0;
     for (held, bit) in [
-        (KeyModifiers::CONTROL, keys::CTRL),
-        (KeyModifiers::ALT, keys::ALT),
-        (KeyModifiers::SHIFT, keys::SHIFT),
+        (KeyModifiers::CONTROL, Stroke::CTRL),
+        (KeyModifiers::ALT, Stroke::ALT),
+        (KeyModifiers::SHIFT, Stroke::SHIFT),
     ] {
         modifiers |= if key.modifiers.contains(held) { bit } else { 0 };
     }
-    let named = |name: &str| keys::of_name(name).map(|usage| Stroke { modifiers: 0, usage });
+    let named = |name: &str| Stroke::named(name).ok();
     let stroke = match key.code {
-        KeyCode::Char(character) => keys::of_char(character),
+        KeyCode::Char(character) => Stroke::typing(character).ok(),
         KeyCode::F(number) => named(&format!("F{number}")),
-        KeyCode::BackTab => keys::of_char('\t'),
+        KeyCode::BackTab => Stroke::typing('\t').ok(),
         KeyCode::Enter => named("ENTER"),
         KeyCode::Esc => named("ESC"),
         KeyCode::Backspace => named("BACKSPACE"),
@@ -93,7 +93,7 @@ mod tests {
     fn ctrl_bracket_leaves_and_other_keys_reach_the_vm() {
         let key = |code, modifiers| meaning(KeyEvent::new(code, modifiers));
         assert_eq!(key(KeyCode::Char(']'), KeyModifiers::CONTROL), Some(Typed::Leave));
-        let ctrl_c = Stroke { modifiers: keys::CTRL, usage: 0x06 };
+        let ctrl_c = Stroke { modifiers: Stroke::CTRL, usage: 0x06 };
         assert_eq!(key(KeyCode::Char('c'), KeyModifiers::CONTROL), Some(Typed::Stroke(ctrl_c)));
         let up = Stroke { modifiers: 0, usage: 0x52 };
         assert_eq!(key(KeyCode::Up, KeyModifiers::NONE), Some(Typed::Stroke(up)));

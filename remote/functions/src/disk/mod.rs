@@ -12,7 +12,10 @@ mod scsi;
 use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use wire::usb::{Completion, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed};
+use wire::{
+    Lane,
+    usb::{Completion, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
+};
 
 use crate::{
     Function,
@@ -40,11 +43,12 @@ pub trait Medium {
     /// Whether nothing may be written.
     fn read_only(&self) -> bool;
 
-    /// Fills `data` from this byte on.
+    /// `length` bytes from this byte on, at most [`wire::MAX_BODY`]. They travel as they are, so a medium that has them
+    /// in memory gives a slice, and a file reads into a buffer that nobody fills before.
     ///
     /// # Errors
-    /// It cannot be read; the host hears of a medium error.
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), MediumError>;
+    /// It cannot be read, or not all of it; the host hears of a medium error.
+    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, MediumError>;
 
     /// Writes `data` from this byte on.
     ///
@@ -86,8 +90,8 @@ enum State {
     /// Data from the host goes here; the rest of what it announced is swallowed.
     DataOut {
         csw: Csw,
-        at: Option<u64>,
-        left: u64,
+        target: Option<Target>,
+        announced: u64,
     },
     /// The next IN is the status. The IN endpoint stalls first if `stall`: the host waits for data that never come.
     Status {
@@ -96,6 +100,15 @@ enum State {
     },
     /// A CBW that was none: nothing works until a Bulk-Only Reset.
     Broken,
+}
+
+/// Where data of the host go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Target {
+    offset: u64,
+    left: u64,
+    /// Whether it must survive a loss of power before the host hears that it is written.
+    durable: bool,
 }
 
 /// Where data for the host come from.
@@ -118,52 +131,54 @@ impl<M: Medium> Disk<M> {
     /// A SuperSpeed disk with this medium in it; the serial number tells disks apart.
     #[must_use]
     pub fn new(medium: M, serial: &str) -> Self {
-        let identity = Identity {
-            vendor: 0x1209,
-            product: 0xfa02,
-            name: "Farbus Disk".into(),
-            serial: serial.to_owned(),
-        };
-        let bulk = |address| EndpointSpec { address, attributes: 2, max_packet: 1024, interval: 0 };
+        Self::of_speed(medium, serial, Speed::Super, 1024)
+    }
+
+    /// The same at high speed, for hosts without USB 3.
+    #[must_use]
+    pub fn high_speed(medium: M, serial: &str) -> Self {
+        Self::of_speed(medium, serial, Speed::High, 512)
+    }
+
+    fn of_speed(medium: M, serial: &str, speed: Speed, max_packet: u16) -> Self {
+        let identity =
+            Identity { vendor: 0x1209, product: 0xfa02, name: "Farbus Disk", serial: serial.to_owned() };
+        let bulk = |address| EndpointSpec { address, attributes: 2, max_packet, interval: 0 };
         let description = Description {
             identity,
-            speed: Speed::Super,
+            speed,
             // SCSI transparent command set, Bulk-Only.
             class: [8, 6, 0x50],
             extra: Vec::new(),
             endpoints: vec![bulk(IN_ADDRESS), bulk(OUT_ADDRESS)],
         };
-        Self(Device::new(BulkOnly { description, scsi: Scsi::new(medium), state: State::Command }))
+        let scsi = Scsi::new(medium, serial.to_owned());
+        Self(Device::new(BulkOnly { description, scsi, state: State::Command }))
     }
 }
 
 impl<M: Medium> BulkOnly<M> {
     fn output(&mut self, data: &Bytes) -> Option<Done> {
         match &mut self.state {
-            State::Command => Some(self.command(data)),
-            State::DataOut { csw, at, left } => {
-                let length = (data.len() as u64).min(*left);
-                if let Some(offset) = at {
-                    let taken = data.get(..length as usize).unwrap_or_default();
-                    if self.scsi.write(*offset, taken).is_err() {
-                        csw.status = 1;
-                        *at = None;
-                    } else {
-                        *offset += length;
-                        csw.residue -= length.min(csw.residue);
-                    }
-                }
-                *left -= length;
+            State::Command => return Some(self.command(data)),
+            State::DataOut { csw, target, announced } => {
+                *announced = announced.saturating_sub(data.len() as u64);
+                write(&mut self.scsi, csw, target, data);
                 // A short packet ends the phase early: the host has no more.
-                if *left == 0 || !(data.len() as u64).is_multiple_of(self.description.max_packet().into()) {
+                let packet = usize::from(self.description.max_packet());
+                let short = data.is_empty() || !data.len().is_multiple_of(packet);
+                if *announced == 0 || short {
+                    if target.is_some_and(|target| target.durable) && self.scsi.flush().is_err() {
+                        csw.status = 1;
+                    }
                     self.state = State::Status { csw: *csw, stall: None };
                 }
-                Some(Done::Moved(Moved::Out(data.len() as u32)))
             }
-            State::Broken => Some(Done::Halt(Moved::Out(0))),
+            State::Broken => return Some(Done::Halt(Moved::Out(0))),
             // The host speaks out of turn: it waits, as it would at a device that NAKs.
-            State::DataIn { .. } | State::Status { .. } => None,
+            State::DataIn { .. } | State::Status { .. } => return None,
         }
+        Some(Done::Moved(Moved::Out(u32::try_from(data.len()).unwrap_or(u32::MAX))))
     }
 
     /// BOT §6.2: a CBW that is valid and meaningful, or nothing works any more.
@@ -238,12 +253,30 @@ fn phase(csw: Csw, announced: u64, input: bool, plan: Plan) -> State {
             State::DataIn { csw, source: Source::Medium { offset, left: length } }
         }
         // (11) Ho > Do, (12) Ho = Do, (13) Ho < Do
-        (Plan::Write { .. }, _) if input => stall(confused, Direction::In),
-        (Plan::Write { length, .. }, _) if length > announced => stall(confused, Direction::Out),
-        (Plan::Write { offset, length }, _) => State::DataOut { csw, at: Some(offset), left: length },
+        (Plan::Write(_), _) if input => stall(confused, Direction::In),
+        (Plan::Write(target), _) if target.left > announced => stall(confused, Direction::Out),
+        (Plan::Write(target), _) => State::DataOut { csw, target: Some(target), announced },
         // (8) Hi <> Do, (10) Ho <> Di
         (Plan::Memory(_) | Plan::Read { .. }, _) => stall(confused, Direction::Out),
     }
+}
+
+/// Writes what the command wants of these bytes. The first write that fails is the last.
+fn write<M: Medium>(scsi: &mut Scsi<M>, csw: &mut Csw, target: &mut Option<Target>, data: &[u8]) {
+    let Some(Target { offset, left, .. }) = target else { return };
+    let length = (data.len() as u64).min(*left);
+    let wanted = data.get(..length as usize).unwrap_or_default();
+    if wanted.is_empty() {
+        return;
+    }
+    if scsi.write(*offset, wanted).is_err() {
+        csw.status = 1;
+        *target = None;
+        return;
+    }
+    *offset += length;
+    *left -= length;
+    csw.residue = csw.residue.saturating_sub(length);
 }
 
 impl Source {
@@ -263,11 +296,10 @@ impl Source {
             }
             Self::Medium { offset, left } => {
                 let length = (*left).min(max).min(allowed);
-                let mut data = vec![0; length as usize];
-                scsi.read(*offset, &mut data)?;
+                let data = scsi.read(*offset, length as usize)?;
                 *offset += length;
                 *left -= length;
-                Ok(data.into())
+                Ok(data)
             }
         }
     }
@@ -301,7 +333,7 @@ impl<M: Medium> Class for BulkOnly<M> {
         }
     }
 
-    fn transfer(&mut self, _: Endpoint, payload: &Payload) -> Option<Done> {
+    fn transfer(&mut self, _: Duration, _: Endpoint, payload: &Payload) -> Option<Done> {
         match payload {
             Payload::Out(data) => self.output(data),
             Payload::In { max } => self.input(u64::from(*max)),
@@ -338,15 +370,27 @@ impl<M: Medium> Function for Disk<M> {
         self.0.speed()
     }
 
-    fn submit(&mut self, now: Duration, request: Request, out: &mut Vec<Completion>) {
-        self.0.submit(now, request, out);
+    fn submit(&mut self, request: Request) {
+        self.0.submit(request);
     }
 
-    fn cancel(&mut self, now: Duration, endpoint: Endpoint, through: RequestId, out: &mut Vec<Completion>) {
-        self.0.cancel(now, endpoint, through, out);
+    fn cancel(&mut self, endpoint: Endpoint, through: RequestId) {
+        self.0.cancel(endpoint, through);
     }
 
-    fn reset(&mut self, now: Duration, through: RequestId, out: &mut Vec<Completion>) {
-        self.0.reset(now, through, out);
+    fn reset(&mut self, through: RequestId) {
+        self.0.reset(through);
+    }
+
+    fn replug(&mut self) {
+        self.0.replug();
+    }
+
+    fn poll(&mut self, now: Duration, lane: Lane) -> Option<Completion> {
+        self.0.poll(now, lane)
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.0.deadline()
     }
 }

@@ -1,16 +1,21 @@
 //! A host for one software function: numbers requests, checks that each ends exactly once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use functions::{Function, Medium, MediumError};
-use wire::usb::{
-    Completion, DeviceId, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup, Transfer,
+use wire::{
+    Lane,
+    usb::{
+        Completion, DeviceId, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup,
+        Transfer,
+    },
 };
 
 /// Drives a function and keeps what ended.
 pub(crate) struct Host<F> {
     pub(crate) function: F,
+    pub(crate) now: Duration,
     next: u64,
     ended: BTreeMap<RequestId, Completion>,
 }
@@ -26,27 +31,46 @@ pub(crate) fn bulk_out() -> Endpoint {
 impl<F: Function> Host<F> {
     /// A host whose device is configured.
     pub(crate) fn new(function: F) -> Self {
-        let mut host = Self { function, next: 0, ended: BTreeMap::new() };
+        let mut host = Self { function, now: Duration::ZERO, next: 0, ended: BTreeMap::new() };
         assert_eq!(host.control(0x00, 9, 1, 0, 0), Ok(Vec::new()), "SET_CONFIGURATION");
         host
     }
 
     pub(crate) fn submit(&mut self, endpoint: Endpoint, transfer: Transfer, payload: Payload) -> RequestId {
-        self.next += 1;
-        let id = RequestId(self.next);
-        let mut out = Vec::new();
-        let request = Request { id, device: DeviceId(1), endpoint, transfer, payload };
-        self.function.submit(Duration::ZERO, request, &mut out);
-        self.keep(out);
+        let id = self.unasked(endpoint, transfer, payload);
+        self.poll();
         id
     }
 
-    pub(crate) fn keep(&mut self, completions: Vec<Completion>) {
-        for completion in completions {
-            assert!(completion.id.0 <= self.next, "a request that was never made");
-            let twice = self.ended.insert(completion.id, completion);
-            assert!(twice.is_none(), "{twice:?} ended twice");
+    /// Submits without asking for any end.
+    fn unasked(&mut self, endpoint: Endpoint, transfer: Transfer, payload: Payload) -> RequestId {
+        self.next += 1;
+        let id = RequestId(self.next);
+        self.function.submit(Request { id, device: DeviceId(1), endpoint, transfer, payload });
+        id
+    }
+
+    pub(crate) fn submit_unasked(&mut self, max: u32) -> RequestId {
+        self.unasked(bulk_in(), Transfer::Bulk { stream: 0 }, Payload::In { max })
+    }
+
+    pub(crate) fn submit_out_unasked(&mut self, length: usize) -> RequestId {
+        self.unasked(bulk_out(), Transfer::Bulk { stream: 0 }, Payload::Out(vec![0; length].into()))
+    }
+
+    /// Asks for every end there is; their ids, in order.
+    pub(crate) fn poll(&mut self) -> Vec<RequestId> {
+        let mut ids = Vec::new();
+        for lane in Lane::ALL {
+            while let Some(completion) = self.function.poll(self.now, lane) {
+                assert_eq!(completion.lane, lane);
+                assert!(completion.id.0 <= self.next, "a request that was never made");
+                ids.push(completion.id);
+                let twice = self.ended.insert(completion.id, completion);
+                assert!(twice.is_none(), "{twice:?} ended twice");
+            }
         }
+        ids
     }
 
     pub(crate) fn end(&self, id: RequestId) -> Option<&Completion> {
@@ -82,7 +106,7 @@ impl<F: Function> Host<F> {
         self.submit(bulk_out(), Transfer::Bulk { stream: 0 }, Payload::Out(data.into()))
     }
 
-    /// What a bulk transfer gave, if it ended well.
+    /// What a transfer gave, if it ended well.
     pub(crate) fn got(&self, id: RequestId) -> Vec<u8> {
         let end = self.end(id).expect("the transfer ended");
         assert_eq!(end.result, Ok(()), "{id:?}");
@@ -103,13 +127,23 @@ pub(crate) struct Memory {
     pub(crate) bytes: Vec<u8>,
     pub(crate) read_only: bool,
     pub(crate) broken_sector: Option<u64>,
-    pub(crate) flushes: u32,
+    /// It gives less than it is asked for.
+    pub(crate) short: bool,
+    pub(crate) flushes: Rc<Cell<u32>>,
+    pub(crate) reads: Rc<Cell<u32>>,
 }
 
 impl Memory {
     pub(crate) fn new(sectors: u64) -> Self {
         let bytes = (0..sectors * 512).map(|n| (n % 251) as u8).collect();
-        Self { bytes, read_only: false, broken_sector: None, flushes: 0 }
+        Self {
+            bytes,
+            read_only: false,
+            broken_sector: None,
+            short: false,
+            flushes: Rc::default(),
+            reads: Rc::default(),
+        }
     }
 
     fn check(&self, offset: u64, length: usize) -> Result<std::ops::Range<usize>, MediumError> {
@@ -129,10 +163,10 @@ impl Medium for Memory {
         self.read_only
     }
 
-    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), MediumError> {
-        let range = self.check(offset, data.len())?;
-        data.copy_from_slice(&self.bytes[range]);
-        Ok(())
+    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, MediumError> {
+        self.reads.set(self.reads.get() + 1);
+        let range = self.check(offset, length - usize::from(self.short))?;
+        Ok(Bytes::copy_from_slice(&self.bytes[range]))
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MediumError> {
@@ -142,7 +176,7 @@ impl Medium for Memory {
     }
 
     fn flush(&mut self) -> Result<(), MediumError> {
-        self.flushes += 1;
+        self.flushes.set(self.flushes.get() + 1);
         Ok(())
     }
 }

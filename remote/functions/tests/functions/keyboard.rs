@@ -1,44 +1,58 @@
-//! Chapter 9 as any host drives it, and the keyboard.
+//! The keyboard.
 
-use crate::host::{Host, Memory};
-use functions::{Disk, Full, Function, Keyboard, Stroke};
-use wire::usb::{Direction, Endpoint, Failure, Payload, RequestId, Transfer};
+use std::time::Duration;
 
-fn interrupt_in() -> Endpoint {
-    Endpoint::new(1, Direction::In).unwrap()
-}
+use functions::{CannotType, Full, Keyboard, NoKey, Stroke};
+use wire::usb::{Endpoint, Failure, Payload, RequestId, Setup, Transfer};
+
+use crate::{
+    bot::DONE,
+    host::{Host, bulk_in as interrupt_in},
+};
 
 fn keyboard() -> Host<Keyboard> {
     Host::new(Keyboard::new())
 }
 
 fn press(host: &mut Host<Keyboard>, usage: u8) -> Result<(), Full> {
-    let mut out = Vec::new();
-    let result = host.function.press(Stroke { modifiers: 2, usage }, &mut out);
-    host.keep(out);
+    let result = host.function.press(Stroke { modifiers: 2, usage });
+    host.poll();
     result
 }
 
-fn poll(host: &mut Host<Keyboard>) -> RequestId {
+fn ask(host: &mut Host<Keyboard>) -> RequestId {
     host.submit(interrupt_in(), Transfer::Interrupt, Payload::In { max: 8 })
 }
 
 #[test]
 fn every_report_arrives_in_order_and_a_tap_is_two_of_them() {
     let mut host = keyboard();
-    let early = poll(&mut host);
+    let early = ask(&mut host);
     assert!(host.end(early).is_none(), "nothing is pressed");
     for usage in 4..34 {
         press(&mut host, usage).unwrap();
     }
     assert_eq!(host.got(early), [2, 0, 4, 0, 0, 0, 0, 0]);
     for n in 1..60u8 {
-        let id = poll(&mut host);
+        let id = ask(&mut host);
         let expected = if n % 2 == 0 { [2, 0, 4 + n / 2, 0, 0, 0, 0, 0] } else { [0; 8] };
         assert_eq!(host.got(id), expected, "report {n}");
     }
-    let last = poll(&mut host);
+    let last = ask(&mut host);
     assert!(host.end(last).is_none());
+}
+
+#[test]
+fn it_knows_which_presses_the_host_has_read() {
+    let mut host = keyboard();
+    press(&mut host, 4).unwrap();
+    press(&mut host, 5).unwrap();
+    let mut read = Vec::new();
+    for _ in 0..4 {
+        ask(&mut host);
+        read.push((host.function.presses_read(), host.function.waiting()));
+    }
+    assert_eq!(read, [(1, 3), (1, 2), (2, 1), (2, 0)]);
 }
 
 #[test]
@@ -47,22 +61,68 @@ fn a_full_queue_refuses_a_key_whole_and_takes_it_later() {
     let taken = (0..10_000).take_while(|_| press(&mut host, 4).is_ok()).count();
     assert_eq!(taken * 2, host.function.waiting());
     assert_eq!(press(&mut host, 4), Err(Full));
-    poll(&mut host);
-    poll(&mut host);
+    ask(&mut host);
+    assert_eq!(press(&mut host, 4), Err(Full), "half a key has no room");
+    ask(&mut host);
     assert_eq!(press(&mut host, 4), Ok(()));
+}
+
+#[test]
+fn a_text_is_typed_whole_or_not_at_all() {
+    let mut host = keyboard();
+    assert_eq!(host.function.type_text("Hä"), Err(CannotType::NoKey(NoKey::Character('ä'))));
+    assert_eq!(host.function.type_text(&"x".repeat(513)), Err(CannotType::Full(Full)));
+    assert_eq!(host.function.waiting(), 0);
+    host.function.type_text("H!").unwrap();
+    let ids: Vec<_> = (0..4).map(|_| ask(&mut host)).collect();
+    let read: Vec<_> = ids.into_iter().map(|id| (host.got(id)[0], host.got(id)[2])).collect();
+    assert_eq!(read, [(2, 0x0b), (0, 0), (2, 0x1e), (0, 0)]);
 }
 
 #[test]
 fn the_host_sets_the_leds_and_both_protocols() {
     let mut host = keyboard();
-    let setup = wire::usb::Setup { request_type: 0x21, request: 9, value: 0x0200, index: 0, length: 1 };
+    let setup = Setup { request_type: 0x21, request: 9, value: 0x0200, index: 0, length: 1 };
     host.submit(Endpoint::CONTROL, Transfer::Control(setup), Payload::Out(vec![0b010].into()));
     assert_eq!(host.function.leds(), 0b010);
+    assert_eq!(host.control(0xa1, 1, 0x0200, 0, 1), Ok(vec![0b010]));
     for protocol in [0, 1] {
-        assert_eq!(host.control(0x21, 11, protocol, 0, 0), Ok(Vec::new()));
+        assert_eq!(host.control(0x21, 11, protocol, 0, 0), DONE);
         assert_eq!(host.control(0xa1, 3, 0, 0, 1), Ok(vec![protocol as u8]));
     }
     assert_eq!(host.control(0x21, 11, 2, 0, 0), Err(Failure::Stall));
+}
+
+#[test]
+fn the_last_report_can_be_asked_for_and_takes_nothing_away() {
+    let mut host = keyboard();
+    press(&mut host, 7).unwrap();
+    assert_eq!(host.control(0xa1, 1, 0x0100, 0, 8), Ok(vec![0; 8]), "not read yet");
+    let id = ask(&mut host);
+    assert_eq!(host.control(0xa1, 1, 0x0100, 0, 8), Ok(host.got(id)));
+}
+
+/// HID 1.11 §7.2.4.
+#[test]
+fn with_an_idle_time_the_last_report_is_said_again_and_without_it_is_not() {
+    let mut host = keyboard();
+    press(&mut host, 4).unwrap();
+    for _ in 0..2 {
+        ask(&mut host);
+    }
+    let waiting = ask(&mut host);
+    assert_eq!(functions::Function::deadline(&host.function), None);
+    assert_eq!(host.control(0x21, 10, 0x0800, 0, 0), DONE, "SET_IDLE: 8 x 4 ms");
+    assert_eq!(host.control(0xa1, 2, 0, 0, 1), Ok(vec![8]));
+    assert_eq!(functions::Function::deadline(&host.function), Some(Duration::from_millis(32)));
+    host.now = Duration::from_millis(31);
+    assert!(host.poll().is_empty());
+    host.now = Duration::from_millis(32);
+    assert_eq!(host.poll(), [waiting]);
+    let next = ask(&mut host);
+    assert_eq!(functions::Function::deadline(&host.function), Some(Duration::from_millis(64)));
+    press(&mut host, 5).unwrap();
+    assert_eq!(host.got(next), [2, 0, 5, 0, 0, 0, 0, 0], "a change does not wait");
 }
 
 #[test]
@@ -71,55 +131,4 @@ fn the_hid_descriptor_says_how_long_the_report_descriptor_is() {
     let hid = host.control(0x81, 6, 0x2100, 0, 255).unwrap();
     let report = host.control(0x81, 6, 0x2200, 0, 255).unwrap();
     assert_eq!(usize::from(u16::from_le_bytes([hid[7], hid[8]])), report.len());
-}
-
-/// USB 2.0 §9.4: what every device answers.
-fn chapter_9<F: Function>(host: &mut Host<F>, endpoint: u16) {
-    let device = host.control(0x80, 6, 0x0100, 0, 255).unwrap();
-    assert_eq!((device.len(), device[0], device[1]), (18, 18, 1));
-    assert_eq!(host.control(0x80, 6, 0x0100, 0, 8).unwrap(), device[..8], "cut to wLength");
-    let configuration = host.control(0x80, 6, 0x0200, 0, 255).unwrap();
-    assert_eq!(usize::from(u16::from_le_bytes([configuration[2], configuration[3]])), configuration.len());
-    let mut rest = &configuration[..];
-    while let [length, ..] = rest {
-        rest = rest.get(usize::from(*length)..).expect("descriptors fill the configuration exactly");
-    }
-    for string in 0..4 {
-        let text = host.control(0x80, 6, 0x0300 | string, 0x0409, 255).unwrap();
-        assert_eq!((usize::from(text[0]), text[1]), (text.len(), 3), "string {string}");
-    }
-    assert_eq!(host.control(0x80, 6, 0x0304, 0x0409, 255), Err(Failure::Stall));
-    assert_eq!(host.control(0x00, 9, 2, 0, 0), Err(Failure::Stall), "there is no configuration 2");
-    assert_eq!(host.control(0x80, 8, 0, 0, 1), Ok(vec![1]));
-    assert_eq!(host.control(0x82, 0, 0, endpoint, 2), Ok(vec![0, 0]));
-    assert_eq!(host.control(0x02, 3, 0, endpoint, 0), Ok(Vec::new()), "SET_FEATURE(ENDPOINT_HALT)");
-    assert_eq!(host.control(0x82, 0, 0, endpoint, 2), Ok(vec![1, 0]));
-    assert_eq!(host.control(0x02, 1, 0, endpoint, 0), Ok(Vec::new()));
-    assert_eq!(host.control(0x82, 0, 0, endpoint, 2), Ok(vec![0, 0]));
-    assert_eq!(host.control(0x82, 0, 0, 0x8f, 2), Err(Failure::Stall), "no such endpoint");
-    assert_eq!(host.control(0xc0, 0x51, 0, 0, 2), Err(Failure::Stall), "no vendor requests");
-}
-
-#[test]
-fn both_functions_answer_chapter_9() {
-    chapter_9(&mut keyboard(), 0x81);
-    chapter_9(&mut Host::new(Disk::new(Memory::new(8), "1")), 0x81);
-}
-
-#[test]
-fn only_a_superspeed_device_has_a_bos() {
-    let mut disk = Host::new(Disk::new(Memory::new(8), "1"));
-    let bos = disk.control(0x80, 6, 0x0f00, 0, 255).unwrap();
-    assert_eq!(usize::from(u16::from_le_bytes([bos[2], bos[3]])), bos.len());
-    assert_eq!(keyboard().control(0x80, 6, 0x0f00, 0, 255), Err(Failure::Stall));
-}
-
-#[test]
-fn a_transfer_of_the_wrong_kind_is_refused_not_kept() {
-    let mut host = keyboard();
-    let out = host.submit(interrupt_in(), Transfer::Interrupt, Payload::Out(vec![1].into()));
-    assert_eq!(host.end(out).map(|end| end.result), Some(Err(Failure::InvalidArgument)));
-    let elsewhere = Endpoint::new(5, Direction::In).unwrap();
-    let id = host.submit(elsewhere, Transfer::Interrupt, Payload::In { max: 8 });
-    assert_eq!(host.end(id).map(|end| end.result), Some(Err(Failure::InvalidArgument)));
 }

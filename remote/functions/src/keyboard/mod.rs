@@ -1,10 +1,17 @@
 //! A boot keyboard. HID 1.11, appendices B and F.
 
+mod layout;
+
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use wire::usb::{Completion, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed};
+use wire::{
+    Lane,
+    usb::{Completion, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
+};
+
+pub use layout::NoKey;
 
 use crate::{
     Function,
@@ -49,6 +56,17 @@ pub struct Stroke {
 #[error("the keyboard's queue is full")]
 pub struct Full;
 
+/// Why a text was not typed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CannotType {
+    /// A character has no key.
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
+    /// There is no room for all of it.
+    #[error(transparent)]
+    Full(#[from] Full),
+}
+
 /// The keyboard.
 #[derive(Debug)]
 pub struct Keyboard(Device<Keys>);
@@ -57,39 +75,60 @@ pub struct Keyboard(Device<Keys>);
 struct Keys {
     description: Description,
     /// Reports that the host has not read yet, in order.
-    reports: VecDeque<[u8; REPORT_LEN]>,
-    last: [u8; REPORT_LEN],
+    reports: VecDeque<Report>,
+    /// The last report that the host has read, and when.
+    last: Report,
+    read_at: Duration,
+    /// Presses that the host has read.
+    presses_read: u64,
     /// 0 boot, 1 report; the reports look the same.
     protocol: u8,
-    idle: u8,
+    /// How long the host does without a report although nothing changes; none means for ever.
+    idle: Option<Duration>,
     leds: u8,
 }
 
+/// The state of the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Report {
+    bytes: [u8; REPORT_LEN],
+    /// Whether a key is pressed by it.
+    press: bool,
+}
+
 impl Keyboard {
-    /// A keyboard on which nothing is pressed.
+    /// A high-speed keyboard on which nothing is pressed.
     #[must_use]
     pub fn new() -> Self {
+        // 2^(4-1) microframes: a millisecond.
+        Self::of_speed(Speed::High, 4)
+    }
+
+    /// The same at full speed, as most keyboards are.
+    #[must_use]
+    pub fn full_speed() -> Self {
+        Self::of_speed(Speed::Full, 1)
+    }
+
+    fn of_speed(speed: Speed, interval: u8) -> Self {
         let [length, high] = (REPORT_DESCRIPTOR.len() as u16).to_le_bytes();
-        let identity = Identity {
-            vendor: 0x1209,
-            product: 0xfa01,
-            name: "Farbus Keyboard".into(),
-            serial: "0001".into(),
-        };
+        let identity =
+            Identity { vendor: 0x1209, product: 0xfa01, name: "Farbus Keyboard", serial: "0001".into() };
         let description = Description {
             identity,
-            speed: Speed::High,
+            speed,
             class: [3, 1, 1],
             extra: vec![9, HID, 0x11, 0x01, 0, 1, REPORT, length, high],
-            // 2^(4-1) microframes: a millisecond.
-            endpoints: vec![EndpointSpec { address: IN_ADDRESS, attributes: 3, max_packet: 8, interval: 4 }],
+            endpoints: vec![EndpointSpec { address: IN_ADDRESS, attributes: 3, max_packet: 8, interval }],
         };
         Self(Device::new(Keys {
             description,
             reports: VecDeque::new(),
-            last: [0; REPORT_LEN],
+            last: Report::default(),
+            read_at: Duration::ZERO,
+            presses_read: 0,
             protocol: 1,
-            idle: 0,
+            idle: None,
             leds: 0,
         }))
     }
@@ -98,15 +137,26 @@ impl Keyboard {
     ///
     /// # Errors
     /// [`Full`]: neither was queued; try again when the host has read some.
-    pub fn press(&mut self, stroke: Stroke, out: &mut Vec<Completion>) -> Result<(), Full> {
-        let keys = &mut self.0.class;
-        if keys.reports.len() + 2 > QUEUE {
+    pub fn press(&mut self, stroke: Stroke) -> Result<(), Full> {
+        let reports = &mut self.0.class.reports;
+        if reports.len() + 2 > QUEUE {
             return Err(Full);
         }
-        keys.reports.push_back([stroke.modifiers, 0, stroke.usage, 0, 0, 0, 0, 0]);
-        keys.reports.push_back([0; REPORT_LEN]);
-        self.0.run(out);
+        let bytes = [stroke.modifiers, 0, stroke.usage, 0, 0, 0, 0, 0];
+        reports.extend([Report { bytes, press: true }, Report::default()]);
         Ok(())
+    }
+
+    /// Types a text on a US layout: all of it, or nothing.
+    ///
+    /// # Errors
+    /// A character has no key, or there is no room for so many; an empty keyboard has room for 512 characters.
+    pub fn type_text(&mut self, text: &str) -> Result<(), CannotType> {
+        let strokes = text.chars().map(Stroke::typing).collect::<Result<Vec<_>, _>>()?;
+        if self.waiting() + 2 * strokes.len() > QUEUE {
+            return Err(Full.into());
+        }
+        Ok(strokes.into_iter().try_for_each(|stroke| self.press(stroke))?)
     }
 
     /// The LEDs as the host has set them: Num Lock, Caps Lock, Scroll Lock, Compose, Kana.
@@ -119,6 +169,12 @@ impl Keyboard {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.class.reports.len()
+    }
+
+    /// Presses that the host has read since the keyboard was made.
+    #[must_use]
+    pub fn presses_read(&self) -> u64 {
+        self.0.class.presses_read
     }
 }
 
@@ -140,9 +196,9 @@ impl Class for Keys {
             (0x81, 6) if high == REPORT => Answer::Data(REPORT_DESCRIPTOR.to_vec()),
             (0x81, 6) if high == HID => Answer::Data(self.description.extra.clone()),
             // GET_REPORT: input, or the LEDs.
-            (0xa1, 1) if high == 1 => Answer::Data(self.last.to_vec()),
+            (0xa1, 1) if high == 1 => Answer::Data(self.last.bytes.to_vec()),
             (0xa1, 1) if high == 2 => Answer::Data(vec![self.leds]),
-            (0xa1, 2) => Answer::Data(vec![self.idle]),
+            (0xa1, 2) => Answer::Data(vec![self.idle.map_or(0, |idle| (idle.as_millis() / 4) as u8)]),
             (0xa1, 3) => Answer::Data(vec![self.protocol]),
             (0x21, 9) => match (high, data.first()) {
                 (2, Some(leds)) => {
@@ -151,8 +207,9 @@ impl Class for Keys {
                 }
                 _ => Answer::Stall,
             },
-            (0x21, 10) => {
-                self.idle = high;
+            // SET_IDLE counts in 4 ms; there is one report, with id 0.
+            (0x21, 10) if low == 0 => {
+                self.idle = (high > 0).then(|| Duration::from_millis(4 * u64::from(high)));
                 Answer::Ack
             }
             (0x21, 11) if low <= 1 => {
@@ -163,19 +220,26 @@ impl Class for Keys {
         }
     }
 
-    fn transfer(&mut self, _: Endpoint, payload: &Payload) -> Option<Done> {
+    fn transfer(&mut self, now: Duration, _: Endpoint, payload: &Payload) -> Option<Done> {
         let Payload::In { max } = payload else { return None };
-        let report = self.reports.pop_front()?;
-        self.last = report;
+        let idle = self.deadline().is_some_and(|at| at <= now);
+        let report = self.reports.pop_front().or_else(|| idle.then_some(self.last))?;
+        (self.last, self.read_at) = (Report { press: false, ..report }, now);
+        self.presses_read += u64::from(report.press);
         let length = (*max as usize).min(REPORT_LEN);
-        let data = report.get(..length).unwrap_or_default();
+        let data = report.bytes.get(..length).unwrap_or_default();
         Some(Done::Moved(Moved::In(Bytes::copy_from_slice(data))))
+    }
+
+    /// HID 1.11 §7.2.4: the report is said again when it has not changed for so long.
+    fn deadline(&self) -> Option<Duration> {
+        self.idle.map(|idle| self.read_at + idle)
     }
 
     /// What was typed stays typed: the next host reads it.
     fn reset(&mut self) {
         self.protocol = 1;
-        self.idle = 0;
+        self.idle = None;
     }
 }
 
@@ -188,15 +252,27 @@ impl Function for Keyboard {
         self.0.speed()
     }
 
-    fn submit(&mut self, now: Duration, request: Request, out: &mut Vec<Completion>) {
-        self.0.submit(now, request, out);
+    fn submit(&mut self, request: Request) {
+        self.0.submit(request);
     }
 
-    fn cancel(&mut self, now: Duration, endpoint: Endpoint, through: RequestId, out: &mut Vec<Completion>) {
-        self.0.cancel(now, endpoint, through, out);
+    fn cancel(&mut self, endpoint: Endpoint, through: RequestId) {
+        self.0.cancel(endpoint, through);
     }
 
-    fn reset(&mut self, now: Duration, through: RequestId, out: &mut Vec<Completion>) {
-        self.0.reset(now, through, out);
+    fn reset(&mut self, through: RequestId) {
+        self.0.reset(through);
+    }
+
+    fn replug(&mut self) {
+        self.0.replug();
+    }
+
+    fn poll(&mut self, now: Duration, lane: Lane) -> Option<Completion> {
+        self.0.poll(now, lane)
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.0.deadline()
     }
 }
