@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(clock.wall(clock.link(ns(1_000_000 + 178_956_970_667))), 0);
         // Three years later it is still exact.
         let years = 3 * 365 * 86_400;
-        let expected = (24_000_000 * u128::from(years as u64)) as u32;
+        let expected = (24_000_000 * u128::from(years)) as u32;
         assert_eq!(clock.wall(clock.link(ns(1_000_000) + Duration::from_secs(years))), expected);
     }
 

@@ -10,11 +10,11 @@ use crate::{Config, Hda, Output};
 
 /// The model with memory of its own, and time that passes when it is told to.
 #[derive(Debug)]
-pub struct Bare {
+pub struct Bare<D = Ram> {
     /// The model.
     pub hda: Hda,
     /// Its memory.
-    pub ram: Ram,
+    pub ram: D,
     /// Now.
     pub now: Duration,
     /// What the model asked for, in order, until somebody takes it.
@@ -25,8 +25,15 @@ impl Bare {
     /// A controller after power-on, and memory from 0 on.
     #[must_use]
     pub fn new(config: Config, memory_bytes: usize) -> Self {
-        let ram = Ram::new(0, memory_bytes);
-        Self { hda: Hda::new(config), ram, now: Duration::ZERO, out: Vec::new() }
+        Self::with_memory(config, Ram::new(0, memory_bytes))
+    }
+}
+
+impl<D: Dma> Bare<D> {
+    /// A controller after power-on, and memory of any kind.
+    #[must_use]
+    pub fn with_memory(config: Config, memory: D) -> Self {
+        Self { hda: Hda::new(config), ram: memory, now: Duration::ZERO, out: Vec::new() }
     }
 
     /// Lets time pass as an owner does who is never late: a tick at each deadline.
@@ -55,7 +62,7 @@ impl Bare {
     }
 }
 
-impl Host for Bare {
+impl<D: Dma> Host for Bare<D> {
     fn read(&mut self, offset: u64, width: Width) -> u64 {
         let mut cx = Cx { now: self.now, dma: &self.ram, out: &mut self.out };
         self.hda.read(&mut cx, offset, width)

@@ -127,7 +127,7 @@ impl<H: Host> Driver<H> {
         }
         this.host.write(STATESTS, Width::Word, 0x7fff);
         this.start_rings()?;
-        this.set_address(DPLBASE, memory + POSITIONS | 1);
+        this.set_address(DPLBASE, (memory + POSITIONS) | 1);
         this.host.write(INTCTL, Width::Dword, 0xffff_ffff);
         Ok(this)
     }
