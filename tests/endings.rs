@@ -68,7 +68,8 @@ async fn a_vm_that_resets_and_a_new_qemu_find_their_devices_again() -> Result<()
     remote.wait_for("connected").await?;
 
     let vm = boot(&lab, &host).await?;
-    let see = "lsusb -t | grep -q Driver=usbhid && /usr/bin/aplay -l | grep -q 'card 0'";
+    let see = "n=0; until lsusb -t | grep -q Driver=usbhid && aplay -l | grep -q 'card 0'; do \
+               n=$((n+1)); [ $n -lt 300 ] || exit 1; usleep 100000; done";
     vm.run(see).await?.success().context("at the first boot")?;
     vm.reset().await?;
     vm.run(see).await?.success().context("after a reset")?;

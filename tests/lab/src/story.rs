@@ -20,6 +20,14 @@ const FRAME_BYTES: usize = 4;
 /// Bytes of a plain WAV file before its samples.
 const WAV_HEADER: usize = 44;
 
+/// Waits until the guest's drivers have found both functions: a guest is up before its sound card is.
+const SETTLE: &str = r#"
+n=0
+until [ -e /proc/asound/card0/pcm0p ] && grep -q "Farbus Keyboard" /sys/class/input/event*/device/name; do
+    n=$((n+1)); [ $n -lt 3000 ] || exit 1; usleep 10000
+done
+"#;
+
 /// Finds the keyboard's event device and waits for one event on it; says so, then plays the sound.
 const LISTENER: &str = r#"
 set -e
@@ -145,6 +153,7 @@ impl Pair {
         remote.wait_for("connected").await?;
         host.program.wait_where("linked", |event| event["vm"] == name).await?;
         let vm = Self::boot(lab, host, name).await?;
+        vm.run(SETTLE).await?.success().context("the guest does not find its keyboard and its sound card")?;
         Ok(Self { name: name.to_owned(), vm, remote, heard })
     }
 
