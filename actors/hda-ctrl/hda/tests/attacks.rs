@@ -199,7 +199,7 @@ fn row_15_pointers_and_sizes_may_change_while_the_rings_run_and_overlap() {
         bare.write(RIRB + 12, Width::Byte, 0b111);
         bare.write(CORB + 12, Width::Byte, 0b11);
         for round in 0..2_000u64 {
-            bare.write(CORB + 8, Width::Word, round * 7 & 0xff);
+            bare.write(CORB + 8, Width::Word, (round * 7) & 0xff);
             bare.write(CORB + 14, Width::Byte, round & 3);
             bare.write(RIRB + 14, Width::Byte, round & 3);
             bare.write(RIRB + 8, Width::Word, if round % 3 == 0 { 0x8000 } else { 0 });
@@ -236,8 +236,8 @@ fn row_16_starting_and_stopping_leaves_nothing_behind() {
 fn row_16_a_buffer_beyond_memory_stops_the_stream_where_memory_ends() {
     let (mut driver, stream) = desk(STEREO);
     let address = RAM as u64 - 4_800;
-    let buffers = [Buffer { address, length: u32::MAX & !3, interrupt: true }];
-    driver.set_up(stream, TAG, STEREO, &buffers, u32::MAX & !3).unwrap();
+    let buffers = [Buffer { address, length: !3u32, interrupt: true }];
+    driver.set_up(stream, TAG, STEREO, &buffers, !3u32).unwrap();
     driver.host().out.clear();
     driver.run(stream, true);
     driver.host().pass(ms(1_000));
