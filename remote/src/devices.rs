@@ -1,6 +1,7 @@
 //! `farbus-remote devices`: what this computer has.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use rusb::{Context, UsbContext};
 use serde::Serialize;
 
 /// Everything that was found, and what could not be looked at.
@@ -61,7 +62,9 @@ impl Devices {
 
 fn usb() -> Result<Vec<Usb>> {
     let mut found = Vec::new();
-    for device in rusb::devices()?.iter() {
+    // A context of our own: the global one panics where there is no USB bus.
+    let context = Context::new().context("this computer has no USB bus that libusb can see")?;
+    for device in context.devices()?.iter() {
         let descriptor = device.device_descriptor()?;
         // Without the right to open it a device has only its numbers.
         let name = device.open().ok().and_then(|handle| {
