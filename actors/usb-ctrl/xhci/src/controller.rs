@@ -165,6 +165,7 @@ impl Xhci {
             slots,
             requests: _, // ids go on
             work,
+            starved,
         } = self;
         *usbcmd = UsbCmd::DEFAULT;
         *usbsts = UsbSts::DEFAULT;
@@ -178,6 +179,7 @@ impl Xhci {
         ports.iter_mut().for_each(|port| port.reset());
         *slots = Slots::new(shape.slots);
         work.clear();
+        starved.clear();
         // USB 3 links are reset with the controller; USB 2 devices keep their state until their port is reset.
         for device in bound.into_iter().filter_map(|(_, device)| device) {
             let usb3 = |port: &Port| port.device() == Some(device) && port.protocol() == Protocol::Usb3;
@@ -244,6 +246,9 @@ impl Xhci {
             }
             None => {}
         }
+        if self.requests.has_credit() {
+            self.work.extend(core::mem::take(&mut self.starved));
+        }
     }
 
     /// Lends an endpoint everything it needs for one step.
@@ -262,6 +267,7 @@ impl Xhci {
             device: slot.device,
             gated: port.is_none_or(|port| port.gated()),
             enabled: slot.enabled(),
+            starved: false,
             cx,
             events: &mut self.events,
             requests: &mut self.requests,
@@ -269,6 +275,9 @@ impl Xhci {
             effects: &mut effects,
         };
         let result = step(slot.endpoint_mut(dci)?, &mut hands);
+        if hands.starved {
+            self.starved.insert((id, dci));
+        }
         for effect in effects {
             for dci in CONTROL + 1..=LAST {
                 let Some(endpoint) = slot.endpoint_mut(dci) else { continue };

@@ -41,6 +41,7 @@ mod trb;
 mod work;
 
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use pci::{Cx, Model, Width};
 use wire::usb::{Completion, DeviceId, RequestId, Speed, ToRemote};
@@ -56,7 +57,7 @@ use crate::{
         operational::{UsbCmd, UsbSts},
     },
     requests::{Owner, Requests},
-    slot::Slots,
+    slot::{SlotId, Slots},
     work::Work,
 };
 
@@ -151,6 +152,8 @@ pub struct Xhci {
     requests: Requests,
     /// Endpoints with something to do.
     work: Work,
+    /// Endpoints that wait until less is in flight.
+    starved: BTreeSet<(SlotId, u8)>,
 }
 
 impl Xhci {
@@ -181,6 +184,7 @@ impl Xhci {
             slots: Slots::new(shape.slots),
             requests: Requests::new(config.first_request),
             work: Work::default(),
+            starved: BTreeSet::new(),
             config,
         }
     }

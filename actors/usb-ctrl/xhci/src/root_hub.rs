@@ -41,7 +41,7 @@ impl Xhci {
     pub(crate) fn reset_device_of(&mut self, cx: &mut Cx<'_, Output>, index: u8) {
         let Some(port) = self.ports.get_mut(usize::from(index)) else { return };
         let Some(device) = port.device() else { return };
-        let id = self.requests.allocate(Owner::Port(index));
+        let id = self.requests.allocate(Owner::Port(index), 0);
         if let Some(older) = port.gate() {
             self.requests.forget(older);
         }

@@ -49,7 +49,8 @@ impl Endpoint {
         if let Some(td) = self.tds.back_mut() {
             td.progress = Progress::Finished(CompletionCode::UsbTransactionError);
         }
-        self.queued_bytes = self.tds.iter().fold(0, |sum, td| td.length.min(u32::MAX - sum) + sum);
+        self.queued_bytes = self.tds.iter().fold(0, |sum, td| sum.saturating_add(td.length));
+        self.queued_trbs = self.tds.iter().map(|td| td.elements.len()).sum();
         self.submitted = self.submitted.min(first);
         // What was read beyond is read again when the endpoint runs again.
     }

@@ -154,6 +154,8 @@ pub(crate) struct Endpoint {
     pub(crate) submitted: usize,
     /// Their payload.
     pub(crate) queued_bytes: u32,
+    /// Their TRBs.
+    pub(crate) queued_trbs: usize,
     /// Where the next TD goes on.
     pub(crate) resume: Option<Resume>,
     /// Requests without a TD.
@@ -224,6 +226,7 @@ impl Endpoint {
             tds: VecDeque::new(),
             submitted: 0,
             queued_bytes: 0,
+            queued_trbs: 0,
             resume: None,
             orphans: VecDeque::new(),
             stash: VecDeque::new(),

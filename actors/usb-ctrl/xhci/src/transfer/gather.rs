@@ -17,8 +17,10 @@ use crate::{
     },
 };
 
-/// The most TRBs of one TD; 4096 pages are 16 MiB.
-const MAX_TRBS: usize = 4096;
+/// The most TRBs of one TD; 2048 pages are 8 MiB.
+const MAX_TRBS: usize = 2048;
+/// The TRBs of one endpoint's TDs that are gathered and not retired; no more TDs are gathered beyond it.
+const TRB_CREDIT: usize = 1024;
 /// The most TDs of one endpoint that are gathered and not retired.
 const MAX_TDS: usize = 256;
 /// The payload credit of one endpoint: no more TDs are gathered beyond it.
@@ -49,6 +51,7 @@ impl Endpoint {
             let Some(mut td) = self.next_td(hands) else { return };
             self.resume_or_adopt(&mut td, hands.cx.dma);
             self.queued_bytes = self.queued_bytes.saturating_add(td.length.min(CREDIT));
+            self.queued_trbs += td.elements.len();
             self.tds.push_back(td);
             self.submit(hands);
             hands.budget.take_td();
@@ -58,12 +61,13 @@ impl Endpoint {
     fn has_room(&self) -> bool {
         let depth = if self.cautious { 1 } else { MAX_TDS };
         let mistaken = self.tds.back().is_some_and(|td| td.finished() == Some(CompletionCode::TrbError));
-        self.tds.len() < depth && self.queued_bytes < CREDIT && !mistaken
+        self.tds.len() < depth && self.queued_bytes < CREDIT && self.queued_trbs < TRB_CREDIT && !mistaken
     }
 
     /// A TD leaves the queue.
     pub(crate) fn release(&mut self, td: &Td) {
         self.queued_bytes = self.queued_bytes.saturating_sub(td.length.min(CREDIT));
+        self.queued_trbs = self.queued_trbs.saturating_sub(td.elements.len());
         self.submitted = self.submitted.saturating_sub(1);
     }
 

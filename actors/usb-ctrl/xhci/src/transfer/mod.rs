@@ -37,6 +37,8 @@ pub(crate) struct Hands<'a, 'c> {
     pub(crate) gated: bool,
     /// The endpoints of the slot that are enabled: bit n for device context index n.
     pub(crate) enabled: u32,
+    /// There was no credit left in the whole controller: to be called again when there is.
+    pub(crate) starved: bool,
     /// What control requests mean for other endpoints of the slot, in order.
     pub(crate) effects: &'a mut Vec<SlotEffect>,
 }

@@ -47,6 +47,7 @@ impl Endpoint {
     pub(crate) fn orphan_all(&mut self, fate: Fate) {
         self.submitted = 0;
         self.queued_bytes = 0;
+        self.queued_trbs = 0;
         self.partial = None;
         self.orphans.extend(self.tds.drain(..).map(|td| Orphan::of(td, fate)));
         self.sort_orphans();

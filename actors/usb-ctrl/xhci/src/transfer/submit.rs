@@ -33,6 +33,10 @@ impl Endpoint {
                 }
                 Progress::Waiting if self.serves_late_data() => self.serve_stash(hands),
                 Progress::Waiting if self.fenced() || hands.gated => return,
+                Progress::Waiting if self.submitted > 0 && !hands.requests.has_credit() => {
+                    hands.starved = true;
+                    return;
+                }
                 Progress::Waiting if self.void_next => {
                     // The halt that the guest was told is cleared could not be cleared.
                     self.void_next = false;
@@ -161,7 +165,7 @@ pub(crate) fn emit(
     payload: Payload,
 ) -> Option<RequestId> {
     let device = hands.device?;
-    let id = hands.requests.allocate(owner);
+    let id = hands.requests.allocate(owner, payload.requested());
     let request = Request { id, device, endpoint, transfer, payload };
     hands.cx.emit(Output::Usb(ToRemote::Submit(request)));
     Some(id)
