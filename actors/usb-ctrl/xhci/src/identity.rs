@@ -42,3 +42,26 @@ pub fn config_space_msix() -> ConfigSpace {
     let place = MsixPlace { vectors: INTERRUPTERS.into(), bar: 0, table: MSIX_TABLE, pending: MSIX_PENDING };
     function().msix(0x90, place).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(space: &ConfigSpace, at: u64) -> u32 {
+        let mut data = [0; 4];
+        space.read(at, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    /// xHCI 1.2 §5.2: drivers bind to the class, and read these.
+    #[test]
+    fn both_configuration_spaces_are_those_of_an_xhci_function() {
+        for (space, msi, msix) in [(config_space(), 1, 0), (config_space_msix(), 0, 8)] {
+            assert_eq!(read(&space, 0x08) >> 8, 0x0c_03_30);
+            assert_eq!(read(&space, 0x60) & 0xffff, 0x2030, "SBRN, FLADJ");
+            assert_eq!(read(&space, 0x10) & 0xf, 4, "a 64-bit BAR");
+            let layout = space.layout();
+            assert_eq!((layout.bars[0], layout.msi, layout.msix), (0x1_0000, msi, msix));
+        }
+    }
+}

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Modules are named after the chapters of the xHCI specification 1.2. Nothing a guest writes, and nothing a remote
-//! answers, makes the model panic, loop, or hold memory without bound: walks have a [`budget`], the rest of them is
+//! answers, makes the model panic, loop, or hold memory without bound: walks have a budget, the rest of them is
 //! done in the next [`pci::Model::tick`].
 //!
 //! No command waits for the network without a bound: port resets and commands complete from local state, and
