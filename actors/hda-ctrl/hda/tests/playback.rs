@@ -105,6 +105,21 @@ fn a_stream_reset_begins_a_new_run_at_byte_0() {
 }
 
 #[test]
+fn a_new_ring_without_a_stream_reset_begins_a_new_run_too_but_not_the_same_one_again() {
+    let (mut driver, stream, _) = playing(4);
+    let base = 0x80 + 0x20 * u64::from(stream);
+    for (length, runs) in [(4 * PERIOD, 1), (2 * PERIOD, 2), (2 * PERIOD, 2)] {
+        driver.host().pass(ms(7));
+        driver.run(stream, false);
+        driver.host().out.clear();
+        driver.host().write(base + 8, Width::Dword, length.into());
+        driver.run(stream, true);
+        driver.host().pass(ms(7));
+        assert_eq!(driver.host().take_played()[0].run, runs);
+    }
+}
+
+#[test]
 fn nothing_is_due_while_nothing_runs() {
     let (mut driver, stream, _) = playing(2);
     assert!(pci::Model::deadline(&driver.host().hda).is_some());

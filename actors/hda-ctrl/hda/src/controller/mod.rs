@@ -11,7 +11,7 @@ use crate::clock::{LinkClock, LinkTime};
 use crate::codec::{self, Codec, Outlet};
 use crate::corb::Corb;
 use crate::interrupt::{CONTROLLER, Interrupts};
-use crate::registers::{GlobalControl, GlobalStatus, ImmediateStatus, PositionBase, Register, pieces};
+use crate::registers::{GlobalControl, GlobalStatus, ImmediateStatus, Piece, PositionBase, Register, pieces};
 use crate::rirb::{Response, Rirb};
 use crate::stream::{Direction, Scene, Stream, StreamRegister};
 use crate::{Config, Output};
@@ -254,9 +254,12 @@ impl Model for Hda {
 
     fn write(&mut self, cx: &mut Cx<'_, Output>, offset: u64, width: Width, value: u64) {
         // Statuses first: what is acknowledged is what the guest has seen, not what happens in this very call.
-        let (first, then): (Vec<_>, Vec<_>) = pieces(offset, width, Register::at)
-            .partition(|piece| matches!(piece.row.register, Register::Stream(_, StreamRegister::Status)));
-        for piece in first.into_iter().chain(then) {
+        let status = |piece: &Piece<Register>| {
+            matches!(piece.row.register, Register::Stream(_, StreamRegister::Status))
+        };
+        let first = pieces(offset, width, Register::at).filter(status);
+        let then = pieces(offset, width, Register::at).filter(|piece| !status(piece));
+        for piece in first.chain(then) {
             self.write_register(cx, piece, value);
         }
         self.settle(cx);

@@ -13,7 +13,6 @@ use crate::codec::Outlet;
 const PER_SECOND: u64 = 200;
 
 /// The frames of one run that are on their way out.
-#[derive(Debug)]
 pub(crate) struct Packets {
     stream: StreamId,
     run: u32,
@@ -25,6 +24,14 @@ pub(crate) struct Packets {
     /// Whole frames, less than a packet between calls.
     pending: BytesMut,
     packet_bytes: usize,
+}
+
+/// Without the guest's sound.
+impl core::fmt::Debug for Packets {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { stream, run, frame_bytes: _, format, first, pending, packet_bytes: _ } = self;
+        write!(f, "Packets({stream:?} run {run}, {format:?}, frame {first}, {} bytes wait)", pending.len())
+    }
 }
 
 impl Packets {
