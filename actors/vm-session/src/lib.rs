@@ -188,7 +188,7 @@ impl StreamHandler<Inbound> for VmSession {
         self.receive(frames, ctx);
     }
 
-    /// The link's own end says so with its reason ([`LinkEnded`]).
+    /// The link's own end says so with its reason (`LinkEnded`).
     fn finished(&mut self, _: &mut Self::Context) {}
 }
 
