@@ -3,10 +3,11 @@
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its part")]
 
 use core::time::Duration;
+use std::cell::{Cell, RefCell};
 
 use hda::driver::{Bare, Buffer, Driver};
 use hda::{Config, Output};
-use pci::Dma;
+use pci::{Dma, DmaError, Ram};
 use wire::audio::{Encoding, Format, Packet, ToRemote};
 
 pub const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -84,4 +85,67 @@ pub fn put(driver: &mut Driver<Bare>, address: u64, bytes: &[u8]) {
 
 pub const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// The controller is of use again after a reset, whatever was done to it.
+pub fn assert_usable(bare: Bare) {
+    let mut driver = Driver::start(bare, DRIVER).unwrap();
+    let speaker = driver.speaker().unwrap();
+    driver.connect(speaker.converter, TAG, STEREO).unwrap();
+    let stream = driver.output(0);
+    driver.set_up(stream, TAG, STEREO, &buffers(&[(3_840, true)]), 3_840).unwrap();
+    driver.host().out.clear();
+    driver.run(stream, true);
+    driver.host().pass(ms(50));
+    assert_eq!(driver.host().take_played().len(), 10);
+}
+
+/// Memory that counts, and that can be taken away.
+pub struct Memory {
+    pub ram: Ram,
+    pub gone: Cell<bool>,
+    pub accesses: Cell<u64>,
+    pub log: RefCell<Vec<Access>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Access {
+    Read(u64),
+    Write(u64),
+    Publish(u64),
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        let (gone, accesses, log) = (Cell::new(false), Cell::new(0), RefCell::default());
+        Self { ram: Ram::new(0, RAM), gone, accesses, log }
+    }
+
+    fn note(&self, access: Access) -> Result<(), DmaError> {
+        self.accesses.set(self.accesses.get() + 1);
+        self.log.borrow_mut().push(access);
+        if self.gone.get() { Err(DmaError::Unmapped) } else { Ok(()) }
+    }
+}
+
+impl Dma for Memory {
+    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), DmaError> {
+        self.note(Access::Read(address))?;
+        self.ram.read(address, data)
+    }
+
+    fn write(&self, address: u64, data: &[u8]) -> Result<(), DmaError> {
+        self.note(Access::Write(address))?;
+        self.ram.write(address, data)
+    }
+
+    fn observe(&self, address: u64) -> Result<u32, DmaError> {
+        self.note(Access::Read(address))?;
+        self.ram.observe(address)
+    }
+
+    fn publish(&self, address: u64, value: u32) -> Result<(), DmaError> {
+        self.note(Access::Publish(address))?;
+        self.ram.publish(address, value)
+    }
 }
