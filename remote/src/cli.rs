@@ -7,7 +7,7 @@ use noise_tcp::PublicKey;
 
 /// Lends a keyboard, disks and the speakers of this computer to a virtual machine, through a farbus-host.
 ///
-/// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote for good.
+/// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote, or sent it away, for good.
 #[derive(Debug, Parser)]
 #[command(name = "farbus-remote", version, propagate_version = true)]
 pub(crate) struct Cli {
@@ -59,7 +59,7 @@ pub(crate) struct Connect {
     #[arg(long, value_name = "NAME")]
     pub(crate) vm: Option<String>,
     /// Lend a keyboard: typed in this terminal, or scripted by lines on standard input if that is not a terminal:
-    /// `type TEXT`, `key CTRL+ALT+DELETE`, `# comment`.
+    /// `type TEXT`, `key CTRL+ALT+DELETE`, `wait MILLISECONDS`, `# comment`.
     #[arg(long)]
     pub(crate) keyboard: bool,
     /// Lend a file as a disk; with `:ro` the VM cannot write to it. May be given several times.

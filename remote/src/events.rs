@@ -16,18 +16,77 @@ use crate::cli::Format;
 pub(crate) enum Event {
     /// The VM is ours.
     Connected { vm: String },
-    /// The host said no.
-    Refused { text: String, again: bool },
+    /// The host said no, or sent us away.
+    Refused { reason: String, text: String, again: bool },
     /// There is no link; another try follows after this time.
     Disconnected { reason: String, again_in_ms: u64 },
     /// A device is lent.
-    Attached { name: String },
-    /// A key was pressed; its report waits for the VM to ask.
-    Key { key: String },
-    /// The VM plays: the first frame of a run has left for the sink.
-    SoundStarted { stream: u8, run: u32, rate: u32, bits: u8, channels: u8, file: Option<String> },
+    Attached { device: u32, vendor: u16, product: u16, name: String },
+    /// A lent device failed.
+    Detached { device: u32, name: String, again: bool },
+    /// A key press was queued; its report waits for the VM to ask. Presses count from 1.
+    Key { press: u64, modifiers: u8, usage: u8 },
+    /// The VM has read so many presses.
+    KeySent { press: u64 },
+    /// The VM has set the keyboard's LEDs.
+    Leds { leds: u8 },
+    /// The VM plays: the first frame has come.
+    SoundStarted {
+        stream: u8,
+        run: u32,
+        position: u64,
+        rate: u32,
+        bits: u8,
+        channels: u8,
+        file: Option<String>,
+    },
+    /// The first of these frames has left for the sink.
+    SoundHeard { stream: u8, run: u32 },
     /// The VM has stopped playing and every frame has left for the sink.
-    SoundStopped { stream: u8, run: u32, frames: u64, gaps: u64, underruns: u64, file: Option<String> },
+    SoundStopped {
+        stream: u8,
+        run: u32,
+        #[serde(flatten)]
+        counts: Counts,
+        file: Option<String>,
+    },
+    /// The remote ends.
+    Ended(Totals),
+}
+
+/// Frames of sound that were played without a stop.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Counts {
+    /// Frames received.
+    pub(crate) frames: u64,
+    /// Frames that never came.
+    pub(crate) gaps: u64,
+    /// Frames that had no time of their own, because too many waited: a sound card never plays them, a file has them.
+    pub(crate) skipped: u64,
+    /// Times that the sink wanted a frame and there was none.
+    pub(crate) underruns: u64,
+}
+
+/// What it all came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Totals {
+    /// Links that came about.
+    pub(crate) sessions: u64,
+    /// USB requests that ended.
+    pub(crate) requests: u64,
+    /// All sound together.
+    #[serde(flatten)]
+    pub(crate) sound: Counts,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        let Self { frames, gaps, skipped, underruns } = more;
+        self.frames = self.frames.saturating_add(frames);
+        self.gaps = self.gaps.saturating_add(gaps);
+        self.skipped = self.skipped.saturating_add(skipped);
+        self.underruns = self.underruns.saturating_add(underruns);
+    }
 }
 
 /// Writes events.
@@ -45,9 +104,8 @@ struct Stamped<'a> {
 impl Events {
     /// Says it, now. A closed standard output is not an error: nobody listens.
     pub(crate) fn say(self, event: &Event) {
-        let at_ns = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
         let line = match self.0 {
-            Format::Json => serde_json::to_string(&Stamped { at_ns, event }).unwrap_or_default(),
+            Format::Json => json(event),
             Format::Human => sentence(event),
         };
         if !line.is_empty() {
@@ -55,6 +113,11 @@ impl Events {
             let _ = write!(io::stdout().lock(), "{line}\r\n");
         }
     }
+}
+
+fn json(event: &Event) -> String {
+    let at_ns = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
+    serde_json::to_string(&Stamped { at_ns, event }).unwrap_or_default()
 }
 
 fn monotonic() -> Duration {
@@ -66,17 +129,51 @@ fn monotonic() -> Duration {
 fn sentence(event: &Event) -> String {
     match event {
         Event::Connected { vm } => format!("connected: the VM `{vm}` has what is lent"),
-        Event::Refused { text, .. } => format!("the host refuses: {text}"),
+        Event::Refused { reason, text, .. } => format!("the host refuses ({reason}): {text}"),
         Event::Disconnected { reason, again_in_ms } => {
             format!("no link: {reason}; trying again in {again_in_ms} ms")
         }
-        Event::Attached { name } => format!("lent: {name}"),
-        Event::Key { .. } => String::new(),
+        Event::Attached { name, .. } => format!("lent: {name}"),
+        Event::Detached { name, again: true, .. } => format!("failed, and will be lent again: {name}"),
+        Event::Detached { name, again: false, .. } => format!("failed too often: {name}"),
+        Event::Key { .. } | Event::KeySent { .. } | Event::Leds { .. } | Event::SoundHeard { .. } => {
+            String::new()
+        }
         Event::SoundStarted { rate, bits, channels, .. } => {
             format!("the VM plays: {rate} Hz, {bits} bit, {channels} channels")
         }
-        Event::SoundStopped { frames, gaps, underruns, .. } => {
-            format!("the VM stopped playing: {frames} frames, {gaps} missing, {underruns} underruns")
-        }
+        Event::SoundStopped { counts, .. } => format!("the VM stopped playing: {}", counts_in_words(counts)),
+        Event::Ended(Totals { sessions, requests, sound }) => format!(
+            "ended after {sessions} sessions: {requests} USB requests; sound: {}",
+            counts_in_words(sound)
+        ),
+    }
+}
+
+fn counts_in_words(Counts { frames, gaps, skipped, underruns }: &Counts) -> String {
+    format!("{frames} frames, {gaps} missing, {skipped} skipped, {underruns} underruns")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_flat_object_with_its_kind_and_time() {
+        let counts = Counts { frames: 480, gaps: 1, skipped: 0, underruns: 2 };
+        let event = Event::SoundStopped { stream: 1, run: 3, counts, file: Some("a.wav".into()) };
+        let line: serde_json::Value = serde_json::from_str(&json(&event)).unwrap();
+        assert_eq!(line["event"], "sound_stopped");
+        assert_eq!(
+            (&line["frames"], &line["gaps"], &line["file"]),
+            (&480.into(), &1.into(), &"a.wav".into())
+        );
+        assert!(line["at_ns"].as_u64().is_some_and(|at| at > 0));
+        let ended = json(&Event::Ended(Totals { sessions: 2, requests: 7, sound: counts }));
+        let ended: serde_json::Value = serde_json::from_str(&ended).unwrap();
+        assert_eq!(
+            (&ended["event"], &ended["sessions"], &ended["frames"]),
+            (&"ended".into(), &2.into(), &480.into())
+        );
     }
 }

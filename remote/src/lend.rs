@@ -1,20 +1,20 @@
 //! What is lent: the functions behind the ports, and the threads they run on.
 
-use std::{fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::time::Duration;
 
 use actix::prelude::*;
-use anyhow::{Context as _, Result};
-use bytes::Bytes;
-use functions::{Disk, Full, Function, Keyboard, Medium, MediumError, Stroke};
-use rustix::buffer::spare_capacity;
+use anyhow::Result;
+use functions::{Disk, Full, Function, Keyboard, Stroke};
 use tokio::sync::mpsc;
 use wire::{control::Attachment, usb::DeviceId};
 
 use crate::{
-    cli::{self, Connect},
+    cli::Connect,
     events::{Event, Events},
-    port::UsbPort,
-    remote::{Leave, Lent, Remote},
+    lent::Lent,
+    medium::FileMedium,
+    port::{Ended, Ends, Parts, UsbPort},
+    remote::{Leave, Remote},
     typing::{self, RawMode, Typed},
 };
 
@@ -28,49 +28,81 @@ const FULL: Duration = Duration::from_millis(50);
 pub(crate) fn prepare(
     connect: &Connect,
     events: Events,
+    ends: &Ends<mpsc::Sender<Ended>>,
     remote: &Addr<Remote>,
 ) -> Result<(Vec<Lent>, Option<RawMode>)> {
     let mut lent = Vec::new();
+    for disk in connect.disk.clone() {
+        let port = lent.len();
+        let name = format!("disk {}", disk.file.display());
+        let make = move || Ok(Disk::new(FileMedium::open(&disk)?, &format!("FA4B05{:06}", port + 1)));
+        let (function, attachment) = first(make(), name)?;
+        let parts = Parts { port, make: Box::new(make), watch: Box::new(|_| ()), ends: ends.clone() };
+        // A slow disk is a thread of its own.
+        let thread = Arbiter::new().handle();
+        let port = UsbPort::start_in_arbiter(&thread, move |_| UsbPort::new(function, parts));
+        lent.push(Lent::new(port.recipient(), attachment));
+    }
     let mut terminal = None;
     if connect.keyboard {
-        let keyboard = Keyboard::new();
-        let attachment = attachment(&keyboard, "keyboard".to_owned());
-        let port = UsbPort::new(keyboard, remote.clone().recipient()).start();
+        let (keyboard, attachment) = first(Ok(Keyboard::new()), "keyboard".to_owned())?;
+        let watch = Box::new(watch(events));
+        let make = Box::new(|| Ok(Keyboard::new()));
+        let port =
+            UsbPort::new(keyboard, Parts { port: lent.len(), make, watch, ends: ends.clone() }).start();
         let (typed, mode) = typing::start()?;
         terminal = mode;
         actix::spawn(type_into(port.clone(), typed, events, remote.clone()));
-        lent.push(Lent { port: port.recipient(), attachment });
-    }
-    for disk in &connect.disk {
-        let serial = format!("FA4B05{:06}", lent.len() + 1);
-        let function = Disk::new(FileMedium::open(disk)?, &serial);
-        let name = format!("disk {}", disk.file.display());
-        let attachment = attachment(&function, name);
-        // A slow disk is a thread of its own.
-        let back = remote.clone().recipient();
-        let port = UsbPort::start_in_arbiter(&Arbiter::new().handle(), move |_| UsbPort::new(function, back));
-        lent.push(Lent { port: port.recipient(), attachment });
+        lent.push(Lent::new(port.recipient(), attachment));
     }
     Ok((lent, terminal))
 }
 
-fn attachment(function: &impl Function, name: String) -> Attachment {
+fn first<F: Function>(function: Result<F>, name: String) -> Result<(F, Attachment)> {
+    let function = function?;
     let (vendor, product) = function.id();
-    Attachment { device: DeviceId(0), speed: function.speed(), vendor, product, name }
+    let attachment = Attachment { device: DeviceId(0), speed: function.speed(), vendor, product, name };
+    Ok((function, attachment))
 }
 
-/// Presses a key on the lent keyboard.
+/// Says which presses the VM has read, and which LEDs it sets.
+fn watch(events: Events) -> impl FnMut(&Keyboard) + Send {
+    let (mut sent, mut before, mut leds) = (0, 0, 0);
+    move |keyboard| {
+        // A keyboard that was made again counts from 0.
+        let read = keyboard.presses_read();
+        before = if read < before { 0 } else { before };
+        for _ in before..read {
+            sent += 1;
+            events.say(&Event::KeySent { press: sent });
+        }
+        before = read;
+        if leds != keyboard.leds() {
+            leds = keyboard.leds();
+            events.say(&Event::Leds { leds });
+        }
+    }
+}
+
+/// Presses a key on the lent keyboard, for the `press`th time.
 #[derive(Debug, Message)]
 #[rtype(result = "Result<(), Full>")]
-struct Press(Stroke);
+struct Press {
+    stroke: Stroke,
+    press: u64,
+    events: Events,
+}
 
 impl Handler<Press> for UsbPort<Keyboard> {
     type Result = Result<(), Full>;
 
-    fn handle(&mut self, Press(stroke): Press, ctx: &mut Self::Context) -> Self::Result {
-        let mut result = Ok(());
-        self.turn(ctx, |keyboard| result = keyboard.press(stroke));
-        result
+    fn handle(&mut self, Press { stroke, press, events }: Press, ctx: &mut Self::Context) -> Self::Result {
+        let pressed = self.turn(ctx, |keyboard| {
+            keyboard.press(stroke)?;
+            events.say(&Event::Key { press, modifiers: stroke.modifiers, usage: stroke.usage });
+            Ok(())
+        });
+        pressed.unwrap_or(Err(Full))
     }
 }
 
@@ -81,72 +113,17 @@ async fn type_into(
     events: Events,
     remote: Addr<Remote>,
 ) {
+    let mut press = 0;
     while let Some(what) = typed.recv().await {
-        let Typed::Stroke(stroke) = what else {
-            return remote.do_send(Leave);
-        };
-        events.say(&Event::Key { key: format!("{:02x}+{:02x}", stroke.modifiers, stroke.usage) });
-        while let Ok(Err(Full)) = port.send(Press(stroke)).await {
-            tokio::time::sleep(FULL).await;
-        }
-    }
-}
-
-/// A file as a disk's medium.
-#[derive(Debug)]
-struct FileMedium {
-    file: File,
-    size: u64,
-    read_only: bool,
-}
-
-impl FileMedium {
-    fn open(disk: &cli::Disk) -> Result<Self> {
-        let path: &Path = &disk.file;
-        let file = File::options().read(true).write(!disk.read_only).open(path).with_context(|| {
-            let how = if disk.read_only { "reading" } else { "writing (add :ro to lend it read-only)" };
-            format!("opening the disk {} for {how}", path.display())
-        })?;
-        let size = file.metadata().with_context(|| format!("the size of {}", path.display()))?.len();
-        anyhow::ensure!(size >= 512, "the disk {} has not even one sector of 512 bytes", path.display());
-        Ok(Self { file, size, read_only: disk.read_only })
-    }
-}
-
-fn failed(error: std::io::Error) -> MediumError {
-    tracing::warn!(%error, "a disk's file");
-    MediumError(error.to_string())
-}
-
-impl Medium for FileMedium {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_only(&self) -> bool {
-        self.read_only
-    }
-
-    fn read(&mut self, offset: u64, length: usize) -> Result<Bytes, MediumError> {
-        let mut data = Vec::with_capacity(length);
-        // Into the spare room of the buffer: nothing is zeroed before, and the bytes travel as they are.
-        while data.len() < length {
-            let at = offset + data.len() as u64;
-            match rustix::io::pread(&self.file, spare_capacity(&mut data), at) {
-                Ok(0) => return Err(MediumError("the file has become shorter".into())),
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(failed(error.into())),
+        match what {
+            Typed::Stroke(stroke) => {
+                press += 1;
+                while let Ok(Err(Full)) = port.send(Press { stroke, press, events }).await {
+                    tokio::time::sleep(FULL).await;
+                }
             }
+            Typed::Wait(time) => tokio::time::sleep(time).await,
+            Typed::Leave => return remote.do_send(Leave),
         }
-        data.truncate(length);
-        Ok(data.into())
-    }
-
-    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), MediumError> {
-        self.file.write_all_at(data, offset).map_err(failed)
-    }
-
-    fn flush(&mut self) -> Result<(), MediumError> {
-        self.file.sync_data().map_err(failed)
     }
 }

@@ -13,7 +13,7 @@ use tokio::{
 };
 use wire::{Lane, Message, ToHost, ToRemote};
 
-use crate::remote::Remote;
+use crate::{port, remote::Remote};
 
 /// Frames chosen, but not yet taken by the link: small, so that the choice is made late.
 const OUTBOUND_FRAMES: usize = 4;
@@ -40,12 +40,13 @@ pub(crate) struct LinkEnded {
 pub(crate) struct Live {
     session: Session,
     outbound: mpsc::Sender<Message>,
-    /// Messages that the session has no room for yet: bounded by what the host may have asked for, which its credit
-    /// bounds.
-    backlog: [VecDeque<Message>; Lane::ALL.len()],
+    /// Messages that the session has no room for yet, and the credit of their lane that each gives back when it goes.
+    /// Bounded: ports are listened to only while their lane has none, and the rest is what the host has credit for.
+    backlog: [VecDeque<(Message, usize)>; Lane::ALL.len()],
     waiting: bool,
     inbound: SpawnHandle,
     timer: Option<(Duration, SpawnHandle)>,
+    pub(crate) since: Duration,
 }
 
 impl Live {
@@ -76,6 +77,7 @@ impl Live {
             waiting: false,
             inbound,
             timer: None,
+            since: remote.start.elapsed(),
         }
     }
 
@@ -87,22 +89,44 @@ impl Live {
         }
     }
 
-    fn queue(&mut self, message: ToHost) {
+    /// Says goodbye after everything that waits.
+    pub(crate) fn close(&mut self, reason: &str) {
+        self.fill_session();
+        self.session.close(reason);
+    }
+
+    /// Whether the goodbye is on its way.
+    pub(crate) fn closed(&self) -> bool {
+        self.session.closed()
+    }
+
+    /// Whether a lane has room for more ends of requests.
+    pub(crate) fn listens(&self, lane: Lane) -> bool {
+        self.backlog[lane as usize].is_empty()
+    }
+
+    /// Gives credit back to the host.
+    pub(crate) fn consumed(&mut self, lane: Lane, bytes: usize) {
+        self.session.consumed(lane, bytes);
+    }
+
+    /// Queues a message; when it goes, so much credit of its lane goes back with it.
+    pub(crate) fn queue(&mut self, message: ToHost, credit: usize) {
         let message = message.encode();
         if message.lane.may_lose() {
             self.give(message);
         } else {
-            self.backlog[message.lane as usize].push_back(message);
+            self.backlog[message.lane as usize].push_back((message, credit));
         }
     }
 
     fn fill_session(&mut self) {
         for lane in Lane::ALL {
             let queue = lane as usize;
-            while self.backlog[queue].front().is_some_and(|message| self.session.room(lane) >= message.len())
-            {
-                let Some(message) = self.backlog[queue].pop_front() else { break };
+            while self.backlog[queue].front().is_some_and(|(m, _)| self.session.room(lane) >= m.len()) {
+                let Some((message, credit)) = self.backlog[queue].pop_front() else { break };
                 self.give(message);
+                self.session.consumed(lane, credit);
             }
         }
     }
@@ -113,12 +137,16 @@ impl Live {
         }
     }
 
-    fn next_event(&mut self) -> Result<Option<ToRemote>, String> {
+    /// The next message of the host, the lane it came by and its length.
+    fn next_event(&mut self) -> Result<Option<(ToRemote, Lane, usize)>, String> {
         match self.session.poll_event() {
             None => Ok(None),
             Some(SessionEvent::Message(lane, bytes)) => {
-                self.session.consumed(lane, bytes.len());
-                ToRemote::decode(lane, bytes).map(Some).map_err(|e| format!("the host sent nonsense: {e}"))
+                let length = bytes.len();
+                let message = ToRemote::decode(lane, bytes);
+                message
+                    .map(|message| Some((message, lane, length)))
+                    .map_err(|e| format!("the host sent nonsense: {e}"))
             }
             Some(SessionEvent::PeerSilent) => Err("the host has fallen silent".to_owned()),
             Some(SessionEvent::PeerClosed(reason)) => Err(format!("the host ended the session: {reason}")),
@@ -128,20 +156,16 @@ impl Live {
 
 impl Remote {
     pub(crate) fn send(&mut self, message: ToHost, ctx: &mut Context<Self>) {
-        self.send_all([message].into_iter(), ctx);
-    }
-
-    pub(crate) fn send_all(&mut self, messages: impl Iterator<Item = ToHost>, ctx: &mut Context<Self>) {
         if let Some(live) = &mut self.live {
-            messages.for_each(|message| live.queue(message));
+            live.queue(message, 0);
         }
         self.transmit(ctx);
     }
 
     /// Moves messages into the session and frames out of it, until one of them has no more.
-    fn transmit(&mut self, ctx: &mut Context<Self>) {
+    pub(crate) fn transmit(&mut self, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
-        let Some(live) = &mut self.live else { return };
+        let Some(live) = &mut self.live else { return self.listen(ctx) };
         live.fill_session();
         while !live.waiting {
             match live.outbound.try_reserve() {
@@ -161,12 +185,14 @@ impl Remote {
             live.fill_session();
         }
         self.set_timer(ctx);
+        self.listen(ctx);
     }
 
     fn has_room(&mut self, session: u64, ctx: &mut Context<Self>) {
         if let Some(live) = self.live.as_mut().filter(|_| session == self.session) {
             live.waiting = false;
             self.transmit(ctx);
+            self.hang_up_when_said(ctx);
         }
     }
 
@@ -185,12 +211,13 @@ impl Remote {
     fn route_events(&mut self, ctx: &mut Context<Self>) {
         while let Some(live) = &mut self.live {
             match live.next_event() {
-                Ok(Some(message)) => self.route(message, ctx),
+                Ok(Some((message, lane, length))) => self.route(message, lane, length, ctx),
                 Ok(None) => break,
                 Err(reason) => return self.link_lost(reason, ctx),
             }
         }
         self.transmit(ctx);
+        self.hang_up_when_said(ctx);
     }
 
     fn set_timer(&mut self, ctx: &mut Context<Self>) {
@@ -212,6 +239,23 @@ impl Remote {
             }
         };
         live.timer = Some((at, ctx.run_later(at.saturating_sub(now), ring)));
+    }
+
+    /// Listens to the ports, lane by lane, while the session takes what they say. Without a session it is forgotten.
+    pub(crate) fn listen(&mut self, ctx: &mut Context<Self>) {
+        for (at, lane) in port::LANES.into_iter().enumerate() {
+            if self.live.as_ref().is_some_and(|live| !live.listens(lane)) {
+                continue;
+            }
+            let Some(mut ends) = self.ends[at].take() else { continue };
+            let heard = fut::wrap_future::<_, Self>(async move { (ends.recv().await, ends) });
+            ctx.spawn(heard.map(move |(ended, ends), act, ctx| {
+                let Some(ended) = ended else { return };
+                act.ends[at] = Some(ends);
+                act.ended(lane, ended, ctx);
+                act.transmit(ctx);
+            }));
+        }
     }
 }
 

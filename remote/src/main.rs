@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Remote ── the session and the link of the moment
-//! ├─ UsbPort   one for each lent device
-//! └─ Sound     the sink
+//! ├─ UsbPort   one for each lent device; a disk has a thread of its own
+//! └─ Sound     voices and their sinks, on a thread of its own
 //! ```
 #![forbid(unsafe_code)]
 
@@ -12,10 +12,14 @@ mod cli;
 mod devices;
 mod events;
 mod lend;
+mod lent;
 mod live;
+mod medium;
 mod port;
 mod remote;
 mod sound;
+#[cfg(test)]
+mod tests;
 mod typing;
 
 use std::{
@@ -41,6 +45,7 @@ use crate::{
     cli::{Cli, Command, Connect, Format},
     events::Events,
     remote::{Leave, Lend, Parts, Remote},
+    sound::{Output, Sound},
 };
 
 /// Threads for links.
@@ -107,12 +112,16 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> 
     let (ended, end) = oneshot::channel();
     // Remotes that lost their host together should not come back together.
     let seed = RandomState::new().hash_one(std::process::id());
-    let sink = sound::sink(&connect.audio)?;
+    let output = Output::new(connect.audio.clone())?;
     let remote = Remote::new(Parts { connect: connect.clone(), key, io, events, seed, ended }).start();
-    let sound = sound::Sound::new(sink, events, remote.clone().recipient()).start();
+    let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
-    let (lent, _terminal) = lend::prepare(&connect, events, &remote)?;
-    remote.send(Lend { lent, sound }).await.context("the remote ended early")?;
+    let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote)?;
+    drop(said);
+    let host = remote.clone().recipient();
+    let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(output, events, host));
+    let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
+    remote.send(Lend { lent, ends, sound }).await.context("the remote ended early")?;
     let asked = async {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -3,8 +3,8 @@
 //! ```text
 //!              connected                       link lost, or the host leaves
 //!   Waiting ───────────────► Linked(session) ───────────────────────────────► Waiting (back-off)
-//!      │ refused for good, or asked to end
-//!      └──────────────────────────────────────► ended, with an exit code
+//!      │ refused for good, or asked to end       │ asked to end, or sent away for good
+//!      └──────────────────────────────────────►  ended: goodbye said, sound finished, an exit code
 //! ```
 //! A new link is a new session: every device is attached anew. The functions themselves (a disk's content, a keyboard's
 //! keys that wait) outlive it.
@@ -13,33 +13,32 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use link::Link;
-use noise_tcp::{HandshakeError, NoiseTcp, SecretKey};
-use tokio::{runtime::Handle, sync::oneshot, time::Instant};
+use noise_tcp::{HandshakeError, SecretKey};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use wire::{
-    ToHost, ToRemote,
-    control::{self, Answer, Attachment, Hello, Refusal},
+    Lane, ToHost, ToRemote,
+    control::{self, Answer, Hello, Refusal},
     usb::{self, DeviceId},
 };
 
 use crate::{
     backoff::Backoff,
     cli::Connect,
-    events::{Event, Events},
+    events::{Event, Events, Totals},
+    lent::Lent,
     live::{Inbound, LinkEnded, Live},
-    port::{self, Completed, Do},
-    sound::{End, Heard, Report, Silence, Sound},
+    port::{self, Do, Ended, Ends, What},
+    sound::{End, Heard, Report},
 };
 
 /// The exit code for a host that refuses for good.
 pub(crate) const REFUSED: u8 = 3;
-
-/// A device that is lent.
-pub(crate) struct Lent {
-    /// Where its messages go.
-    pub(crate) port: Recipient<Do>,
-    /// How it is presented; the id is this session's.
-    pub(crate) attachment: Attachment,
-}
+/// How long a goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What a Remote is made of.
 pub(crate) struct Parts {
@@ -59,13 +58,27 @@ pub(crate) struct Remote {
     io: Handle,
     events: Events,
     backoff: Backoff,
+    /// None when it is ending.
     ended: Option<oneshot::Sender<ExitCode>>,
+    farewell: Option<oneshot::Sender<()>>,
+    totals: Totals,
     pub(crate) start: Instant,
     lent: Vec<Lent>,
-    sound: Option<Addr<Sound>>,
+    last_device: u32,
+    /// Where ports say what ended, by lane; none while somebody listens there.
+    pub(crate) ends: Ends<Option<mpsc::Receiver<Ended>>>,
+    sound: Option<Sound>,
     pub(crate) live: Option<Live>,
     /// Counts sessions; what comes from an older one is not for this one.
     pub(crate) session: u64,
+}
+
+/// The sound, as the Remote knows it.
+#[derive(Clone)]
+pub(crate) struct Sound {
+    /// Its mailbox is bounded: sound that finds it full is late, and lost.
+    pub(crate) heard: Recipient<Heard>,
+    pub(crate) end: Recipient<End>,
 }
 
 /// What is lent: known before the Remote connects.
@@ -73,7 +86,16 @@ pub(crate) struct Remote {
 #[rtype(result = "()")]
 pub(crate) struct Lend {
     pub(crate) lent: Vec<Lent>,
-    pub(crate) sound: Addr<Sound>,
+    pub(crate) ends: Ends<mpsc::Receiver<Ended>>,
+    pub(crate) sound: Sound,
+}
+
+/// A link that may become the link of the moment.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Linked {
+    pub(crate) link: Box<dyn Link>,
+    pub(crate) vm: String,
 }
 
 /// The user wants to end.
@@ -91,8 +113,12 @@ impl Remote {
             events,
             backoff: Backoff::new(seed),
             ended: Some(ended),
+            farewell: None,
+            totals: Totals::default(),
             start: Instant::now(),
             lent: Vec::new(),
+            last_device: 0,
+            ends: Ends::default(),
             sound: None,
             live: None,
             session: 0,
@@ -104,104 +130,206 @@ impl Remote {
         let (address, host, key) = (self.connect.host.clone(), self.connect.host_key, Arc::clone(&self.key));
         let attempt = self.io.spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
         ctx.spawn(attempt.into_actor(self).map(|result, act, ctx| match result {
-            Ok(Ok((link, answer))) => act.linked(link, answer, ctx),
+            Ok(Ok((link, Answer::Welcome { vm }))) => act.linked(Box::new(link), vm, ctx),
+            Ok(Ok((_, Answer::Refused { reason, text }))) => act.refused(reason, text, ctx),
             Ok(Err(HandshakeError::Refused { reason, text })) => act.refused(reason, text, ctx),
-            Ok(Err(error)) => act.try_again(error.to_string(), ctx),
-            Err(error) => act.try_again(format!("the attempt failed: {error}"), ctx),
+            Ok(Err(error)) => act.try_again(error.to_string(), Duration::ZERO, ctx),
+            Err(error) => act.try_again(format!("the attempt failed: {error}"), Duration::ZERO, ctx),
         }));
     }
 
-    fn linked(&mut self, link: NoiseTcp, answer: Answer, ctx: &mut Context<Self>) {
-        let Answer::Welcome { vm } = answer else { return };
-        self.backoff.succeeded();
-        self.session += 1;
-        self.live = Some(Live::start(Box::new(link) as Box<dyn Link>, self.session, &self.io, self, ctx));
-        self.events.say(&Event::Connected { vm });
-        let session = self.session;
-        let mut attached = Vec::new();
-        for (number, lent) in self.lent.iter_mut().enumerate() {
-            lent.port.do_send(Do::Renew { session });
-            lent.attachment.device = DeviceId(number as u32 + 1);
-            attached.push(lent.attachment.clone());
+    fn ending(&self) -> bool {
+        self.ended.is_none()
+    }
+
+    fn linked(&mut self, link: Box<dyn Link>, vm: String, ctx: &mut Context<Self>) {
+        if self.ending() {
+            return;
         }
-        for attachment in attached {
-            self.events.say(&Event::Attached { name: attachment.name.clone() });
-            self.send(ToHost::Control(control::ToHost::Attached(attachment)), ctx);
+        self.session += 1;
+        self.totals.sessions += 1;
+        self.live = Some(Live::start(link, self.session, &self.io, self, ctx));
+        self.events.say(&Event::Connected { vm });
+        for number in 0..self.lent.len() {
+            self.attach(number, ctx);
+        }
+    }
+
+    /// Lends a device under a new id, from its beginning.
+    fn attach(&mut self, number: usize, ctx: &mut Context<Self>) {
+        let Some(lent) = self.lent.get_mut(number) else { return };
+        self.last_device += 1;
+        let attachment = lent.renew(DeviceId(self.last_device), self.session);
+        self.events.say(&Event::Attached {
+            device: attachment.device.0,
+            vendor: attachment.vendor,
+            product: attachment.product,
+            name: attachment.name.clone(),
+        });
+        self.send(ToHost::Control(control::ToHost::Attached(attachment)), ctx);
+    }
+
+    /// A device failed: it is gone for the host, and comes back unless it fails too often.
+    fn device_gone(&mut self, number: usize, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
+        let Some(lent) = self.lent.get_mut(number) else { return };
+        let (device, again) = (lent.attachment.device, lent.failed(now));
+        let name = lent.attachment.name.clone();
+        self.events.say(&Event::Detached { device: device.0, name, again: again.is_some() });
+        self.send(ToHost::Control(control::ToHost::Detached { device }), ctx);
+        if let Some(after) = again {
+            let session = self.session;
+            ctx.run_later(after, move |act, ctx| {
+                if act.session == session && act.live.is_some() {
+                    act.attach(number, ctx);
+                }
+            });
         }
     }
 
     fn refused(&mut self, reason: Refusal, text: String, ctx: &mut Context<Self>) {
         let again = matches!(reason, Refusal::Busy | Refusal::Unavailable);
-        self.events.say(&Event::Refused { text: text.clone(), again });
+        self.events.say(&Event::Refused { reason: format!("{reason:?}"), text: text.clone(), again });
         if again {
-            return self.try_again(text, ctx);
+            return self.try_again(format!("refused: {text}"), Duration::ZERO, ctx);
         }
         tracing::error!("the host refuses this remote: {text}");
-        self.end(ExitCode::from(REFUSED), ctx);
+        self.finish(ExitCode::from(REFUSED), ctx);
     }
 
-    fn try_again(&mut self, reason: String, ctx: &mut Context<Self>) {
-        let after = self.backoff.failed();
+    fn try_again(&mut self, reason: String, lasted: Duration, ctx: &mut Context<Self>) {
+        if self.ending() {
+            return;
+        }
+        let after = self.backoff.after(lasted);
         let again_in_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         self.events.say(&Event::Disconnected { reason, again_in_ms });
-        ctx.run_later(after.max(Duration::from_millis(1)), Self::try_to_connect);
+        ctx.run_later(after, |act, ctx| {
+            if !act.ending() {
+                act.try_to_connect(ctx);
+            }
+        });
+    }
+
+    /// Takes the session down; how long it lasted.
+    fn hang_up(&mut self, ctx: &mut Context<Self>) -> Option<Duration> {
+        let live = self.live.take()?;
+        let lasted = self.start.elapsed().saturating_sub(live.since);
+        live.cancel(ctx);
+        self.hear(Heard::Silence);
+        self.listen(ctx);
+        Some(lasted)
     }
 
     /// The link is gone, for whatever reason.
     pub(crate) fn link_lost(&mut self, reason: String, ctx: &mut Context<Self>) {
-        if let Some(live) = self.live.take() {
-            live.cancel(ctx);
+        if let Some(lasted) = self.hang_up(ctx) {
+            self.try_again(reason, lasted, ctx);
         }
-        if let Some(sound) = &self.sound {
-            sound.do_send(Silence);
+    }
+
+    fn hear(&self, what: Heard) {
+        let Some(sound) = &self.sound else { return };
+        match what {
+            Heard::Silence => sound.heard.do_send(what),
+            // What is dropped here shows as a gap there.
+            Heard::Audio(_) => drop(sound.heard.try_send(what)),
         }
-        self.try_again(reason, ctx);
     }
 
     /// Carries out what the host said.
-    pub(crate) fn route(&mut self, message: ToRemote, ctx: &mut Context<Self>) {
+    pub(crate) fn route(&mut self, message: ToRemote, lane: Lane, length: usize, ctx: &mut Context<Self>) {
         match message {
-            ToRemote::Usb(message) => self.route_usb(message, ctx),
-            ToRemote::Audio(message) => {
-                if let Some(sound) = &self.sound {
-                    sound.do_send(Heard(message));
-                }
+            // Credited when the port has taken it.
+            ToRemote::Usb(message) => return self.route_usb(message, (lane, length), ctx),
+            ToRemote::Audio(message) => self.hear(Heard::Audio(message)),
+            ToRemote::Control(control::ToRemote::Bye { text, retry: true }) => {
+                return self.link_lost(text, ctx);
             }
-            ToRemote::Control(control::ToRemote::Bye { text, retry }) => {
-                if retry {
-                    return self.link_lost(text, ctx);
-                }
-                // Another remote took the VM, or the host ends: coming back at once would only fight.
-                self.backoff.failed();
-                self.link_lost(text, ctx);
+            ToRemote::Control(control::ToRemote::Bye { text, retry: false }) => {
+                self.events.say(&Event::Refused { reason: "Bye".to_owned(), text, again: false });
+                return self.finish(ExitCode::from(REFUSED), ctx);
             }
+        }
+        if let Some(live) = &mut self.live {
+            live.consumed(lane, length);
         }
     }
 
-    fn route_usb(&mut self, message: usb::ToRemote, ctx: &mut Context<Self>) {
+    fn route_usb(&mut self, message: usb::ToRemote, credit: (Lane, usize), ctx: &mut Context<Self>) {
         let (usb::ToRemote::Submit(usb::Request { device, .. })
         | usb::ToRemote::Cancel { device, .. }
         | usb::ToRemote::Reset { device, .. }) = &message;
         let port = self.lent.iter().find(|lent| lent.attachment.device == *device).map(|lent| &lent.port);
-        match (port, message) {
-            (Some(port), usb::ToRemote::Submit(request)) => port.do_send(Do::Submit(request)),
-            (Some(port), usb::ToRemote::Cancel { endpoint, through, .. }) => {
-                port.do_send(Do::Cancel { endpoint, through });
-            }
-            (Some(port), usb::ToRemote::Reset { id, .. }) => port.do_send(Do::Reset { id }),
-            (None, usb::ToRemote::Submit(request)) => {
-                self.send(ToHost::Completed(port::nobody(&request)), ctx);
-            }
-            (None, other) => tracing::debug!(?other, "for a device that is not lent"),
+        let what = match message {
+            usb::ToRemote::Submit(request) => What::Submit(request),
+            usb::ToRemote::Cancel { endpoint, through, .. } => What::Cancel { endpoint, through },
+            usb::ToRemote::Reset { id, .. } => What::Reset { id },
+        };
+        match port {
+            // The host's credit bounds what may wait there.
+            Some(port) => port.do_send(Do { what, credit }),
+            None => self.nobodys(what, credit, ctx),
         }
     }
 
-    fn end(&mut self, code: ExitCode, ctx: &mut Context<Self>) {
-        if let Some(ended) = self.ended.take() {
+    /// A message for a device that is not lent.
+    fn nobodys(&mut self, what: What, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
+        let Some(live) = &mut self.live else { return };
+        let completion = match what {
+            What::Submit(request) => port::nobody(lane, request.id, Some(&request.payload)),
+            What::Reset { id } => port::nobody(lane, id, None),
+            What::Cancel { .. } | What::Renew { .. } => return live.consumed(lane, length),
+        };
+        live.queue(ToHost::Completed(completion), length);
+        self.transmit(ctx);
+    }
+
+    /// What a port has to say.
+    pub(crate) fn ended(&mut self, lane: Lane, ended: Ended, ctx: &mut Context<Self>) {
+        let Ended { session, port, completions, taken, gone } = ended;
+        let Some(live) = self.live.as_mut().filter(|_| session == self.session) else { return };
+        self.totals.requests += completions.len() as u64;
+        completions.into_iter().for_each(|completion| live.queue(ToHost::Completed(completion), 0));
+        live.consumed(lane, taken);
+        if gone {
+            self.device_gone(port, ctx);
+        }
+    }
+
+    /// Ends: says goodbye, lets the sound finish, then tells the exit code.
+    fn finish(&mut self, code: ExitCode, ctx: &mut Context<Self>) {
+        let Some(ended) = self.ended.take() else { return };
+        let (said, goodbye) = oneshot::channel();
+        if let Some(live) = &mut self.live {
+            live.close("the remote ends");
+            self.farewell = Some(said);
+            self.transmit(ctx);
+            self.hang_up_when_said(ctx);
+        }
+        let sound = self.sound.take();
+        let finished = async move {
+            // A goodbye that takes too long is not said.
+            let _ = tokio::time::timeout(FAREWELL, goodbye).await;
+            match sound {
+                Some(sound) => sound.end.send(End).await.unwrap_or_default(),
+                None => Totals::default(),
+            }
+        };
+        ctx.spawn(finished.into_actor(self).map(move |heard, act, ctx| {
+            let totals = Totals { sessions: act.totals.sessions, requests: act.totals.requests, ..heard };
+            act.events.say(&Event::Ended(totals));
             // Nobody waits any more: the process is ending already.
             let _ = ended.send(code);
+            ctx.stop();
+        }));
+    }
+
+    /// The goodbye is on its way: what is left is to close the link after it.
+    pub(crate) fn hang_up_when_said(&mut self, ctx: &mut Context<Self>) {
+        if self.ending() && self.live.as_ref().is_some_and(Live::closed) {
+            self.hang_up(ctx);
         }
-        ctx.stop();
     }
 }
 
@@ -216,20 +344,18 @@ impl Actor for Remote {
 impl Handler<Lend> for Remote {
     type Result = ();
 
-    fn handle(&mut self, Lend { lent, sound }: Lend, ctx: &mut Self::Context) {
-        self.lent = lent;
-        self.sound = Some(sound);
+    fn handle(&mut self, Lend { lent, ends, sound }: Lend, ctx: &mut Self::Context) {
+        (self.lent, self.ends, self.sound) = (lent, ends.map(Some), Some(sound));
+        self.listen(ctx);
         self.try_to_connect(ctx);
     }
 }
 
-impl Handler<Completed> for Remote {
+impl Handler<Linked> for Remote {
     type Result = ();
 
-    fn handle(&mut self, Completed { session, completions }: Completed, ctx: &mut Self::Context) {
-        if session == self.session && self.live.is_some() {
-            self.send_all(completions.into_iter().map(ToHost::Completed), ctx);
-        }
+    fn handle(&mut self, Linked { link, vm }: Linked, ctx: &mut Self::Context) {
+        self.linked(link, vm, ctx);
     }
 }
 
@@ -254,26 +380,21 @@ impl Handler<LinkEnded> for Remote {
     type Result = ();
 
     fn handle(&mut self, ended: LinkEnded, ctx: &mut Self::Context) {
-        if ended.session == self.session && self.live.is_some() {
-            self.link_lost(ended.reason, ctx);
+        if ended.session != self.session {
+            return;
+        }
+        self.link_lost(ended.reason, ctx);
+        if let Some(said) = self.farewell.take() {
+            // Whoever waited for it may have lost patience.
+            let _ = said.send(());
         }
     }
 }
 
 impl Handler<Leave> for Remote {
-    type Result = ResponseActFuture<Self, ()>;
+    type Result = ();
 
-    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) -> Self::Result {
-        if let Some(live) = self.live.take() {
-            live.cancel(ctx);
-        }
-        let sound = self.sound.take();
-        // The sound's file is complete before the process may end.
-        let finished = async move {
-            if let Some(sound) = sound {
-                let _ = sound.send(End).await;
-            }
-        };
-        Box::pin(finished.into_actor(self).map(|(), act, ctx| act.end(ExitCode::SUCCESS, ctx)))
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
+        self.finish(ExitCode::SUCCESS, ctx);
     }
 }

@@ -12,33 +12,33 @@ use std::{
 use anyhow::{Context as _, Result};
 use cpal::{
     BufferSize, Device, ErrorKind, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
+    SupportedBufferSize,
     traits::{DeviceTrait, HostTrait, StreamTrait},
 };
 use rtrb::{Consumer, Producer, RingBuffer};
 use wire::audio::{Encoding, Format};
 
-use super::{Progress, Sink};
+use super::{
+    Progress, Sink,
+    jitter::{CAP, TARGET},
+};
 
-/// What has to wait before the card starts: less is an underrun soon, more is latency for ever.
-const TARGET: Duration = Duration::from_millis(20);
-/// What may wait at most; beyond it the oldest frames are skipped down to the target.
-const CAP: Duration = Duration::from_millis(150);
 /// The card's own buffer, as far as it can be chosen.
 const PERIOD: Duration = Duration::from_millis(10);
+/// The most channels of a format of HD Audio.
+const CHANNELS: usize = 16;
 
-/// The sink.
-pub(crate) struct Card {
-    wanted: Option<String>,
-    run: Option<Run>,
-}
-
-struct Run {
+/// The sink of one run.
+pub(super) struct Card {
     format: Format,
-    /// Samples as 32 bits, the significant ones on top: every format of HD Audio fits without loss.
+    /// Samples as 32 bits, the significant ones on top: every format of HD Audio fits without loss. Only whole frames
+    /// are in it at any time.
     samples: Producer<i32>,
     shared: Arc<Shared>,
-    dropped: u64,
-    stream: Stream,
+    /// Samples that were skipped, or are to be.
+    skipped: u64,
+    /// Plays until it is dropped.
+    _stream: Stream,
 }
 
 /// What the callback and the sink tell each other.
@@ -50,12 +50,6 @@ struct Shared {
     skip: AtomicU64,
     draining: AtomicBool,
     failed: AtomicBool,
-}
-
-impl Card {
-    pub(crate) fn new(wanted: Option<String>) -> Self {
-        Self { wanted, run: None }
-    }
 }
 
 /// The output devices with their names.
@@ -90,76 +84,67 @@ fn samples(format: Format, time: Duration) -> usize {
     (time.as_secs_f64() * f64::from(format.rate)) as usize * usize::from(format.channels)
 }
 
-impl Sink for Card {
-    fn start(&mut self, format: Format) -> Result<()> {
-        let device = choose(self.wanted.as_deref())?;
+impl Card {
+    /// Opens the card with this in its name, or the default one.
+    pub(super) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
+        let device = choose(wanted)?;
         let (samples_in, samples_out) = RingBuffer::new(samples(format, CAP) * 2);
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        self.run = Some(Run { format, samples: samples_in, shared, dropped: 0, stream });
-        Ok(())
+        Ok(Self { format, samples: samples_in, shared, skipped: 0, _stream: stream })
     }
 
+    fn waiting(&self) -> usize {
+        let skipped_soon = usize::try_from(self.shared.skip.load(Relaxed)).unwrap_or(usize::MAX);
+        (self.samples.buffer().capacity() - self.samples.slots()).saturating_sub(skipped_soon)
+    }
+
+    fn skip(&mut self, samples: usize) {
+        let whole = (samples - samples % usize::from(self.format.channels)) as u64;
+        self.shared.skip.fetch_add(whole, Relaxed);
+        self.skipped += whole;
+    }
+}
+
+impl Sink for Card {
     fn push(&mut self, _: Duration, pcm: &[u8]) -> Result<()> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        run.shared.draining.store(false, Relaxed);
-        for sample in widen(run.format.encoding, pcm) {
-            // The ring has twice the cap; a card that stands still loses the newest.
-            if run.samples.push(sample).is_err() {
-                run.dropped += 1;
-            }
+        self.shared.draining.store(false, Relaxed);
+        let count = pcm.len() / self.format.encoding.bytes() as usize;
+        // The ring has twice the cap: it is full only at a card that stands still, and then these are late.
+        match self.samples.write_chunk_uninit(count) {
+            Ok(chunk) => drop(chunk.fill_from_iter(widen(self.format.encoding, pcm))),
+            Err(_) => self.skipped += count as u64,
         }
-        run.bound_latency();
-        anyhow::ensure!(!run.shared.failed.load(Relaxed), "the sound card is gone");
+        let waiting = self.waiting();
+        if waiting > samples(self.format, CAP) {
+            self.skip(waiting - samples(self.format, TARGET));
+        }
+        anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
         Ok(())
     }
 
     fn drain(&mut self) {
-        if let Some(run) = &self.run {
-            run.shared.draining.store(true, Relaxed);
-        }
+        self.shared.draining.store(true, Relaxed);
     }
 
     fn tick(&mut self, _: Duration) -> Result<Progress> {
-        Ok(self.run.as_ref().map_or_else(Progress::default, Run::progress))
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        if let Some(run) = self.run.take() {
-            // Dropping the stream ends it; pausing first lets the card finish its period.
-            let _ = run.stream.pause();
-        }
-        Ok(())
-    }
-}
-
-impl Run {
-    fn waiting(&self) -> usize {
-        self.samples.buffer().capacity() - self.samples.slots()
-    }
-
-    fn bound_latency(&mut self) {
-        let waiting = self.waiting();
-        let pending = self.shared.skip.load(Relaxed) as usize;
-        if waiting.saturating_sub(pending) > samples(self.format, CAP) {
-            let channels = usize::from(self.format.channels);
-            let excess = waiting - samples(self.format, TARGET);
-            let excess = excess - excess % channels;
-            self.shared.skip.store(excess as u64, Relaxed);
-            self.dropped += excess as u64;
-        }
-    }
-
-    fn progress(&self) -> Progress {
         let channels = u64::from(self.format.channels);
-        Progress {
+        Ok(Progress {
             played: self.shared.played.load(Relaxed) / channels,
             queued: self.waiting() as u64 / channels,
             underruns: self.shared.underruns.load(Relaxed),
-            dropped: self.dropped / channels,
-        }
+            skipped: self.skipped / channels,
+        })
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn file(&self) -> Option<String> {
+        None
     }
 }
 
@@ -174,45 +159,60 @@ fn widen(encoding: Encoding, pcm: &[u8]) -> impl Iterator<Item = i32> {
     })
 }
 
-/// Opens the card in the format that loses nothing, else in the one it has.
+/// Opens the card in the format that loses nothing, else in the nearest that it has. The rate must be the card's:
+/// sound servers and ALSA's `default` have all of them.
 fn open(device: &Device, format: Format, ring: Consumer<i32>, shared: &Arc<Shared>) -> Result<Stream> {
-    let supported: Vec<_> = device
-        .supported_output_configs()?
-        .filter(|c| c.channels() == u16::from(format.channels))
-        .filter(|c| (c.min_sample_rate()..=c.max_sample_rate()).contains(&format.rate))
-        .map(|c| c.sample_format())
-        .collect();
     let wide = format.encoding.significant_bits() > 16;
     let order = if wide {
         [SampleFormat::I32, SampleFormat::F32, SampleFormat::I16]
     } else {
         [SampleFormat::I16, SampleFormat::I32, SampleFormat::F32]
     };
-    let best = order.into_iter().find(|sample| supported.contains(sample));
-    match best.context("the card cannot play this rate with so many channels")? {
-        SampleFormat::I16 => build::<i16>(device, format, ring, shared),
-        SampleFormat::I32 => build::<i32>(device, format, ring, shared),
-        _ => build::<f32>(device, format, ring, shared),
+    let wanted = u16::from(format.channels);
+    let best = device
+        .supported_output_configs()?
+        .filter(|c| (c.min_sample_rate()..=c.max_sample_rate()).contains(&format.rate))
+        .filter_map(|c| {
+            let sample = order.iter().position(|sample| *sample == c.sample_format())?;
+            // As many channels as there are, else a few too many, else as many as possible.
+            let channels = (c.channels() < wanted, c.channels().abs_diff(wanted));
+            Some(((channels, sample), c))
+        })
+        .min_by_key(|(distance, _)| *distance);
+    let (_, config) = best.context("the card cannot play this rate")?;
+    let period = samples(format, PERIOD) / usize::from(format.channels);
+    let period = u32::try_from(period).unwrap_or(480);
+    let buffer_size = match config.buffer_size() {
+        SupportedBufferSize::Range { min, max } if (*min..=*max).contains(&period) => {
+            BufferSize::Fixed(period)
+        }
+        _ => BufferSize::Default,
+    };
+    let stream = StreamConfig { channels: config.channels(), sample_rate: format.rate, buffer_size };
+    match config.sample_format() {
+        SampleFormat::I16 => build::<i16>(device, stream, format, ring, shared),
+        SampleFormat::I32 => build::<i32>(device, stream, format, ring, shared),
+        _ => build::<f32>(device, stream, format, ring, shared),
     }
 }
 
 fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
     device: &Device,
+    config: StreamConfig,
     format: Format,
-    mut ring: Consumer<i32>,
+    ring: Consumer<i32>,
     shared: &Arc<Shared>,
 ) -> Result<Stream> {
-    let period = samples(format, PERIOD) / usize::from(format.channels);
-    let config = StreamConfig {
-        channels: format.channels.into(),
-        sample_rate: format.rate,
-        buffer_size: BufferSize::Fixed(u32::try_from(period).unwrap_or(480)),
+    let broken = Arc::clone(shared);
+    let mut player = Player {
+        ring,
+        shared: Arc::clone(shared),
+        channels: usize::from(format.channels),
+        card_channels: usize::from(config.channels),
+        target: samples(format, TARGET),
+        playing: false,
     };
-    let (filled, broken) = (Arc::clone(shared), Arc::clone(shared));
-    let (target, mut playing) = (samples(format, TARGET), false);
-    let fill = move |out: &mut [T], _: &cpal::OutputCallbackInfo| {
-        fill(out, &mut ring, &filled, target, &mut playing);
-    };
+    let fill = move |out: &mut [T], _: &cpal::OutputCallbackInfo| player.fill(out);
     let failed = move |error: cpal::Error| match error.kind() {
         ErrorKind::Xrun => {
             broken.underruns.fetch_add(1, Relaxed);
@@ -226,30 +226,48 @@ fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
     Ok(device.build_output_stream(config, fill, failed, None)?)
 }
 
-/// Fills the card's buffer; runs on its thread and never waits.
-fn fill<T: SizedSample + FromSample<i32>>(
-    out: &mut [T],
-    ring: &mut Consumer<i32>,
-    shared: &Shared,
+/// The callback's half; it runs on the card's thread and never waits.
+struct Player {
+    ring: Consumer<i32>,
+    shared: Arc<Shared>,
+    channels: usize,
+    card_channels: usize,
+    /// Samples that have to wait before it starts.
     target: usize,
-    playing: &mut bool,
-) {
-    let skip = shared.skip.swap(0, Relaxed);
-    for _ in 0..skip {
-        let _ = ring.pop();
+    playing: bool,
+}
+
+impl Player {
+    /// Fills the card's buffer.
+    fn fill<T: SizedSample + FromSample<i32>>(&mut self, out: &mut [T]) {
+        for _ in 0..self.shared.skip.swap(0, Relaxed) {
+            let _ = self.ring.pop();
+        }
+        let draining = self.shared.draining.load(Relaxed);
+        let waiting = self.ring.slots();
+        self.playing |= waiting >= self.target || (draining && waiting > 0);
+        let wanted = out.len() / self.card_channels;
+        let frames = if self.playing { wanted.min(waiting / self.channels) } else { 0 };
+        let (sound, silence) = out.split_at_mut(frames * self.card_channels);
+        sound.chunks_exact_mut(self.card_channels).for_each(|frame| self.frame(frame));
+        silence.fill(T::EQUILIBRIUM);
+        self.shared.played.fetch_add((frames * self.channels) as u64, Relaxed);
+        if self.playing && frames < wanted {
+            self.playing = false;
+            self.shared.underruns.fetch_add(u64::from(!draining), Relaxed);
+        }
     }
-    let draining = shared.draining.load(Relaxed);
-    *playing |= ring.slots() >= target || (draining && ring.slots() > 0);
-    let mut played = 0;
-    for place in out.iter_mut() {
-        let sample = if *playing { ring.pop().ok() } else { None };
-        played += u64::from(sample.is_some());
-        *place = sample.map_or(T::EQUILIBRIUM, T::from_sample);
-    }
-    shared.played.fetch_add(played, Relaxed);
-    if *playing && (played as usize) < out.len() {
-        *playing = false;
-        shared.underruns.fetch_add(u64::from(!draining), Relaxed);
+
+    /// One frame: channel by channel; one channel goes to all, and a channel that the sound lacks is silent.
+    fn frame<T: SizedSample + FromSample<i32>>(&mut self, out: &mut [T]) {
+        let mut samples = [0i32; CHANNELS];
+        for sample in samples.iter_mut().take(self.channels) {
+            *sample = self.ring.pop().unwrap_or(0);
+        }
+        for (at, place) in out.iter_mut().enumerate() {
+            let at = if self.channels == 1 { 0 } else { at };
+            *place = T::from_sample(samples.get(at).copied().unwrap_or(0));
+        }
     }
 }
 
@@ -258,6 +276,16 @@ mod tests {
     use cpal::Sample;
 
     use super::*;
+
+    fn player(channels: usize, card_channels: usize) -> (Producer<i32>, Player) {
+        let (producer, ring) = RingBuffer::new(64);
+        let shared = Arc::new(Shared::default());
+        (producer, Player { ring, shared, channels, card_channels, target: 16, playing: false })
+    }
+
+    fn push(producer: &mut Producer<i32>, samples: std::ops::Range<i32>) {
+        samples.for_each(|n| producer.push(n << 16).unwrap());
+    }
 
     #[test]
     fn sixteen_bits_pass_through_the_ring_unchanged() {
@@ -269,27 +297,51 @@ mod tests {
 
     #[test]
     fn the_card_gets_silence_until_enough_waits_and_counts_what_it_lacks() {
-        let (mut producer, mut ring) = RingBuffer::new(64);
-        let (shared, mut playing) = (Shared::default(), false);
+        let (mut producer, mut player) = player(2, 2);
         let mut out = [1i16; 8];
-        fill(&mut out, &mut ring, &shared, 16, &mut playing);
-        assert_eq!((out, shared.underruns.load(Relaxed)), ([0; 8], 0));
-        (0..20).for_each(|n| producer.push(n << 16).unwrap());
-        fill(&mut out, &mut ring, &shared, 16, &mut playing);
+        player.fill(&mut out);
+        assert_eq!((out, player.shared.underruns.load(Relaxed)), ([0; 8], 0));
+        push(&mut producer, 0..20);
+        player.fill(&mut out);
         assert_eq!(out, [0, 1, 2, 3, 4, 5, 6, 7]);
-        fill(&mut out, &mut ring, &shared, 16, &mut playing);
-        fill(&mut out, &mut ring, &shared, 16, &mut playing);
-        assert_eq!((out[3], out[4], shared.underruns.load(Relaxed)), (19, 0, 1));
+        player.fill(&mut out);
+        player.fill(&mut out);
+        assert_eq!((out[3], out[4], player.shared.underruns.load(Relaxed)), (19, 0, 1));
+    }
+
+    #[test]
+    fn half_a_frame_is_never_played() {
+        let (mut producer, mut player) = player(2, 2);
+        push(&mut producer, 0..17);
+        let mut out = [1i16; 32];
+        player.fill(&mut out);
+        assert_eq!((out[15], out[16]), (15, 0));
+        push(&mut producer, 17..34);
+        player.fill(&mut out);
+        assert_eq!(out[..3], [16, 17, 18], "channels stay where they are");
     }
 
     #[test]
     fn what_is_too_old_is_skipped() {
-        let (mut producer, mut ring) = RingBuffer::new(64);
-        let (shared, mut playing) = (Shared::default(), true);
-        (0..20).for_each(|n| producer.push(n << 16).unwrap());
-        shared.skip.store(10, Relaxed);
+        let (mut producer, mut player) = player(2, 2);
+        player.playing = true;
+        push(&mut producer, 0..20);
+        player.shared.skip.store(10, Relaxed);
         let mut out = [0i16; 2];
-        fill(&mut out, &mut ring, &shared, 1, &mut playing);
+        player.fill(&mut out);
         assert_eq!(out, [10, 11]);
+    }
+
+    #[test]
+    fn a_card_with_other_channels_hears_what_it_can() {
+        for (channels, card_channels, heard) in
+            [(1, 2, [0, 0, 1, 1]), (2, 4, [0, 1, 0, 0]), (4, 2, [0, 1, 4, 5])]
+        {
+            let (mut producer, mut player) = player(channels, card_channels);
+            push(&mut producer, 0..16);
+            let mut out = [9i16; 4];
+            player.fill(&mut out);
+            assert_eq!(out, heard, "{channels} on {card_channels}");
+        }
     }
 }
