@@ -5,8 +5,6 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/farbus
 TOOLS := $(CACHE)/tools
 PATH := $(TOOLS)/bin:$(PATH)
-# Real VMs and real sockets beside each other on few cores: one test at a time keeps their time-outs honest.
-VM_TESTS := -p lab -p farbus
 
 .PHONY: help
 help: ## Show this help
@@ -23,9 +21,9 @@ demo: setup ## Show the main job end to end: two VMs, two remotes, keys in, soun
 
 .PHONY: test
 test: setup ## Run every test, VM tests included
-	@cargo build -p farbus-host -p farbus-remote
-	@cargo test --workspace --exclude lab --exclude farbus
-	@cargo test $(VM_TESTS) -- --test-threads=1
+	@cargo build --workspace
+	@# Real VMs on few cores: one test at a time keeps their time-outs honest. One selection of packages: deps build once.
+	@cargo test --workspace -- --test-threads=1
 
 .PHONY: check
 check: setup ## What a reviewer would run: format, clippy, dependencies, docs
