@@ -15,9 +15,17 @@
 
 mod alarm;
 
-use std::{cell::Cell, collections::BTreeMap, io, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    io,
+    rc::Rc,
+    task::{Poll, ready},
+    time::Duration,
+};
 
 use actix::prelude::*;
+use futures_util::stream::{self, Stream};
 use pci::{Bus, Device, Transaction, Turn};
 use tokio::{sync::mpsc, time::Instant};
 use wire::usb::{Completion, DeviceId, RequestId, Speed, ToRemote};
@@ -168,6 +176,20 @@ impl UsbCtrl {
     }
 }
 
+/// The batches, each with a pause behind it in which the guest's accesses have their turn: a batch may be a long copy.
+fn one_by_one(mut batches: mpsc::Receiver<Vec<Completion>>) -> impl Stream<Item = Vec<Completion>> {
+    let mut pause = false;
+    stream::poll_fn(move |cx| {
+        if std::mem::replace(&mut pause, false) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let batch = ready!(batches.poll_recv(cx));
+        pause = true;
+        Poll::Ready(batch)
+    })
+}
+
 fn attach(turn: &mut Turn<'_, Xhci>, device: DeviceId, speed: Speed) {
     if let Some(Err(error)) = turn.with(|xhci, cx| xhci.attach(cx, device, speed)) {
         tracing::warn!(device = device.0, %error, "the device is lent, but there is no port for it");
@@ -178,12 +200,11 @@ impl Actor for UsbCtrl {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let transactions =
-            std::mem::replace(&mut self.bus.transactions, Box::pin(futures_util::stream::empty()));
+        let transactions = std::mem::replace(&mut self.bus.transactions, Box::pin(stream::empty()));
         ctx.add_stream(transactions);
         ctx.add_stream(self.alarm.clone());
-        if let Some(mut completions) = self.completions.take() {
-            ctx.add_stream(futures_util::stream::poll_fn(move |cx| completions.poll_recv(cx)));
+        if let Some(completions) = self.completions.take() {
+            ctx.add_stream(one_by_one(completions));
         }
         self.attach_all(self.start.elapsed());
         self.carry_out(self.start.elapsed());

@@ -11,6 +11,9 @@ use wire::{Lane, Message, ToHost, ToRemote, audio, control, usb::Completion};
 
 use crate::{Event, VmSession, link_of_the_moment::Inbound};
 
+/// Bytes of completions that the controller copies at a stretch: a guest's register access waits that long.
+const BATCH_BYTES: u32 = 64 << 10;
+
 /// Messages that the session has no room for yet. What USB may have in flight is bounded by the controller's credit,
 /// sound drops its oldest inside the session: so this is bounded, too.
 #[derive(Default)]
@@ -169,9 +172,12 @@ impl VmSession {
 
     /// Hands completions to the controller's stream, now or when it has room; with them goes their credit.
     fn hand_over(&mut self, ctx: &mut Context<Self>) {
-        if self.backlog.completions.is_empty() || self.backlog.waiting {
-            return;
+        while !self.backlog.completions.is_empty() && !self.backlog.waiting {
+            self.hand_over_batch(ctx);
         }
+    }
+
+    fn hand_over_batch(&mut self, ctx: &mut Context<Self>) {
         let Some(stream) = self.usb.completions.clone() else { return self.accept_completions(None) };
         match stream.clone().try_reserve_owned() {
             Ok(permit) => self.accept_completions(Some(permit)),
@@ -193,11 +199,19 @@ impl VmSession {
 
     /// The completions are the controller's, or nobody's if there is none; either way their room is free again.
     fn accept_completions(&mut self, permit: Option<OwnedPermit<Vec<Completion>>>) {
-        let completions = std::mem::take(&mut self.backlog.completions);
+        let mut bytes = 0u32;
+        let mut fits = |completion: &Completion| {
+            bytes = completion.moved.len().saturating_add(bytes);
+            bytes <= BATCH_BYTES
+        };
+        // At least one, however long it is.
+        let count = self.backlog.completions.iter().take_while(|completion| fits(completion)).count().max(1);
+        let count = count.min(self.backlog.completions.len());
+        let completions = self.backlog.completions.drain(..count).collect();
         if let Some(permit) = permit {
             permit.send(completions);
         }
-        for (lane, size) in self.backlog.credit.drain(..) {
+        for (lane, size) in self.backlog.credit.drain(..count) {
             self.session.consumed(lane, size);
         }
     }
