@@ -14,8 +14,8 @@ use crate::{Event, VmSession, session_io::Backlog};
 const OUTBOUND_FRAMES: usize = 4;
 /// Frames received, but not yet taken by the session.
 const INBOUND_FRAMES: usize = 64;
-/// The most frames that one item of the inbound stream carries.
-const FRAMES_PER_TURN: usize = 16;
+/// The most frames that one item of the inbound stream carries: each is up to 60 KiB to put together, and a guest waits.
+const FRAMES_PER_TURN: usize = 4;
 
 /// Frames from the link, in order.
 pub(crate) struct Inbound {
