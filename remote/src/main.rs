@@ -24,7 +24,7 @@ mod typing;
 
 use std::{
     hash::{BuildHasher, RandomState},
-    io::IsTerminal,
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -33,18 +33,21 @@ use std::{
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use noise_tcp::SecretKey;
+use futures_util::FutureExt;
+use link::Link;
+use noise_tcp::{HandshakeError, SecretKey};
 use tokio::{
     runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 use tracing_subscriber::EnvFilter;
+use wire::control::Hello;
 
 use crate::{
     cli::{Cli, Command, Connect, Format},
     events::Events,
-    remote::{Leave, Lend, Parts, Remote},
+    remote::{Connector, Leave, Lend, Parts, Remote},
     sound::{Output, Sound},
 };
 
@@ -80,16 +83,17 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn load_key(file: Option<PathBuf>) -> Result<SecretKey> {
-    let file = file.unwrap_or_else(default_key_file);
+    let file = file.map_or_else(default_key_file, Ok)?;
     SecretKey::load_or_create(&file).with_context(|| format!("this remote's key file {}", file.display()))
 }
 
-fn default_key_file() -> PathBuf {
-    let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).unwrap_or_else(|| {
-        let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-        home.join(".config")
-    });
-    base.join("farbus/remote.key")
+/// The key's place in the user's configuration folder, which is made if there is none.
+fn default_key_file() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|base| base.is_absolute());
+    let base = base.or_else(|| Some(std::env::home_dir()?.join(".config")));
+    let folder = base.context("there is no home folder; say --key-file FILE")?.join("farbus");
+    std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    Ok(folder.join("remote.key"))
 }
 
 fn serve(connect: Connect) -> Result<ExitCode> {
@@ -106,6 +110,24 @@ fn serve(connect: Connect) -> Result<ExitCode> {
     code
 }
 
+/// Connects over TCP with Noise.
+fn connector(connect: &Connect, key: Arc<SecretKey>, io: Handle) -> Connector {
+    let name = rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect();
+    let hello = Arc::new(Hello { version: wire::VERSION, vm: connect.vm.clone(), name });
+    let (address, host) = (connect.host.clone(), connect.host_key);
+    Box::new(move || {
+        let (address, key, hello) = (address.clone(), Arc::clone(&key), Arc::clone(&hello));
+        let attempt = io.spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
+        let failed = |error| HandshakeError::Connect(io::Error::other(error));
+        attempt
+            .map(move |attempt| {
+                let (link, answer) = attempt.map_err(failed)??;
+                Ok((Box::new(link) as Box<dyn Link>, answer))
+            })
+            .boxed()
+    })
+}
+
 async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let events = Events(connect.events);
@@ -113,7 +135,9 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> 
     // Remotes that lost their host together should not come back together.
     let seed = RandomState::new().hash_one(std::process::id());
     let output = Output::new(connect.audio.clone())?;
-    let remote = Remote::new(Parts { connect: connect.clone(), key, io, events, seed, ended }).start();
+    let remote =
+        Remote::new(Parts { connector: connector(&connect, key, io.clone()), io, events, seed, ended })
+            .start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote)?;
@@ -139,9 +163,9 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> 
 
 fn start_logs(format: Format) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        Format::Human => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        Format::Human => logs.with_ansi(io::stderr().is_terminal()).init(),
         Format::Json => logs.json().init(),
     }
 }

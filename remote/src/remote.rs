@@ -9,11 +9,12 @@
 //! A new link is a new session: every device is attached anew. The functions themselves (a disk's content, a keyboard's
 //! keys that wait) outlive it.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use actix::prelude::*;
+use futures_util::future::BoxFuture;
 use link::Link;
-use noise_tcp::{HandshakeError, SecretKey};
+use noise_tcp::HandshakeError;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -21,13 +22,12 @@ use tokio::{
 };
 use wire::{
     Lane, ToHost, ToRemote,
-    control::{self, Answer, Hello, Refusal},
+    control::{self, Answer, Refusal},
     usb::{self, DeviceId},
 };
 
 use crate::{
     backoff::Backoff,
-    cli::Connect,
     events::{Event, Events, Totals},
     lent::Lent,
     live::{Inbound, LinkEnded, Live},
@@ -40,10 +40,15 @@ pub(crate) const REFUSED: u8 = 3;
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// Tries to get a link: what came of it.
+pub(crate) type Connector = Box<dyn Fn() -> BoxFuture<'static, Attempt>>;
+/// A link with the host's answer, or why there is none.
+pub(crate) type Attempt = Result<(Box<dyn Link>, Answer), HandshakeError>;
+
 /// What a Remote is made of.
 pub(crate) struct Parts {
-    pub(crate) connect: Connect,
-    pub(crate) key: Arc<SecretKey>,
+    pub(crate) connector: Connector,
+    /// Where links are driven.
     pub(crate) io: Handle,
     pub(crate) events: Events,
     pub(crate) seed: u64,
@@ -53,8 +58,7 @@ pub(crate) struct Parts {
 
 /// The actor.
 pub(crate) struct Remote {
-    connect: Connect,
-    key: Arc<SecretKey>,
+    connector: Connector,
     io: Handle,
     events: Events,
     backoff: Backoff,
@@ -90,14 +94,6 @@ pub(crate) struct Lend {
     pub(crate) sound: Sound,
 }
 
-/// A link that may become the link of the moment.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Linked {
-    pub(crate) link: Box<dyn Link>,
-    pub(crate) vm: String,
-}
-
 /// The user wants to end.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -105,10 +101,9 @@ pub(crate) struct Leave;
 
 impl Remote {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { connect, key, io, events, seed, ended } = parts;
+        let Parts { connector, io, events, seed, ended } = parts;
         Self {
-            connect,
-            key,
+            connector,
             io,
             events,
             backoff: Backoff::new(seed),
@@ -126,15 +121,12 @@ impl Remote {
     }
 
     fn try_to_connect(&mut self, ctx: &mut Context<Self>) {
-        let hello = Hello { version: wire::VERSION, vm: self.connect.vm.clone(), name: host_name() };
-        let (address, host, key) = (self.connect.host.clone(), self.connect.host_key, Arc::clone(&self.key));
-        let attempt = self.io.spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
-        ctx.spawn(attempt.into_actor(self).map(|result, act, ctx| match result {
-            Ok(Ok((link, Answer::Welcome { vm }))) => act.linked(Box::new(link), vm, ctx),
-            Ok(Ok((_, Answer::Refused { reason, text }))) => act.refused(reason, text, ctx),
-            Ok(Err(HandshakeError::Refused { reason, text })) => act.refused(reason, text, ctx),
-            Ok(Err(error)) => act.try_again(error.to_string(), Duration::ZERO, ctx),
-            Err(error) => act.try_again(format!("the attempt failed: {error}"), Duration::ZERO, ctx),
+        ctx.spawn((self.connector)().into_actor(self).map(|attempt, act, ctx| match attempt {
+            Ok((link, Answer::Welcome { vm })) => act.linked(link, vm, ctx),
+            Ok((_, Answer::Refused { reason, text })) | Err(HandshakeError::Refused { reason, text }) => {
+                act.refused(reason, text, ctx);
+            }
+            Err(error) => act.try_again(error.to_string(), Duration::ZERO, ctx),
         }));
     }
 
@@ -333,10 +325,6 @@ impl Remote {
     }
 }
 
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect()
-}
-
 impl Actor for Remote {
     type Context = Context<Self>;
 }
@@ -348,14 +336,6 @@ impl Handler<Lend> for Remote {
         (self.lent, self.ends, self.sound) = (lent, ends.map(Some), Some(sound));
         self.listen(ctx);
         self.try_to_connect(ctx);
-    }
-}
-
-impl Handler<Linked> for Remote {
-    type Result = ();
-
-    fn handle(&mut self, Linked { link, vm }: Linked, ctx: &mut Self::Context) {
-        self.linked(link, vm, ctx);
     }
 }
 

@@ -1,0 +1,253 @@
+//! A host at the other end of links in memory, and actors that only record what they are told.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use actix::prelude::*;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use link::Link;
+use noise_tcp::HandshakeError;
+use session::{Config, Event, Role, Session};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use wire::{
+    Lane, Message, ToHost, ToRemote,
+    control::{self, Answer, Attachment, Refusal},
+    usb::{DeviceId, Endpoint, Payload, Request, RequestId, Setup, Speed, Transfer},
+};
+
+use crate::{
+    cli::Format,
+    events::{Events, Totals},
+    lent::Lent,
+    port::{self, Do, Ended, Ends, What},
+    remote::{Attempt, Lend, Parts, Remote, Sound},
+    sound::{End, Heard},
+};
+
+/// An actor that passes on what it is told.
+pub(crate) struct Probe<M>(pub(crate) mpsc::UnboundedSender<M>);
+
+impl<M: Unpin + 'static> Actor for Probe<M> {
+    type Context = Context<Self>;
+}
+
+impl<M: actix::Message<Result = ()> + Unpin + 'static> Handler<M> for Probe<M> {
+    type Result = ();
+
+    fn handle(&mut self, message: M, _: &mut Self::Context) {
+        let _ = self.0.send(message);
+    }
+}
+
+impl Handler<End> for Probe<Heard> {
+    type Result = MessageResult<End>;
+
+    fn handle(&mut self, _: End, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Totals::default())
+    }
+}
+
+/// A recipient, and what it was told.
+pub(crate) fn probe<M>() -> (Addr<Probe<M>>, mpsc::UnboundedReceiver<M>)
+where
+    M: actix::Message<Result = ()> + Unpin + 'static,
+{
+    let (sender, told) = mpsc::unbounded_channel();
+    (Probe(sender).start(), told)
+}
+
+/// Where messages go that nobody looks at.
+pub(crate) fn nowhere() -> Recipient<Do> {
+    System::new().block_on(async { probe().0.recipient() })
+}
+
+pub(crate) fn attachment(name: &str) -> Attachment {
+    Attachment { device: DeviceId(0), speed: Speed::High, vendor: 1, product: 2, name: name.to_owned() }
+}
+
+/// A remote that lends two devices, and everything around it.
+pub(crate) struct World {
+    pub(crate) remote: Addr<Remote>,
+    /// What the devices were told to do.
+    pub(crate) devices: [mpsc::UnboundedReceiver<Do>; 2],
+    /// What the devices say.
+    pub(crate) ends: Ends<mpsc::Sender<Ended>>,
+    pub(crate) heard: mpsc::UnboundedReceiver<Heard>,
+    pub(crate) ended: oneshot::Receiver<ExitCode>,
+    /// What the next attempts to connect come to; without any, they wait.
+    attempts: mpsc::UnboundedSender<Attempt>,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let (attempts, next) = mpsc::unbounded_channel();
+        let next = Arc::new(tokio::sync::Mutex::new(next));
+        let connector = Box::new(move || {
+            let next = Arc::clone(&next);
+            async move { next.lock().await.recv().await.expect("the world lasts") }.boxed()
+        });
+        let (said, ended) = oneshot::channel();
+        let events = Events(Format::Json);
+        let parts = Parts { connector, io: Handle::current(), events, seed: 1, ended: said };
+        let remote = Remote::new(parts).start();
+        let ((a, told_a), (b, told_b)) = (probe(), probe());
+        let lent = vec![Lent::new(a.recipient(), attachment("a")), Lent::new(b.recipient(), attachment("b"))];
+        let (ends, listening) = port::ends();
+        let (sound, heard) = probe::<Heard>();
+        let sound = Sound { heard: sound.clone().recipient(), end: sound.recipient() };
+        remote.send(Lend { lent, ends: listening, sound }).await.unwrap();
+        Self { remote, devices: [told_a, told_b], ends, heard, ended, attempts }
+    }
+
+    /// The next attempt to connect reaches this host.
+    pub(crate) fn accept(&self) -> Host {
+        let (mine, theirs) = link::pair();
+        let answer = Answer::Welcome { vm: "vm".to_owned() };
+        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
+        Host::new(Box::new(mine))
+    }
+
+    /// The next attempt is refused.
+    pub(crate) fn refuse(&self, reason: Refusal) {
+        let refused = HandshakeError::Refused { reason, text: "no".to_owned() };
+        assert!(self.attempts.send(Err(refused)).is_ok());
+    }
+
+    /// What a device is told next, with the credit for it.
+    pub(crate) async fn told(&mut self, device: usize) -> (What, (Lane, usize)) {
+        let Do { what, credit } = self.devices[device].recv().await.unwrap();
+        (what, credit)
+    }
+
+    /// A device says something about a lane.
+    pub(crate) async fn say(&self, lane: Lane, ended: Ended) {
+        assert!(self.ends[port::place(lane)].send(ended).await.is_ok());
+    }
+
+    /// The exit code, as it is printed.
+    pub(crate) async fn exit_code(&mut self) -> String {
+        format!("{:?}", (&mut self.ended).await.unwrap())
+    }
+}
+
+/// The host's end of a link, with its session.
+pub(crate) struct Host {
+    session: Session,
+    start: Instant,
+    outbound: mpsc::Sender<Message>,
+    inbound: mpsc::Receiver<(Lane, Bytes)>,
+    /// Why the remote says it left.
+    pub(crate) left: Option<String>,
+    /// The remote's credit is kept from it.
+    pub(crate) withholds: bool,
+}
+
+impl Host {
+    fn new(link: Box<dyn Link>) -> Self {
+        let (outbound, to_link) = mpsc::channel(4);
+        let (from_link, inbound) = mpsc::channel(64);
+        tokio::spawn(link::drive(link, to_link, from_link));
+        let session = Session::new(Role::Host, Config::default());
+        let start = Instant::now();
+        Self { session, start, outbound, inbound, left: None, withholds: false }
+    }
+
+    pub(crate) async fn say(&mut self, message: ToRemote) {
+        self.session.send(message.encode()).unwrap();
+        self.transmit().await;
+    }
+
+    /// Says it if there is room to say it.
+    pub(crate) async fn offer(&mut self, message: ToRemote) -> bool {
+        let message = message.encode();
+        while self.session.room(message.lane) < message.len() {
+            let before = self.session.queued(message.lane);
+            self.settle(Duration::from_millis(200)).await;
+            if self.session.queued(message.lane) == before {
+                return false;
+            }
+        }
+        let offered = self.session.send(message).is_ok();
+        self.transmit().await;
+        offered
+    }
+
+    /// Lets things go on for so long; messages of the remote meanwhile are lost.
+    pub(crate) async fn settle(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        while let Ok(Some(_)) = tokio::time::timeout_at(until, self.next()).await {}
+    }
+
+    async fn transmit(&mut self) {
+        while let Some(frame) = self.session.poll_transmit(self.start.elapsed()) {
+            if self.outbound.send(frame).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next message of the remote; none when the link has ended.
+    pub(crate) async fn next(&mut self) -> Option<ToHost> {
+        loop {
+            match self.session.poll_event() {
+                Some(Event::Message(lane, bytes)) => {
+                    if !self.withholds {
+                        self.session.consumed(lane, bytes.len());
+                    }
+                    return Some(ToHost::decode(lane, bytes).unwrap());
+                }
+                Some(Event::PeerClosed(reason)) => self.left = Some(reason),
+                Some(Event::PeerSilent) => panic!("the remote has fallen silent"),
+                None => {}
+            }
+            self.transmit().await;
+            let timeout = self.session.poll_timeout().unwrap_or(Duration::from_secs(3600));
+            tokio::select! {
+                frame = self.inbound.recv() => {
+                    let (lane, frame) = frame?;
+                    self.session.receive(self.start.elapsed(), lane, frame).unwrap();
+                }
+                () = tokio::time::sleep_until(self.start + timeout) => {
+                    self.session.on_timeout(self.start.elapsed());
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn hear(&mut self) -> ToHost {
+        self.next().await.expect("the remote has more to say")
+    }
+
+    /// The devices that the remote attaches first.
+    pub(crate) async fn attached(&mut self) -> [DeviceId; 2] {
+        let mut ids = [DeviceId(0); 2];
+        for (id, name) in ids.iter_mut().zip(["a", "b"]) {
+            let message = self.hear().await;
+            let ToHost::Control(control::ToHost::Attached(attached)) = message else { panic!("{message:?}") };
+            assert_eq!(attached.name, name);
+            *id = attached.device;
+        }
+        ids
+    }
+
+    /// Waits until the link has ended; messages meanwhile are lost.
+    pub(crate) async fn until_gone(&mut self) {
+        while self.next().await.is_some() {}
+    }
+}
+
+/// A control transfer that asks for a device descriptor.
+pub(crate) fn request(device: DeviceId, id: u64) -> Request {
+    let setup = Setup { request_type: 0x80, request: 6, value: 0x0100, index: 0, length: 18 };
+    Request {
+        id: RequestId(id),
+        device,
+        endpoint: Endpoint::CONTROL,
+        transfer: Transfer::Control(setup),
+        payload: Payload::In { max: 18 },
+    }
+}
