@@ -61,7 +61,8 @@ pub(crate) fn prepare(
 fn first<F: Function>(function: Result<F>, name: String) -> Result<(F, Attachment)> {
     let function = function?;
     let (vendor, product) = function.id();
-    let attachment = Attachment { device: DeviceId(0), speed: function.speed(), vendor, product, name };
+    let (speed, profile) = (function.speed(), function.profile());
+    let attachment = Attachment { device: DeviceId(0), speed, vendor, product, name, profile };
     Ok((function, attachment))
 }
 

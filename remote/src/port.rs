@@ -25,7 +25,7 @@ use wire::{
 };
 
 /// The lanes of USB, most urgent first: ends have no room in common, so that bulk never holds up a key.
-pub(crate) const LANES: [Lane; 3] = [Lane::Ctl, Lane::Int, Lane::Bulk];
+pub(crate) const LANES: [Lane; 4] = [Lane::Ctl, Lane::Int, Lane::Iso, Lane::Bulk];
 /// Batches of ends that wait for the session, for each lane.
 const BATCHES: usize = 4;
 /// A batch has at most so many ends, and at most one more than these bytes.
@@ -41,6 +41,8 @@ pub(crate) enum What {
     Cancel { endpoint: Endpoint, through: RequestId },
     /// Reset the port, and complete this request.
     Reset { id: RequestId },
+    /// Give endpoints streams, or take them away.
+    Streams { id: RequestId, endpoints: Vec<Endpoint>, count: u16 },
     /// A new session begins: nothing of the one before is known any more.
     Renew { session: u64 },
 }
@@ -73,8 +75,8 @@ pub(crate) type Ends<T> = [T; LANES.len()];
 
 /// The channels of ends, for all ports together.
 pub(crate) fn ends() -> (Ends<mpsc::Sender<Ended>>, Ends<mpsc::Receiver<Ended>>) {
-    let [(a, x), (b, y), (c, z)] = LANES.map(|_| mpsc::channel(BATCHES));
-    ([a, b, c], [x, y, z])
+    let [(a, w), (b, x), (c, y), (d, z)] = LANES.map(|_| mpsc::channel(BATCHES));
+    ([a, b, c, d], [w, x, y, z])
 }
 
 /// What a port is made of.
@@ -140,7 +142,7 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
 
     fn pump(&mut self, ctx: &mut Context<Self>) {
         // Control messages last: they say that the device is gone, which any of the others may show.
-        for lane in [Lane::Int, Lane::Bulk, Lane::Ctl] {
+        for lane in [Lane::Int, Lane::Iso, Lane::Bulk, Lane::Ctl] {
             let at = place(lane);
             while !self.waiting[at] {
                 match self.parts.ends[at].clone().try_reserve_owned() {
@@ -239,6 +241,9 @@ impl<F: Function + Unpin + 'static> Handler<Do> for UsbPort<F> {
                 let reset = self.guarded(|function| function.reset(id));
                 self.resets.extend(reset.map(|()| id));
             }
+            What::Streams { id, endpoints, count } => {
+                let _ = self.guarded(|function| function.streams(id, &endpoints, count));
+            }
             What::Renew { session } => self.renew(session),
         }
         self.pump(ctx);
@@ -251,7 +256,7 @@ pub(crate) fn place(lane: Lane) -> usize {
 }
 
 fn done(id: RequestId) -> Completion {
-    Completion { id, result: Ok(()), moved: Moved::Out(0), lane: Lane::Ctl }
+    Completion { id, result: Ok(()), moved: Moved::Out(0), packets: Vec::new(), lane: Lane::Ctl }
 }
 
 /// The end of a request for a device that is not lent.
@@ -260,5 +265,5 @@ pub(crate) fn nobody(lane: Lane, id: RequestId, payload: Option<&Payload>) -> Co
         Some(Payload::In { .. }) => Moved::In(bytes::Bytes::new()),
         Some(Payload::Out(_)) | None => Moved::Out(0),
     };
-    Completion { id, result: Err(Failure::Disconnected), moved, lane }
+    Completion { id, result: Err(Failure::Disconnected), moved, packets: Vec::new(), lane }
 }

@@ -251,12 +251,14 @@ impl Remote {
     fn route_usb(&mut self, message: usb::ToRemote, credit: (Lane, usize), ctx: &mut Context<Self>) {
         let (usb::ToRemote::Submit(usb::Request { device, .. })
         | usb::ToRemote::Cancel { device, .. }
-        | usb::ToRemote::Reset { device, .. }) = &message;
+        | usb::ToRemote::Reset { device, .. }
+        | usb::ToRemote::Streams { device, .. }) = &message;
         let port = self.lent.iter().find(|lent| lent.attachment.device == *device).map(|lent| &lent.port);
         let what = match message {
             usb::ToRemote::Submit(request) => What::Submit(request),
             usb::ToRemote::Cancel { endpoint, through, .. } => What::Cancel { endpoint, through },
             usb::ToRemote::Reset { id, .. } => What::Reset { id },
+            usb::ToRemote::Streams { id, endpoints, count, .. } => What::Streams { id, endpoints, count },
         };
         match port {
             // The host's credit bounds what may wait there.
@@ -270,7 +272,7 @@ impl Remote {
         let Some(live) = &mut self.live else { return };
         let completion = match what {
             What::Submit(request) => port::nobody(lane, request.id, Some(&request.payload)),
-            What::Reset { id } => port::nobody(lane, id, None),
+            What::Reset { id } | What::Streams { id, .. } => port::nobody(lane, id, None),
             What::Cancel { .. } | What::Renew { .. } => return live.consumed(lane, length),
         };
         live.queue(ToHost::Completed(completion), length);

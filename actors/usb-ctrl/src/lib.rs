@@ -20,6 +20,7 @@ use std::{
     collections::BTreeMap,
     io,
     rc::Rc,
+    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
@@ -28,7 +29,10 @@ use actix::prelude::*;
 use futures_util::stream::{self, Stream};
 use pci::{Bus, Device, Transaction, Turn};
 use tokio::{sync::mpsc, time::Instant};
-use wire::usb::{Completion, DeviceId, RequestId, Speed, ToRemote};
+use wire::{
+    control::Profile,
+    usb::{Completion, DeviceId, RequestId, Speed, ToRemote},
+};
 use xhci::{Output, Xhci};
 
 use crate::alarm::{Alarm, Rang};
@@ -39,13 +43,15 @@ use crate::alarm::{Alarm, Rang};
 pub struct Submit(pub Vec<ToRemote>);
 
 /// A device is lent from now on.
-#[derive(Debug, Clone, Copy, Message)]
+#[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Attach {
     /// The device.
     pub device: DeviceId,
     /// The speed that chooses its port.
     pub speed: Speed,
+    /// What is known of it beforehand.
+    pub profile: Arc<Profile>,
 }
 
 /// A device is gone.
@@ -80,7 +86,7 @@ pub struct UsbCtrl {
     bus: Bus,
     completions: Option<mpsc::Receiver<Vec<Completion>>>,
     session: Recipient<Submit>,
-    lent: BTreeMap<DeviceId, Speed>,
+    lent: BTreeMap<DeviceId, Attach>,
     start: Instant,
     alarm: Alarm,
     alarm_at: Option<Duration>,
@@ -104,7 +110,7 @@ impl UsbCtrl {
             bus: parts.bus,
             completions: Some(parts.completions),
             session: parts.session,
-            lent: parts.lent.into_iter().map(|attach| (attach.device, attach.speed)).collect(),
+            lent: parts.lent.into_iter().map(|attach| (attach.device, attach)).collect(),
             start: Instant::now(),
             alarm: Alarm::new()?,
             alarm_at: None,
@@ -142,8 +148,8 @@ impl UsbCtrl {
 
     fn attach_all(&mut self, now: Duration) {
         let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
-        for (device, speed) in &self.lent {
-            attach(&mut turn, *device, *speed);
+        for lent in self.lent.values() {
+            attach(&mut turn, lent.clone());
         }
     }
 
@@ -169,7 +175,10 @@ impl UsbCtrl {
     /// Ids are never reused in a session, not even by a rebuilt model.
     fn remember_ids(&self, messages: &[ToRemote]) {
         for message in messages {
-            if let ToRemote::Submit(wire::usb::Request { id, .. }) | ToRemote::Reset { id, .. } = message {
+            if let ToRemote::Submit(wire::usb::Request { id, .. })
+            | ToRemote::Reset { id, .. }
+            | ToRemote::Streams { id, .. } = message
+            {
                 self.next_request.set(self.next_request.get().max(id.0 + 1));
             }
         }
@@ -190,8 +199,8 @@ fn one_by_one(mut batches: mpsc::Receiver<Vec<Completion>>) -> impl Stream<Item 
     })
 }
 
-fn attach(turn: &mut Turn<'_, Xhci>, device: DeviceId, speed: Speed) {
-    if let Some(Err(error)) = turn.with(|xhci, cx| xhci.attach(cx, device, speed)) {
+fn attach(turn: &mut Turn<'_, Xhci>, Attach { device, speed, profile }: Attach) {
+    if let Some(Err(error)) = turn.with(|xhci, cx| xhci.attach(cx, device, speed, profile)) {
         tracing::warn!(device = device.0, %error, "the device is lent, but there is no port for it");
     }
 }
@@ -240,9 +249,9 @@ impl StreamHandler<Vec<Completion>> for UsbCtrl {
 impl Handler<Attach> for UsbCtrl {
     type Result = ();
 
-    fn handle(&mut self, Attach { device, speed }: Attach, _: &mut Self::Context) {
-        self.lent.insert(device, speed);
-        self.turn(|turn| attach(turn, device, speed));
+    fn handle(&mut self, lent: Attach, _: &mut Self::Context) {
+        self.lent.insert(lent.device, lent.clone());
+        self.turn(|turn| attach(turn, lent));
     }
 }
 

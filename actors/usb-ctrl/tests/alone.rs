@@ -1,6 +1,6 @@
 //! The UsbCtrl actor alone: a bus made of a channel, mock mailboxes, no socket and no other thread.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -135,7 +135,11 @@ impl World {
 async fn an_attached_device_is_a_port_event_and_an_interrupt_and_so_is_its_end() {
     let world = World::new();
     world.run().await;
-    world.actor.send(Attach { device: DeviceId(1), speed: Speed::High }).await.unwrap();
+    world
+        .actor
+        .send(Attach { device: DeviceId(1), speed: Speed::High, profile: Arc::default() })
+        .await
+        .unwrap();
     assert_eq!((world.event_type(0), world.raised.0.borrow().len()), (PORT_STATUS_CHANGE, 1));
     world.actor.send(Detach { device: DeviceId(1) }).await.unwrap();
     let operational = u64::from(world.read(0).await & 0xff);
@@ -151,6 +155,7 @@ async fn completions_of_requests_that_nobody_made_change_nothing() {
         id: RequestId(99),
         result: Ok(()),
         moved: Moved::In(Bytes::from_static(b"x")),
+        packets: Vec::new(),
         lane: Lane::Bulk,
     };
     // More batches than the stream holds: it is drained, not stuck.

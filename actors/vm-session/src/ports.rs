@@ -1,6 +1,6 @@
 //! Which device is which: the remote numbers its devices anew in every session, the controller never reuses a number.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use usb_ctrl::Attach;
 use wire::{
@@ -28,8 +28,9 @@ impl Ports {
             return None;
         }
         self.last += 1;
-        let attach = Attach { device: DeviceId(self.last), speed: attachment.speed };
-        self.lent.insert(attach.device, (attachment.device, attach));
+        let profile = Arc::new(attachment.profile.clone());
+        let attach = Attach { device: DeviceId(self.last), speed: attachment.speed, profile };
+        self.lent.insert(attach.device, (attachment.device, attach.clone()));
         Some(attach)
     }
 
@@ -47,7 +48,7 @@ impl Ports {
 
     /// The devices as a controller that starts anew must attach them.
     pub(crate) fn attached(&self) -> Vec<Attach> {
-        self.lent.values().map(|(_, attach)| *attach).collect()
+        self.lent.values().map(|(_, attach)| attach.clone()).collect()
     }
 
     /// The first request id that a controller which starts anew may use: ids are never reused.
@@ -58,7 +59,10 @@ impl Ports {
     /// The message with the remote's id in it; `None` if the device is not lent any more: the controller will hear of
     /// it, and completes what it waits for by itself.
     pub(crate) fn address(&mut self, message: ToRemote) -> Option<ToRemote> {
-        if let ToRemote::Submit(Request { id, .. }) | ToRemote::Reset { id, .. } = &message {
+        if let ToRemote::Submit(Request { id, .. })
+        | ToRemote::Reset { id, .. }
+        | ToRemote::Streams { id, .. } = &message
+        {
             self.last_request = self.last_request.max(id.0);
         }
         let theirs = |device: DeviceId| self.lent.get(&device).map(|(remote, _)| *remote);
@@ -70,13 +74,16 @@ impl Ports {
                 ToRemote::Cancel { device: theirs(device)?, endpoint, through }
             }
             ToRemote::Reset { device, id } => ToRemote::Reset { device: theirs(device)?, id },
+            ToRemote::Streams { device, id, endpoints, count } => {
+                ToRemote::Streams { device: theirs(device)?, id, endpoints, count }
+            }
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use wire::usb::Speed;
+    use wire::{control::Profile, usb::Speed};
 
     use super::*;
 
@@ -87,6 +94,7 @@ mod tests {
             vendor: 1,
             product: 2,
             name: String::new(),
+            profile: Profile::default(),
         }
     }
 

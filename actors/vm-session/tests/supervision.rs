@@ -151,6 +151,7 @@ async fn a_remote_that_floods_completions_does_not_keep_the_guest_waiting() {
                     id: RequestId(1_000_000 + id),
                     result: Ok(()),
                     moved,
+                    packets: Vec::new(),
                     lane: Lane::Bulk,
                 }))
                 .await;

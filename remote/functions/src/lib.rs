@@ -20,6 +20,7 @@ use core::time::Duration;
 
 use wire::{
     Lane,
+    control::Profile,
     usb::{Completion, Endpoint, Request, RequestId, Speed},
 };
 
@@ -37,12 +38,19 @@ pub trait Function {
     /// The speed it runs at.
     fn speed(&self) -> Speed;
 
+    /// What a host may know of it beforehand.
+    fn profile(&self) -> Profile;
+
     /// Takes a transfer. Requests of one endpoint end in order; those that the device has nothing for wait.
     fn submit(&mut self, request: Request);
 
     /// Cancels the endpoint's requests up to and including `through`, newest first; one that comes later with such an
     /// id is cancelled at once ([`wire::usb::ToRemote::Cancel`]).
     fn cancel(&mut self, endpoint: Endpoint, through: RequestId);
+
+    /// Gives bulk endpoints streams, or takes them away ([`wire::usb::ToRemote::Streams`]); ends under `id`, on the
+    /// control lane.
+    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16);
 
     /// The port is reset: every request that waits is cancelled, and those up to `through` that come later; the device
     /// is unconfigured.

@@ -13,6 +13,7 @@ use functions::Function;
 use tokio::sync::mpsc;
 use wire::{
     Lane,
+    control::Profile,
     usb::{Completion, DeviceId, Endpoint, Failure, Moved, Request, RequestId, Speed},
 };
 
@@ -35,10 +36,21 @@ impl Function for Echo {
         Speed::High
     }
 
+    fn profile(&self) -> Profile {
+        Profile::default()
+    }
+
+    fn streams(&mut self, id: RequestId, _: &[Endpoint], _: u16) {
+        self.cancel(Endpoint::CONTROL, id);
+    }
+
     fn submit(&mut self, request: Request) {
         assert_ne!(request.id, BAD_LUCK, "bad luck");
         let moved = Moved::In(vec![0; self.bytes].into());
-        self.ended.insert(0, Completion { id: request.id, result: Ok(()), moved, lane: Lane::Int });
+        self.ended.insert(
+            0,
+            Completion { id: request.id, result: Ok(()), moved, packets: Vec::new(), lane: Lane::Int },
+        );
     }
 
     fn cancel(&mut self, _: Endpoint, through: RequestId) {
@@ -46,6 +58,7 @@ impl Function for Echo {
             id: through,
             result: Err(Failure::Cancelled),
             moved: Moved::Out(0),
+            packets: Vec::new(),
             lane: Lane::Int,
         };
         self.ended.insert(0, end);

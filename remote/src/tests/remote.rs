@@ -17,7 +17,7 @@ use crate::{
 };
 
 fn end(id: u64, lane: Lane) -> Completion {
-    Completion { id: RequestId(id), result: Ok(()), moved: Moved::Out(0), lane }
+    Completion { id: RequestId(id), result: Ok(()), moved: Moved::Out(0), packets: Vec::new(), lane }
 }
 
 fn usb(message: usb::ToRemote) -> ToRemote {

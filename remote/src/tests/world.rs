@@ -15,7 +15,7 @@ use tokio::{
 };
 use wire::{
     Lane, Message, ToHost, ToRemote,
-    control::{self, Answer, Attachment, Refusal},
+    control::{self, Answer, Attachment, Profile, Refusal},
     usb::{DeviceId, Endpoint, Payload, Request, RequestId, Setup, Speed, Transfer},
 };
 
@@ -66,7 +66,8 @@ pub(crate) fn nowhere() -> Recipient<Do> {
 }
 
 pub(crate) fn attachment(name: &str) -> Attachment {
-    Attachment { device: DeviceId(0), speed: Speed::High, vendor: 1, product: 2, name: name.to_owned() }
+    let (speed, profile) = (Speed::High, Profile::default());
+    Attachment { device: DeviceId(0), speed, vendor: 1, product: 2, name: name.to_owned(), profile }
 }
 
 /// A remote that lends two devices, and everything around it.

@@ -1,8 +1,9 @@
 //! Control messages: written as rmp-serde maps with named fields, so that fields can be added.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::usb::{DeviceId, Speed};
+use crate::usb::{DeviceId, Endpoint, Speed};
 
 /// The longest text of any control message, bytes; longer ones are refused when read.
 pub const MAX_TEXT: usize = 256;
@@ -67,6 +68,36 @@ pub struct Attachment {
     /// A name for people.
     #[serde(default)]
     pub name: String,
+    /// What the host may know of the device beforehand.
+    #[serde(default)]
+    pub profile: Profile,
+}
+
+/// What a remote tells of a device when it lends it, so that its host need not ask, or wait.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Profile {
+    /// Descriptors that do not change while the device is lent.
+    #[serde(default)]
+    pub descriptors: Vec<Descriptor>,
+    /// Interrupt IN endpoints that may be read before the guest asks: their reports mean the same a little later.
+    #[serde(default)]
+    pub read_ahead: Vec<Endpoint>,
+}
+
+/// The most bytes of all descriptors of a [`Profile`] together; what does not fit is asked for.
+pub const MAX_DESCRIPTORS: usize = 32 << 10;
+
+/// The answer to a `GET_DESCRIPTOR` request. USB 2.0 §9.4.3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// `bmRequestType`: 0x80 asks the device, 0x81 an interface.
+    pub request_type: u8,
+    /// `wValue`: type and index.
+    pub value: u16,
+    /// `wIndex`: language or interface.
+    pub index: u16,
+    /// The whole descriptor.
+    pub data: Bytes,
 }
 
 /// Control messages to the host.

@@ -1,5 +1,7 @@
 //! USB nouns: what is built at the xHCI ring and is the very value that reaches libusb.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -25,8 +27,28 @@ pub enum Direction {
 
 /// An endpoint address: number 0 to 15 and direction. Endpoint 0 is always written with direction `Out`.
 #[doc(alias = "bEndpointAddress")]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub struct Endpoint(u8);
+
+/// A `bEndpointAddress` with a reserved bit set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0:#04x} is no endpoint address")]
+pub struct NoEndpoint(pub u8);
+
+impl From<Endpoint> for u8 {
+    fn from(endpoint: Endpoint) -> Self {
+        endpoint.address()
+    }
+}
+
+impl TryFrom<u8> for Endpoint {
+    type Error = NoEndpoint;
+
+    fn try_from(address: u8) -> Result<Self, NoEndpoint> {
+        Self::from_address(address).ok_or(NoEndpoint(address))
+    }
+}
 
 impl Endpoint {
     /// The default control pipe.
@@ -132,8 +154,35 @@ impl Setup {
     }
 }
 
+/// The most packets of one isochronous request: what Linux takes in one URB.
+pub const MAX_PACKETS: usize = 128;
+
+/// The lengths of an isochronous request's packets, one for each service interval, bytes; 1 to [`MAX_PACKETS`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Packets(Arc<[u16]>);
+
+impl Packets {
+    /// Packets of these lengths; `None` if there are none, or more than [`MAX_PACKETS`].
+    #[must_use]
+    pub fn new(lengths: &[u16]) -> Option<Self> {
+        (1..=MAX_PACKETS).contains(&lengths.len()).then(|| Self(lengths.into()))
+    }
+
+    /// The lengths, in order.
+    #[must_use]
+    pub fn lengths(&self) -> &[u16] {
+        &self.0
+    }
+
+    /// All lengths together.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.0.iter().copied().map(u32::from).sum()
+    }
+}
+
 /// What kind of transfer a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Transfer {
     /// A control transfer on the default pipe; the payload's direction is the data stage's.
     Control(Setup),
@@ -144,6 +193,21 @@ pub enum Transfer {
     },
     /// An interrupt transfer.
     Interrupt,
+    /// Isochronous packets, back to back in the payload: one for each service interval, as soon as possible.
+    /// [`Payload::requested`] is [`Packets::total`].
+    Isochronous(Packets),
+}
+
+impl Transfer {
+    /// The lane of requests of this kind, and of their ends.
+    #[must_use]
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Bulk { .. } => Lane::Bulk,
+            Self::Isochronous(_) => Lane::Iso,
+            Self::Control(_) | Self::Interrupt => Lane::Int,
+        }
+    }
 }
 
 /// The data of a request. The direction is in the type, so an IN with data cannot be said.
@@ -227,7 +291,17 @@ impl Moved {
     }
 }
 
-/// The end of a request. Every request has exactly one, cancelled ones too.
+/// How one isochronous packet ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PacketEnd {
+    /// Bytes that moved.
+    pub moved: u16,
+    /// How it ended.
+    pub result: Result<(), Failure>,
+}
+
+/// The end of a request. Every request has exactly one, cancelled ones too; on a lane that may lose, the end or the
+/// request itself may be lost on the way.
 /// Partial success is data, not an exception: bytes may have moved although it failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
@@ -235,8 +309,11 @@ pub struct Completion {
     pub id: RequestId,
     /// How it ended.
     pub result: Result<(), Failure>,
-    /// What moved.
+    /// What moved; of isochronous packets, what came, back to back.
     pub moved: Moved,
+    /// How each packet of an isochronous request ended, in order; together they moved [`Self::moved`]. Empty for
+    /// other transfers, and if the request never got to its packets.
+    pub packets: Vec<PacketEnd>,
     /// The lane it returns on: the one the request came by.
     pub lane: Lane,
 }
@@ -265,16 +342,31 @@ pub enum ToRemote {
         /// The id to complete.
         id: RequestId,
     },
+    /// Give these bulk endpoints streams 1 to `count` (at most; the device may have fewer), or take them away again.
+    /// USB 3.2 §8.12.1.4. Completed under `id` (with [`Moved::Out`] and the number of streams there are now).
+    Streams {
+        /// The device.
+        device: DeviceId,
+        /// The id to complete.
+        id: RequestId,
+        /// The endpoints; at most [`MAX_STREAM_ENDPOINTS`].
+        endpoints: Vec<Endpoint>,
+        /// The highest stream that will be used; 0 takes the streams away.
+        count: u16,
+    },
 }
 
+/// The endpoints of a device that are not endpoint 0.
+pub const MAX_STREAM_ENDPOINTS: usize = 30;
+
 impl ToRemote {
-    /// The lane this message travels on: bulk by `Bulk`, other transfers by `Int`, the rest by `Ctl`.
+    /// The lane this message travels on: bulk by `Bulk`, isochronous by `Iso`, other transfers by `Int`, the rest by
+    /// `Ctl`.
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Submit(Request { transfer: Transfer::Bulk { .. }, .. }) => Lane::Bulk,
-            Self::Submit(_) => Lane::Int,
-            Self::Cancel { .. } | Self::Reset { .. } => Lane::Ctl,
+            Self::Submit(Request { transfer, .. }) => transfer.lane(),
+            Self::Cancel { .. } | Self::Reset { .. } | Self::Streams { .. } => Lane::Ctl,
         }
     }
 }

@@ -5,10 +5,10 @@ use proptest::prelude::*;
 use wire::{
     DecodeError, HEAD_LEN, Lane, MAX_BODY, Message, ToHost, ToRemote,
     audio::{self, Encoding, Format, Packet, StreamId},
-    control::{self, Answer, Attachment, Hello, Refusal},
+    control::{self, Answer, Attachment, Descriptor, Hello, Profile, Refusal},
     usb::{
-        self, Completion, DeviceId, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup,
-        Speed, Transfer,
+        self, Completion, DeviceId, Direction, Endpoint, Failure, Moved, PacketEnd, Packets, Payload,
+        Request, RequestId, Setup, Speed, Transfer,
     },
 };
 
@@ -48,11 +48,57 @@ fn a_completion_is_written_as_it_was_in_version_1() {
         id: RequestId(7),
         result: Err(Failure::Stall),
         moved: Moved::In(Bytes::from_static(b"ab")),
+        packets: Vec::new(),
         lane: Lane::Bulk,
     };
     let encoded = ToHost::Completed(completion).encode();
     let golden = "18 02 00 01  00000000  0700000000000000  0000000000000000  02000000  00000000  6162";
     assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+}
+
+#[test]
+fn an_isochronous_submit_has_its_packets_before_its_data() {
+    let message = ToRemote::Usb(usb::ToRemote::Submit(Request {
+        id: RequestId(1),
+        device: DeviceId(2),
+        endpoint: Endpoint::new(3, Direction::Out).unwrap(),
+        transfer: Transfer::Isochronous(Packets::new(&[2, 0, 1]).unwrap()),
+        payload: Payload::Out(Bytes::from_static(b"abc")),
+    }));
+    let encoded = message.clone().encode();
+    assert_eq!(encoded.lane, Lane::Iso);
+    let golden = "10 01 03 00  02000000  0100000000000000  0000000000000000  03000000  0000 0300  0200 0000 0100  616263";
+    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+    assert_eq!(ToRemote::decode(Lane::Iso, contiguous(&encoded)), Ok(message));
+}
+
+#[test]
+fn an_isochronous_completion_says_how_each_packet_ended() {
+    let packets =
+        vec![PacketEnd { moved: 2, result: Ok(()) }, PacketEnd { moved: 0, result: Err(Failure::Fault) }];
+    let (result, moved) = (Ok(()), Moved::In(Bytes::from_static(b"ab")));
+    let message = ToHost::Completed(Completion { id: RequestId(7), result, moved, packets, lane: Lane::Iso });
+    let encoded = contiguous(&message.clone().encode());
+    let head = "18 00 00 01  00000000  0700000000000000  0000000000000000  02000000  0000 0200";
+    let body = "0200 00 00  0000 04 00  6162";
+    assert_eq!(hex(&encoded), spaced(head) + &spaced(body));
+    assert_eq!(ToHost::decode(Lane::Iso, encoded.clone()), Ok(message));
+
+    let mut liar = encoded.to_vec();
+    liar[HEAD_LEN] = 1;
+    let error = ToHost::decode(Lane::Iso, liar.into()).unwrap_err();
+    assert!(matches!(error, DecodeError::Field { field: "length", .. }), "{error}");
+}
+
+#[test]
+fn streams_are_asked_for_by_endpoint() {
+    let endpoints = [2, 3].map(|number| Endpoint::new(number, Direction::In).unwrap()).to_vec();
+    let (device, id) = (DeviceId(1), RequestId(9));
+    let message = ToRemote::Usb(usb::ToRemote::Streams { device, id, endpoints, count: 16 });
+    let encoded = contiguous(&message.clone().encode());
+    let golden = "13 00 00 00  01000000  0900000000000000  0000000000000000  02000000  1000 0000  82 83";
+    assert_eq!(hex(&encoded), spaced(golden));
+    assert_eq!(ToRemote::decode(Lane::Ctl, encoded), Ok(message));
 }
 
 #[test]
@@ -93,6 +139,15 @@ fn control_messages_are_read_back_and_unknown_fields_are_skipped() {
         vendor: 0x1234,
         product: 0x5678,
         name: "a disk".into(),
+        profile: Profile {
+            descriptors: vec![Descriptor {
+                request_type: 0x80,
+                value: 0x0100,
+                index: 0,
+                data: Bytes::from_static(&[18, 1]),
+            }],
+            read_ahead: vec![Endpoint::new(1, Direction::In).unwrap()],
+        },
     };
     let message = ToHost::Control(control::ToHost::Attached(attachment));
     let encoded = message.clone().encode();
@@ -126,7 +181,8 @@ fn what_a_field_cannot_be_is_named() {
     }
     const CASES: &[Case] = &[
         Case { name: "reserved bits in the endpoint", at: 2, value: 0x70, field: "endpoint" },
-        Case { name: "isochronous is not spoken yet", at: 1, value: 1, field: "transfer" },
+        Case { name: "isochronous without packets", at: 1, value: 1, field: "packets" },
+        Case { name: "no such transfer", at: 1, value: 4, field: "transfer" },
         Case { name: "more than a body can hold", at: 27, value: 0xff, field: "length" },
         Case { name: "OUT without its data", at: 3, value: 0, field: "body length" },
         Case { name: "bulk on another lane", at: 1, value: 2, field: "lane" },
@@ -149,7 +205,13 @@ fn what_a_field_cannot_be_is_named() {
 
 #[test]
 fn a_message_of_the_other_direction_is_an_error() {
-    let completion = Completion { id: RequestId(1), result: Ok(()), moved: Moved::Out(0), lane: Lane::Int };
+    let completion = Completion {
+        id: RequestId(1),
+        result: Ok(()),
+        moved: Moved::Out(0),
+        packets: Vec::new(),
+        lane: Lane::Int,
+    };
     let bytes = contiguous(&ToHost::Completed(completion).encode());
     assert_eq!(ToRemote::decode(Lane::Int, bytes), Err(DecodeError::Kind(0x18)));
 }

@@ -41,10 +41,13 @@ mod trb;
 mod work;
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use pci::{Cx, Model, Width};
-use wire::usb::{Completion, DeviceId, RequestId, Speed, ToRemote};
+use wire::{
+    control::Profile,
+    usb::{Completion, DeviceId, RequestId, Speed, ToRemote},
+};
 
 pub use crate::identity::{config_space, config_space_msix};
 use crate::{
@@ -189,8 +192,8 @@ impl Xhci {
         }
     }
 
-    /// Plugs a device into the first free port for its speed. If it is plugged in already, it is unplugged first:
-    /// it may have become another one.
+    /// Plugs a device into the first free port for its speed, with what is known of it beforehand. If it is plugged in
+    /// already, it is unplugged first: it may have become another one.
     ///
     /// # Errors
     /// [`NoFreePort`]: the device stays outside.
@@ -199,6 +202,7 @@ impl Xhci {
         cx: &mut Cx<'_, Output>,
         device: DeviceId,
         speed: Speed,
+        profile: Arc<Profile>,
     ) -> Result<PortId, NoFreePort> {
         self.detach(cx, device);
         let protocol = Protocol::of(speed);
@@ -208,7 +212,7 @@ impl Xhci {
             .filter(|(_, port)| port.protocol() == protocol && port.device().is_none())
             .min_by_key(|(_, port)| port.shows_connect_change());
         let (number, port) = free.ok_or(NoFreePort(speed))?;
-        port.connect(device, speed);
+        port.connect(device, speed, profile);
         self.run(cx);
         Ok(PortId(number))
     }

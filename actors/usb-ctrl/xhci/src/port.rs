@@ -12,9 +12,13 @@
 //! until it has been, nothing is sent to it ([`Port::gate`]).
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use arbitrary_int::u4;
-use wire::usb::{DeviceId, RequestId, Speed};
+use wire::{
+    control::Profile,
+    usb::{DeviceId, RequestId, Speed},
+};
 
 use crate::registers::{
     Write,
@@ -72,6 +76,8 @@ pub(crate) struct Port {
     power_management: u32,
     hardware_lpm: u32,
     device: Option<(DeviceId, Speed)>,
+    /// What is known of the device beforehand.
+    profile: Arc<Profile>,
     /// When the reset ends, and whether it is a warm one.
     resetting: Option<(Duration, bool)>,
     /// The reset that the remote has not completed yet.
@@ -89,6 +95,7 @@ impl Port {
             power_management: 0,
             hardware_lpm: 0,
             device: None,
+            profile: Arc::default(),
             resetting: None,
             gate: None,
             event: false,
@@ -103,6 +110,12 @@ impl Port {
     /// The device on it.
     pub(crate) fn device(&self) -> Option<DeviceId> {
         self.device.map(|(device, _)| device)
+    }
+
+    /// What is known of the device on it beforehand.
+    #[expect(dead_code, reason = "the descriptor cache will read it")]
+    pub(crate) fn profile(&self) -> &Arc<Profile> {
+        &self.profile
     }
 
     /// Whether a device is on it and can be talked to.
@@ -138,6 +151,7 @@ impl Port {
             power_management,
             hardware_lpm,
             device: _,
+            profile: _,
             resetting,
             gate: _, // the remote goes on with it
             event,
@@ -151,14 +165,16 @@ impl Port {
     }
 
     /// A device is plugged in.
-    pub(crate) fn connect(&mut self, device: DeviceId, speed: Speed) {
+    pub(crate) fn connect(&mut self, device: DeviceId, speed: Speed, profile: Arc<Profile>) {
         self.device = Some((device, speed));
+        self.profile = profile;
         self.present();
     }
 
     /// The device is gone.
     pub(crate) fn disconnect(&mut self) {
         self.device = None;
+        self.profile = Arc::default();
         self.gate = None;
         self.unpresent();
     }

@@ -277,6 +277,12 @@ fn without_bus_mastering_the_controller_halts_with_a_system_error() {
     xhci.write(&mut cx, 0x40, Width::Dword, 1);
     xhci.write(&mut cx, 0x2000, Width::Dword, 0);
     assert_eq!(xhci.read(&mut cx, USBSTS, Width::Dword), HSE | 1);
-    let late = Completion { id: RequestId(1), result: Ok(()), moved: Moved::Out(0), lane: Lane::Ctl };
+    let late = Completion {
+        id: RequestId(1),
+        result: Ok(()),
+        moved: Moved::Out(0),
+        packets: Vec::new(),
+        lane: Lane::Ctl,
+    };
     xhci.complete(&mut cx, late);
 }

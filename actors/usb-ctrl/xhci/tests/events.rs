@@ -229,6 +229,7 @@ fn interrupters_are_folded_into_the_vectors_there_are() {
             id: sent.id,
             result: Ok(()),
             moved: Moved::Out(8),
+            packets: Vec::new(),
             lane: wire::Lane::Bulk,
         };
         world.host.xhci.complete(&mut cx, done);

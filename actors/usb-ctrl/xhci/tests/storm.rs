@@ -141,7 +141,7 @@ impl Storm {
                     assert!(request.payload.requested() as usize <= wire::MAX_BODY);
                     request.id
                 }
-                ToRemote::Reset { id, .. } => id,
+                ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => id,
                 ToRemote::Cancel { through, .. } => {
                     assert!(through <= self.last, "only what was sent is cancelled");
                     continue;
@@ -170,7 +170,8 @@ impl Storm {
                 ram.write(at + 12, &control.to_le_bytes()).unwrap();
             }
             Op::Attach { device, speed } => {
-                let _ = self.host().once(|xhci, cx| xhci.attach(cx, DeviceId(device), speed));
+                let _ =
+                    self.host().once(|xhci, cx| xhci.attach(cx, DeviceId(device), speed, Default::default()));
             }
             Op::Detach { device } => self.host().once(|xhci, cx| xhci.detach(cx, DeviceId(device))),
             Op::Answer { pick, result, moved, as_out } => {
@@ -180,11 +181,17 @@ impl Storm {
                 let id = self.in_flight.remove(pick % self.in_flight.len());
                 let moved =
                     if as_out { Moved::Out(moved as u32) } else { Moved::In(vec![pick as u8; moved].into()) };
-                self.complete(Completion { id, result, moved, lane: Lane::Bulk });
+                self.complete(Completion { id, result, moved, packets: Vec::new(), lane: Lane::Bulk });
             }
             Op::Invent { id } => {
                 let id = RequestId(id | 1 << 63);
-                self.complete(Completion { id, result: Ok(()), moved: Moved::Out(0), lane: Lane::Ctl });
+                self.complete(Completion {
+                    id,
+                    result: Ok(()),
+                    moved: Moved::Out(0),
+                    packets: Vec::new(),
+                    lane: Lane::Ctl,
+                });
             }
             Op::Wait { micros } => self.host().now += Duration::from_micros(micros),
             Op::Reset => self.host().once(Model::reset),
@@ -216,7 +223,7 @@ proptest! {
         }
         storm.play(Op::Reset);
         for id in core::mem::take(&mut storm.in_flight) {
-            storm.complete(Completion { id, result: Ok(()), moved: Moved::Out(0), lane: Lane::Ctl });
+            storm.complete(Completion { id, result: Ok(()), moved: Moved::Out(0), packets: Vec::new(), lane: Lane::Ctl });
         }
         storm.settle();
         let stats = storm.world.host.xhci.stats();

@@ -205,6 +205,7 @@ impl Remote {
             vendor: 1,
             product: 2,
             name: "a device".into(),
+            profile: wire::control::Profile::default(),
         };
         self.say(ToHost::Control(wire::control::ToHost::Attached(attachment))).await;
     }

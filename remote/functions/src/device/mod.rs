@@ -6,12 +6,16 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use wire::{
     Lane,
+    control::{Descriptor, Profile},
     usb::{
         Completion, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup, Speed, Transfer,
     },
 };
 
-use crate::{Function, descriptors::Description};
+use crate::{
+    Function,
+    descriptors::{Description, kind},
+};
 
 mod chapter9;
 
@@ -61,6 +65,11 @@ pub(crate) trait Class {
         false
     }
 
+    /// Interrupt IN endpoints whose data means the same a little later.
+    fn read_ahead(&self) -> Vec<Endpoint> {
+        Vec::new()
+    }
+
     /// Whether a halt may be cleared now.
     fn may_clear_halt(&self, _endpoint: Endpoint) -> bool {
         true
@@ -101,7 +110,7 @@ impl<C: Class> Device<C> {
 
     fn end(&mut self, request: &Request, result: Result<(), Failure>, moved: Moved) {
         let lane = lane(request);
-        self.ended.push_back(Completion { id: request.id, result, moved, lane });
+        self.ended.push_back(Completion { id: request.id, result, moved, packets: Vec::new(), lane });
     }
 
     fn fail(&mut self, request: &Request, failure: Failure) {
@@ -204,6 +213,30 @@ impl<C: Class> Function for Device<C> {
         self.class.description().speed
     }
 
+    fn profile(&self) -> Profile {
+        let description = self.class.description();
+        let found = |descriptor: u8, data: Option<Vec<u8>>| {
+            let value = u16::from_be_bytes([descriptor, 0]);
+            data.map(|data| Descriptor { request_type: 0x80, value, index: 0, data: data.into() })
+        };
+        let descriptors = [
+            found(kind::DEVICE, Some(description.device())),
+            found(kind::CONFIGURATION, Some(description.configuration())),
+            found(kind::QUALIFIER, description.qualifier()),
+            found(kind::BOS, description.bos()),
+        ];
+        Profile {
+            descriptors: descriptors.into_iter().flatten().collect(),
+            read_ahead: self.class.read_ahead(),
+        }
+    }
+
+    fn streams(&mut self, id: RequestId, _: &[Endpoint], _: u16) {
+        // No software function has streams.
+        let (result, moved, lane) = (Err(Failure::InvalidArgument), Moved::Out(0), Lane::Ctl);
+        self.ended.push_back(Completion { id, result, moved, packets: Vec::new(), lane });
+    }
+
     fn submit(&mut self, request: Request) {
         let Some(pipe) = self.pipes.get(&request.endpoint) else {
             return self.fail(&request, Failure::InvalidArgument);
@@ -211,7 +244,8 @@ impl<C: Class> Function for Device<C> {
         let is_control = request.endpoint == Endpoint::CONTROL;
         if pipe.cancelled.is_some_and(|through| request.id <= through) {
             self.fail(&request, Failure::Cancelled);
-        } else if let (Transfer::Control(setup), true) = (request.transfer, is_control) {
+        } else if let (Transfer::Control(setup), true) = (&request.transfer, is_control) {
+            let setup = *setup;
             self.control(&request, setup);
         } else if is_control || !fits(&request) || !self.configured {
             self.fail(&request, Failure::InvalidArgument);
@@ -299,8 +333,5 @@ fn nothing(payload: &Payload) -> Moved {
 
 /// The lane that a request came by: its end goes back on the same.
 fn lane(request: &Request) -> Lane {
-    match request.transfer {
-        Transfer::Bulk { .. } => Lane::Bulk,
-        Transfer::Control(_) | Transfer::Interrupt => Lane::Int,
-    }
+    request.transfer.lane()
 }

@@ -14,6 +14,7 @@ use core::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use wire::{
     Lane,
+    control::Profile,
     usb::{Completion, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
 };
 
@@ -368,6 +369,14 @@ impl<M: Medium> Function for Disk<M> {
 
     fn speed(&self) -> Speed {
         self.0.speed()
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile()
+    }
+
+    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16) {
+        self.0.streams(id, endpoints, count);
     }
 
     fn submit(&mut self, request: Request) {

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use wire::{
     Lane,
+    control::Profile,
     usb::{Completion, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
 };
 
@@ -231,6 +232,11 @@ impl Class for Keys {
         Some(Done::Moved(Moved::In(Bytes::copy_from_slice(data))))
     }
 
+    /// Reports are states and changes of a person's fingers: none may be lost, each may be read early.
+    fn read_ahead(&self) -> Vec<Endpoint> {
+        Endpoint::from_address(IN_ADDRESS).into_iter().collect()
+    }
+
     /// HID 1.11 §7.2.4: the report is said again when it has not changed for so long.
     fn deadline(&self) -> Option<Duration> {
         self.idle.map(|idle| self.read_at + idle)
@@ -250,6 +256,14 @@ impl Function for Keyboard {
 
     fn speed(&self) -> Speed {
         self.0.speed()
+    }
+
+    fn profile(&self) -> Profile {
+        self.0.profile()
+    }
+
+    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16) {
+        self.0.streams(id, endpoints, count);
     }
 
     fn submit(&mut self, request: Request) {

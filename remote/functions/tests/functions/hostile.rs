@@ -52,15 +52,15 @@ fn play<F: Function>(mut host: Host<F>, ops: Vec<Op>, transfer: Transfer, press:
             Op::Command { length, input, block } => {
                 host.submit(
                     endpoint(2, Direction::Out),
-                    transfer,
+                    transfer.clone(),
                     Payload::Out(cbw(length, input, &block).into()),
                 );
             }
             Op::Out { endpoint: number, data } => {
-                host.submit(endpoint(number, Direction::Out), transfer, Payload::Out(data.into()));
+                host.submit(endpoint(number, Direction::Out), transfer.clone(), Payload::Out(data.into()));
             }
             Op::In { endpoint: number, max } => {
-                host.submit(endpoint(number, Direction::In), transfer, Payload::In { max });
+                host.submit(endpoint(number, Direction::In), transfer.clone(), Payload::In { max });
             }
             Op::Control { setup, data } => {
                 let setup = Setup::from_bytes(setup);

@@ -6,11 +6,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::DecodeError;
 use crate::{
     Lane, Message,
-    control::{Answer, Hello, MAX_TEXT},
+    control::{Answer, Hello, MAX_DESCRIPTORS, MAX_TEXT},
 };
 
-/// The longest control message, bytes.
-const MAX_CONTROL: usize = 4096;
+/// The longest control message, bytes: an attachment with all its descriptors.
+const MAX_CONTROL: usize = MAX_DESCRIPTORS + (16 << 10);
+/// The longest greeting or answer, bytes: it is read before anything is known of the peer.
+const MAX_GREETING: usize = 4096;
 
 impl Hello {
     /// Writes the greeting for a handshake message.
@@ -24,7 +26,7 @@ impl Hello {
     /// # Errors
     /// It is malformed, too long, or has a text over [`MAX_TEXT`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let hello: Self = from_map(bytes)?;
+        let hello: Self = from_map(bytes, MAX_GREETING)?;
         check_text("vm", hello.vm.as_deref().unwrap_or(""))?;
         check_text("name", &hello.name)?;
         Ok(hello)
@@ -43,7 +45,7 @@ impl Answer {
     /// # Errors
     /// It is malformed or too long.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let answer: Self = from_map(bytes)?;
+        let answer: Self = from_map(bytes, MAX_GREETING)?;
         match &answer {
             Self::Welcome { vm } => check_text("vm", vm)?,
             Self::Refused { text, .. } => check_text("text", text)?,
@@ -64,8 +66,8 @@ fn to_map(value: &impl Serialize) -> Vec<u8> {
     rmp_serde::to_vec_named(value).expect("control nouns serialise")
 }
 
-fn from_map<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    if bytes.len() > MAX_CONTROL {
+fn from_map<T: DeserializeOwned>(bytes: &[u8], longest: usize) -> Result<T, DecodeError> {
+    if bytes.len() > longest {
         return Err(DecodeError::Long { len: bytes.len() });
     }
     rmp_serde::from_slice(bytes).map_err(|error| DecodeError::Control(error.to_string()))
@@ -80,5 +82,5 @@ pub(super) fn encode(value: &impl Serialize) -> Message {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
-    from_map(body)
+    from_map(body, MAX_CONTROL)
 }

@@ -17,6 +17,7 @@ mod kind {
     pub(super) const SUBMIT: u8 = 0x10;
     pub(super) const CANCEL: u8 = 0x11;
     pub(super) const RESET: u8 = 0x12;
+    pub(super) const STREAMS: u8 = 0x13;
     pub(super) const COMPLETED: u8 = 0x18;
     pub(super) const PLAY: u8 = 0x20;
     pub(super) const PAUSE: u8 = 0x21;
@@ -97,7 +98,9 @@ impl ToRemote {
         let (kind, head, body) = split(message)?;
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
-            kind::SUBMIT | kind::CANCEL | kind::RESET => usb::decode(kind, lane, &head, body).map(Self::Usb),
+            kind::SUBMIT | kind::CANCEL | kind::RESET | kind::STREAMS => {
+                usb::decode(kind, lane, &head, body).map(Self::Usb)
+            }
             kind::PLAY | kind::PAUSE => audio::decode(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }

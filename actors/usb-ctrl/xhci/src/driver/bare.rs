@@ -1,12 +1,13 @@
 //! The bare model with plain memory, and a clock that only the test moves.
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use pci::{Cx, Dma, Model, Ram, Width};
 use wire::{
     Lane,
+    control::Profile,
     usb::{Completion, DeviceId, Failure, Moved, Request, RequestId, Speed, ToRemote},
 };
 
@@ -67,7 +68,20 @@ impl Bare {
     /// # Errors
     /// [`NoFreePort`].
     pub fn attach(&mut self, device: DeviceId, speed: Speed) -> Result<PortId, NoFreePort> {
-        self.with(|xhci, cx| xhci.attach(cx, device, speed))
+        self.attach_known(device, speed, Profile::default())
+    }
+
+    /// The same, with what is known of the device beforehand.
+    ///
+    /// # Errors
+    /// As [`Xhci::attach`].
+    pub fn attach_known(
+        &mut self,
+        device: DeviceId,
+        speed: Speed,
+        profile: Profile,
+    ) -> Result<PortId, NoFreePort> {
+        self.with(|xhci, cx| xhci.attach(cx, device, speed, Arc::new(profile)))
     }
 
     /// Unplugs a device.
@@ -77,7 +91,9 @@ impl Bare {
 
     /// Completes a request.
     pub fn complete(&mut self, id: RequestId, result: Result<(), Failure>, moved: Moved) {
-        self.with(|xhci, cx| xhci.complete(cx, Completion { id, result, moved, lane: Lane::Bulk }));
+        self.with(|xhci, cx| {
+            xhci.complete(cx, Completion { id, result, moved, packets: Vec::new(), lane: Lane::Bulk })
+        });
     }
 
     /// Completes a request with data from the device.
@@ -90,13 +106,15 @@ impl Bare {
         self.messages.drain(..).collect()
     }
 
-    /// Takes the requests so far; completes resets, and drops cancels.
+    /// Takes the requests so far; completes resets and streams, and drops cancels.
     pub fn take_requests(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
         while let Some(message) = self.messages.pop_front() {
             match message {
                 ToRemote::Submit(request) => requests.push(request),
-                ToRemote::Reset { id, .. } => self.complete(id, Ok(()), Moved::Out(0)),
+                ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => {
+                    self.complete(id, Ok(()), Moved::Out(0))
+                }
                 ToRemote::Cancel { .. } => {}
             }
         }
