@@ -5,7 +5,7 @@
 //! ├─ UsbPort   one for each lent device; a disk has a thread of its own
 //! └─ Sound     voices and their sinks, on a thread of its own
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod backoff;
 mod cli;
@@ -21,6 +21,7 @@ mod sound;
 #[cfg(test)]
 mod tests;
 mod typing;
+mod usb;
 
 use std::{
     hash::{BuildHasher, RandomState},

@@ -1,0 +1,130 @@
+//! Interfaces that are taken from the kernel's drivers and given back. USB 2.0 §9.1.1.5, §9.4.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use rusb::{DeviceHandle, UsbContext};
+
+use super::keeper;
+
+/// What is taken of one device.
+#[derive(Debug)]
+pub(super) struct Claims<T: UsbContext> {
+    handle: Arc<DeviceHandle<T>>,
+    /// The configuration it had when it came; what its own computer chose.
+    original: u8,
+    /// The configuration it has; 0 for none.
+    configuration: u8,
+    /// Claimed interfaces, and their alternate settings.
+    settings: BTreeMap<u8, u8>,
+    /// Interfaces that a driver of the kernel had.
+    driven: Vec<u8>,
+}
+
+impl<T: UsbContext> Claims<T> {
+    /// Nothing is taken yet.
+    pub(super) fn new(handle: Arc<DeviceHandle<T>>) -> Self {
+        let original = handle.active_configuration().unwrap_or(0);
+        let (settings, driven) = (BTreeMap::new(), Vec::new());
+        Self { handle, original, configuration: original, settings, driven }
+    }
+
+    /// The configuration it has; 0 for none.
+    pub(super) fn configuration(&self) -> u8 {
+        self.configuration
+    }
+
+    /// Takes these interfaces from whoever has them.
+    ///
+    /// # Errors
+    /// One of them cannot be had; the others are.
+    pub(super) fn claim(&mut self, interfaces: &[u8]) -> Result<()> {
+        for interface in interfaces {
+            self.detach(*interface);
+            self.handle
+                .claim_interface(*interface)
+                .with_context(|| format!("interface {interface} cannot be taken"))?;
+            self.settings.entry(*interface).or_insert(0);
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, interface: u8) {
+        if !self.handle.kernel_driver_active(interface).unwrap_or(false) {
+            return;
+        }
+        match self.handle.detach_kernel_driver(interface) {
+            Ok(()) if self.driven.contains(&interface) => {}
+            Ok(()) => {
+                self.driven.push(interface);
+                keeper::taken(&self.handle.device(), interface);
+            }
+            Err(error) => tracing::warn!(interface, %error, "the kernel keeps its driver on an interface"),
+        }
+    }
+
+    fn release(&mut self) {
+        for interface in std::mem::take(&mut self.settings).into_keys() {
+            // It may be gone with its device.
+            let _ = self.handle.release_interface(interface);
+        }
+    }
+
+    /// Chooses a configuration, and takes all its interfaces; 0 releases them and leaves the device as it is.
+    ///
+    /// # Errors
+    /// The device or the kernel refuses.
+    pub(super) fn configure(&mut self, value: u8, interfaces: &[u8]) -> Result<()> {
+        let claimed: Vec<u8> = self.settings.keys().copied().collect();
+        self.release();
+        if value == 0 {
+            return Ok(());
+        }
+        // The kernel refuses while a driver has an interface; setting the same one again resets halts and toggles.
+        claimed.into_iter().for_each(|interface| self.detach(interface));
+        self.handle.set_active_configuration(value)?;
+        self.configuration = value;
+        self.claim(interfaces)
+    }
+
+    /// Chooses an alternate setting.
+    ///
+    /// # Errors
+    /// There is none, or the bus has no bandwidth left for it.
+    pub(super) fn choose(&mut self, interface: u8, setting: u8) -> rusb::Result<()> {
+        self.handle.set_alternate_setting(interface, setting)?;
+        self.settings.insert(interface, setting);
+        Ok(())
+    }
+
+    /// Every interface has its first setting again.
+    pub(super) fn choose_first(&mut self) {
+        let others: Vec<u8> = self.settings.iter().filter(|(_, s)| **s != 0).map(|(i, _)| *i).collect();
+        for interface in others {
+            if let Err(error) = self.choose(interface, 0) {
+                tracing::warn!(interface, %error, "an interface keeps its alternate setting");
+            }
+        }
+    }
+
+    /// Whether everything of the configuration is claimed.
+    pub(super) fn has(&self, interfaces: &[u8]) -> bool {
+        interfaces.iter().all(|interface| self.settings.contains_key(interface))
+    }
+}
+
+impl<T: UsbContext> Drop for Claims<T> {
+    /// The device goes back to its own computer.
+    fn drop(&mut self) {
+        self.release();
+        if self.configuration != self.original && self.original != 0 {
+            // The kernel finds the drivers anew.
+            let _ = self.handle.set_active_configuration(self.original);
+        }
+        for interface in std::mem::take(&mut self.driven) {
+            // The device, or the interface with its configuration, may be gone.
+            let _ = self.handle.attach_kernel_driver(interface);
+            keeper::given_back(&self.handle.device(), interface);
+        }
+    }
+}
