@@ -10,6 +10,7 @@ pub(crate) mod kind {
     pub(crate) const INTERFACE: u8 = 4;
     pub(crate) const ENDPOINT: u8 = 5;
     pub(crate) const QUALIFIER: u8 = 6;
+    pub(crate) const OTHER_SPEED: u8 = 7;
     pub(crate) const BOS: u8 = 15;
     pub(crate) const CAPABILITY: u8 = 16;
     pub(crate) const COMPANION: u8 = 48;
@@ -28,11 +29,11 @@ pub(crate) struct Identity {
     pub(crate) serial: String,
 }
 
-/// An endpoint of the one interface.
+/// An endpoint of the one interface, in one of its settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndpointSpec {
     pub(crate) address: u8,
-    /// `bmAttributes`: 2 bulk, 3 interrupt.
+    /// `bmAttributes`: 1 isochronous, 2 bulk, 3 interrupt.
     pub(crate) attributes: u8,
     pub(crate) max_packet: u16,
     pub(crate) interval: u8,
@@ -47,17 +48,47 @@ pub(crate) struct Description {
     pub(crate) class: [u8; 3],
     /// The class's own descriptor, between interface and endpoints.
     pub(crate) extra: Vec<u8>,
-    pub(crate) endpoints: Vec<EndpointSpec>,
+    /// The endpoints of each alternate setting of the interface, from setting 0 on.
+    pub(crate) settings: Vec<Vec<EndpointSpec>>,
 }
 
 const MANUFACTURER: &str = "Farbus";
 /// English (United States).
 const LANGUAGE: u16 = 0x0409;
 
+impl EndpointSpec {
+    /// Whether it moves a packet in each service interval: isochronous and interrupt.
+    fn periodic(self) -> bool {
+        self.attributes & 1 != 0
+    }
+
+    pub(crate) fn isochronous(self) -> bool {
+        self.attributes & 3 == 1
+    }
+
+    /// The same at full speed: smaller packets, and frames instead of microframes. USB 2.0 §5.5.3 to §5.8.3.
+    fn at_full_speed(self) -> Self {
+        let microframes = 1u16 << self.interval.saturating_sub(1).min(15);
+        let (most, interval) = match self.attributes & 3 {
+            1 => (1023, self.interval.saturating_sub(3).max(1)),
+            3 => (64, u8::try_from(microframes / 8).unwrap_or(u8::MAX).max(1)),
+            _ => (64, self.interval),
+        };
+        Self { max_packet: self.max_packet.min(most), interval, ..self }
+    }
+}
+
 impl Description {
-    /// The packet size of its endpoints; all have the same.
-    pub(crate) fn max_packet(&self) -> u16 {
-        self.endpoints.first().map_or(64, |endpoint| endpoint.max_packet)
+    /// The endpoint with this address in this setting.
+    pub(crate) fn endpoint(&self, setting: u8, address: u8) -> Option<EndpointSpec> {
+        let endpoints = self.settings.get(usize::from(setting))?;
+        endpoints.iter().find(|endpoint| endpoint.address == address).copied()
+    }
+
+    /// The packet size of an endpoint, in the first setting that has it.
+    pub(crate) fn max_packet(&self, address: u8) -> u16 {
+        let found = self.settings.iter().flatten().find(|endpoint| endpoint.address == address);
+        found.map_or(64, |endpoint| endpoint.max_packet)
     }
 
     fn is_super(&self) -> bool {
@@ -77,25 +108,38 @@ impl Description {
         vec![18, kind::DEVICE, b0, b1, 0, 0, 0, max_packet, v0, v1, p0, p1, 0x00, 0x01, 1, 2, 3, 1]
     }
 
-    /// USB 2.0 §9.6.2: how it would look at full speed, which is the same; only a high-speed device has one.
+    /// USB 2.0 §9.6.2: how it would look at full speed; only a high-speed device has one.
     pub(crate) fn qualifier(&self) -> Option<Vec<u8>> {
         (self.speed == Speed::High).then(|| vec![10, kind::QUALIFIER, 0, 2, 0, 0, 0, 64, 1, 0])
     }
 
     /// The configuration with everything in it. USB 2.0 §9.6.3.
     pub(crate) fn configuration(&self) -> Vec<u8> {
+        self.configuration_of(kind::CONFIGURATION, |endpoint| endpoint)
+    }
+
+    /// USB 2.0 §9.6.4: the configuration that goes with the qualifier.
+    pub(crate) fn other_speed(&self) -> Option<Vec<u8>> {
+        let full = || self.configuration_of(kind::OTHER_SPEED, EndpointSpec::at_full_speed);
+        (self.speed == Speed::High).then(full)
+    }
+
+    fn configuration_of(&self, kind: u8, spec: impl Fn(EndpointSpec) -> EndpointSpec) -> Vec<u8> {
         let [class, subclass, protocol] = self.class;
-        let count = self.endpoints.len() as u8;
-        let mut all = vec![9, kind::CONFIGURATION, 0, 0, 1, 1, 0, 0x80, 50];
-        all.extend([9, kind::INTERFACE, 0, 0, count, class, subclass, protocol, 0]);
-        all.extend(&self.extra);
-        for endpoint in &self.endpoints {
-            let [m0, m1] = endpoint.max_packet.to_le_bytes();
-            all.extend([7, kind::ENDPOINT, endpoint.address, endpoint.attributes, m0, m1, endpoint.interval]);
-            if self.is_super() {
-                // No bursts, no streams; an interrupt endpoint moves one packet an interval. USB 3.2 §9.6.7.
-                let [i0, i1] = if endpoint.attributes == 3 { [m0, m1] } else { [0, 0] };
-                all.extend([6, kind::COMPANION, 0, 0, i0, i1]);
+        let mut all = vec![9, kind, 0, 0, 1, 1, 0, 0x80, 50];
+        for (setting, endpoints) in self.settings.iter().enumerate() {
+            let (setting, count) = (setting as u8, endpoints.len() as u8);
+            all.extend([9, kind::INTERFACE, 0, setting, count, class, subclass, protocol, 0]);
+            all.extend(&self.extra);
+            for endpoint in endpoints.iter().copied().map(&spec) {
+                let EndpointSpec { address, attributes, max_packet, interval } = endpoint;
+                let [m0, m1] = max_packet.to_le_bytes();
+                all.extend([7, kind::ENDPOINT, address, attributes, m0, m1, interval]);
+                if self.is_super() {
+                    // No bursts, no streams; a periodic endpoint moves one packet an interval. USB 3.2 §9.6.7.
+                    let [i0, i1] = if endpoint.periodic() { [m0, m1] } else { [0, 0] };
+                    all.extend([6, kind::COMPANION, 0, 0, i0, i1]);
+                }
             }
         }
         let length = (all.len() as u16).to_le_bytes();

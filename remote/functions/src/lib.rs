@@ -1,7 +1,8 @@
 //! USB functions made of software: what a remote lends beside real devices.
 //!
 //! ```text
-//!   submit(request) ──► Device<C>: chapter 9, a queue for each endpoint ──► C: Class ── Keyboard's keys, Disk's sectors
+//!   submit(request) ──► Device<C>: chapter 9, a queue for each endpoint ──► C: Class ── Keyboard's keys, Disk's sectors,
+//!                                                                              Zero's pattern
 //!   poll(lane) ──► completion ◄──┘  (what waits is carried out only when somebody has room for its end)
 //! ```
 //!
@@ -15,6 +16,7 @@ mod descriptors;
 mod device;
 mod disk;
 mod keyboard;
+mod zero;
 
 use core::time::Duration;
 
@@ -26,6 +28,7 @@ use wire::{
 
 pub use disk::{Disk, Medium, MediumError};
 pub use keyboard::{CannotType, Full, Keyboard, NoKey, Stroke};
+pub use zero::{Pattern, Zero};
 
 /// A USB device made of software, as its port drives it.
 ///

@@ -44,8 +44,8 @@ impl<C: Class> Device<C> {
             Recipient::Interface if standard && setup.request != GET_DESCRIPTOR => {
                 self.interface_request(setup)
             }
-            // Before it is configured it has no interface. USB 2.0 §9.4.
-            Recipient::Interface if self.configured => self.class.control(setup, data),
+            // Before it is configured it has no interface, and no class. USB 2.0 §9.4.
+            Recipient::Device | Recipient::Interface if self.configured => self.class.control(setup, data),
             _ => Answer::Stall,
         }
     }
@@ -65,9 +65,8 @@ impl<C: Class> Device<C> {
     fn interface_request(&mut self, setup: Setup) -> Answer {
         match setup.request {
             _ if !self.configured => Answer::Stall,
-            GET_INTERFACE => Answer::Data(vec![0]),
-            // There is one setting; choosing it again starts the interface over.
-            SET_INTERFACE if setup.value == 0 => self.configure(1),
+            GET_INTERFACE => Answer::Data(vec![self.setting]),
+            SET_INTERFACE => self.set(setup.value),
             SET_FEATURE | CLEAR_FEATURE => Answer::Ack,
             GET_STATUS => Answer::Data(vec![0, 0]),
             _ => Answer::Stall,
@@ -82,18 +81,34 @@ impl<C: Class> Device<C> {
             kind::CONFIGURATION if index == 0 => Some(description.configuration()),
             kind::STRING => description.string(index),
             kind::QUALIFIER => description.qualifier(),
+            kind::OTHER_SPEED if index == 0 => description.other_speed(),
             kind::BOS => description.bos(),
             _ => None,
         };
         found.map_or(Answer::Stall, Answer::Data)
     }
 
-    /// Endpoints start over with their configuration: not halted, and what still waits there will never be answered.
     fn configure(&mut self, configuration: u16) -> Answer {
         if configuration > 1 {
             return Answer::Stall;
         }
         self.configured = configuration == 1;
+        self.start_over(0)
+    }
+
+    /// USB 2.0 §9.4.10: choosing the present setting again starts the interface over, too.
+    fn set(&mut self, setting: u16) -> Answer {
+        match u8::try_from(setting) {
+            Ok(setting) if usize::from(setting) < self.class.description().settings.len() => {
+                self.start_over(setting)
+            }
+            _ => Answer::Stall,
+        }
+    }
+
+    /// Endpoints start over with their setting: not halted, and what still waits there will never be answered.
+    fn start_over(&mut self, setting: u8) -> Answer {
+        self.setting = setting;
         self.cancel_all();
         self.class.reset();
         self.pipes.values_mut().for_each(|pipe| pipe.halted = false);
@@ -103,7 +118,7 @@ impl<C: Class> Device<C> {
     /// USB 2.0 §9.4.1, §9.4.5, §9.4.9 with recipient endpoint.
     fn endpoint_request(&mut self, setup: Setup) -> Answer {
         let endpoint = u8::try_from(setup.index).ok().and_then(Endpoint::from_address);
-        let endpoint = endpoint.filter(|endpoint| self.configured || *endpoint == Endpoint::CONTROL);
+        let endpoint = endpoint.filter(|e| *e == Endpoint::CONTROL || self.spec(*e).is_some());
         let Some((endpoint, pipe)) = endpoint.and_then(|e| self.pipes.get_mut(&e).map(|pipe| (e, pipe)))
         else {
             return Answer::Stall;

@@ -8,16 +8,20 @@ use wire::{
     Lane,
     control::{Descriptor, Profile},
     usb::{
-        Completion, Direction, Endpoint, Failure, Moved, Payload, Request, RequestId, Setup, Speed, Transfer,
+        Completion, Direction, Endpoint, Failure, Moved, PacketEnd, Payload, Request, RequestId, Setup,
+        Speed, Transfer,
     },
 };
 
 use crate::{
     Function,
-    descriptors::{Description, kind},
+    descriptors::{Description, EndpointSpec, kind},
 };
 
+mod as_function;
 mod chapter9;
+
+pub(crate) use as_function::as_function;
 
 /// Requests of one endpoint that may wait: a host controller of ours has at most 256 in flight.
 const MAX_WAITING: usize = 1024;
@@ -40,6 +44,10 @@ pub(crate) enum Answer {
 pub(crate) enum Done {
     /// It ended well.
     Moved(Moved),
+    /// More came than there was room for.
+    Overflow(Moved),
+    /// The packets of an isochronous transfer ended like this; what came is back to back.
+    Packets(Vec<PacketEnd>, Moved),
     /// The endpoint is halted from now on; this request ends with a stall and what moved.
     Halt(Moved),
 }
@@ -49,14 +57,14 @@ pub(crate) trait Class {
     /// Its descriptors.
     fn description(&self) -> &Description;
 
-    /// A request to the interface that is not a standard one, or asks for the class's own descriptors.
+    /// A request to the interface or the device that is not a standard one, or asks for the class's own descriptors.
     fn control(&mut self, setup: Setup, data: &[u8]) -> Answer;
 
     /// Carries out the first transfer that waits on an endpoint, or leaves it waiting (`None`).
-    fn transfer(&mut self, now: Duration, endpoint: Endpoint, payload: &Payload) -> Option<Done>;
+    fn transfer(&mut self, now: Duration, first: &Request) -> Option<Done>;
 
-    /// When a transfer that waits may end although nothing happens.
-    fn deadline(&self) -> Option<Duration> {
+    /// When the first transfer that waits on an endpoint may end although nothing happens.
+    fn deadline(&self, _first: &Request) -> Option<Duration> {
         None
     }
 
@@ -75,7 +83,7 @@ pub(crate) trait Class {
         true
     }
 
-    /// The device is reset or configured: everything from the start.
+    /// The device is reset or configured, or its interface set: everything from the start.
     fn reset(&mut self);
 }
 
@@ -98,19 +106,36 @@ pub(crate) struct Device<C> {
     /// Bytes for the device that wait in pipes.
     waiting_bytes: usize,
     configured: bool,
+    /// The alternate setting of the interface.
+    setting: u8,
 }
 
 impl<C: Class> Device<C> {
     pub(crate) fn new(class: C) -> Self {
-        let addresses = class.description().endpoints.iter().map(|spec| spec.address);
+        let addresses = class.description().settings.iter().flatten().map(|spec| spec.address);
         let endpoints = addresses.filter_map(Endpoint::from_address).chain([Endpoint::CONTROL]);
         let pipes = endpoints.map(|endpoint| (endpoint, Pipe::default())).collect();
-        Self { class, pipes, ended: VecDeque::new(), waiting_bytes: 0, configured: false }
+        Self { class, pipes, ended: VecDeque::new(), waiting_bytes: 0, configured: false, setting: 0 }
+    }
+
+    /// The endpoint as the present setting has it; none before the device is configured.
+    fn spec(&self, endpoint: Endpoint) -> Option<EndpointSpec> {
+        self.class.description().endpoint(self.setting, endpoint.address()).filter(|_| self.configured)
     }
 
     fn end(&mut self, request: &Request, result: Result<(), Failure>, moved: Moved) {
+        self.end_with(request, result, moved, Vec::new());
+    }
+
+    fn end_with(
+        &mut self,
+        request: &Request,
+        result: Result<(), Failure>,
+        moved: Moved,
+        packets: Vec<PacketEnd>,
+    ) {
         let lane = lane(request);
-        self.ended.push_back(Completion { id: request.id, result, moved, packets: Vec::new(), lane });
+        self.ended.push_back(Completion { id: request.id, result, moved, packets, lane });
     }
 
     fn fail(&mut self, request: &Request, failure: Failure) {
@@ -155,18 +180,20 @@ impl<C: Class> Device<C> {
 
     /// Carries out the first transfer of this lane that can go on; whether there was one.
     fn carry_out(&mut self, now: Duration, lane_of_end: Lane) -> bool {
-        for (endpoint, pipe) in &mut self.pipes {
+        for pipe in self.pipes.values_mut() {
             let Some(request) = pipe.waiting.front().filter(|request| lane(request) == lane_of_end) else {
                 continue;
             };
-            let Some(done) = self.class.transfer(now, *endpoint, &request.payload) else { continue };
-            let (endpoint, Some(request)) = (*endpoint, pipe.waiting.pop_front()) else { continue };
+            let Some(done) = self.class.transfer(now, request) else { continue };
+            let Some(request) = pipe.waiting.pop_front() else { continue };
             self.waiting_bytes -= bytes_out(&request);
             match done {
                 Done::Moved(moved) => self.end(&request, Ok(()), moved),
+                Done::Overflow(moved) => self.end(&request, Err(Failure::Overflow), moved),
+                Done::Packets(packets, moved) => self.end_with(&request, Ok(()), moved, packets),
                 Done::Halt(moved) => {
                     self.end(&request, Err(Failure::Stall), moved);
-                    self.halt(endpoint);
+                    self.halt(request.endpoint);
                 }
             }
             self.settle();
@@ -247,7 +274,7 @@ impl<C: Class> Function for Device<C> {
         } else if let (Transfer::Control(setup), true) = (&request.transfer, is_control) {
             let setup = *setup;
             self.control(&request, setup);
-        } else if is_control || !fits(&request) || !self.configured {
+        } else if !self.spec(request.endpoint).is_some_and(|spec| fits(&request, spec)) {
             self.fail(&request, Failure::InvalidArgument);
         } else if pipe.halted {
             self.fail(&request, Failure::Stall);
@@ -279,7 +306,7 @@ impl<C: Class> Function for Device<C> {
             let cancelled = pipe.cancelled.max(Some(through));
             *pipe = Pipe { cancelled, ..Pipe::default() };
         }
-        self.configured = false;
+        (self.configured, self.setting) = (false, 0);
         self.class.reset();
     }
 
@@ -287,7 +314,7 @@ impl<C: Class> Function for Device<C> {
         self.pipes.values_mut().for_each(|pipe| *pipe = Pipe::default());
         self.ended.clear();
         self.waiting_bytes = 0;
-        self.configured = false;
+        (self.configured, self.setting) = (false, 0);
         self.class.reset();
     }
 
@@ -303,18 +330,24 @@ impl<C: Class> Function for Device<C> {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        let waits = self.pipes.values().any(|pipe| !pipe.waiting.is_empty());
-        self.class.deadline().filter(|_| waits)
+        let first = self.pipes.values().filter_map(|pipe| pipe.waiting.front());
+        first.filter_map(|request| self.class.deadline(request)).min()
     }
 }
 
-/// Whether a transfer is of the kind and direction of its endpoint (not endpoint 0).
-fn fits(request: &Request) -> bool {
+/// Whether a transfer is of the kind and direction of its endpoint, which is not endpoint 0. Bulk and interrupt look the
+/// same on the bus.
+fn fits(request: &Request, spec: EndpointSpec) -> bool {
     let direction = match request.payload {
         Payload::Out(_) => Direction::Out,
         Payload::In { .. } => Direction::In,
     };
-    !matches!(request.transfer, Transfer::Control(_)) && request.endpoint.direction() == direction
+    let kind = match request.transfer {
+        Transfer::Control(_) => false,
+        Transfer::Isochronous(_) => spec.isochronous(),
+        Transfer::Bulk { .. } | Transfer::Interrupt => !spec.isochronous(),
+    };
+    kind && request.endpoint.direction() == direction
 }
 
 fn bytes_out(request: &Request) -> usize {

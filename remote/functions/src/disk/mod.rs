@@ -12,16 +12,11 @@ mod scsi;
 use core::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use wire::{
-    Lane,
-    control::Profile,
-    usb::{Completion, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
-};
+use wire::usb::{Direction, Endpoint, Moved, Payload, Request, Setup, Speed};
 
 use crate::{
-    Function,
     descriptors::{Description, EndpointSpec, Identity},
-    device::{Answer, Class, Device, Done},
+    device::{Answer, Class, Device, Done, as_function},
 };
 use scsi::{Plan, Scsi};
 
@@ -151,7 +146,7 @@ impl<M: Medium> Disk<M> {
             // SCSI transparent command set, Bulk-Only.
             class: [8, 6, 0x50],
             extra: Vec::new(),
-            endpoints: vec![bulk(IN_ADDRESS), bulk(OUT_ADDRESS)],
+            settings: vec![vec![bulk(IN_ADDRESS), bulk(OUT_ADDRESS)]],
         };
         let scsi = Scsi::new(medium, serial.to_owned());
         Self(Device::new(BulkOnly { description, scsi, state: State::Command }))
@@ -166,7 +161,7 @@ impl<M: Medium> BulkOnly<M> {
                 *announced = announced.saturating_sub(data.len() as u64);
                 write(&mut self.scsi, csw, target, data);
                 // A short packet ends the phase early: the host has no more.
-                let packet = usize::from(self.description.max_packet());
+                let packet = usize::from(self.description.max_packet(OUT_ADDRESS));
                 let short = data.is_empty() || !data.len().is_multiple_of(packet);
                 if *announced == 0 || short {
                     if target.is_some_and(|target| target.durable) && self.scsi.flush().is_err() {
@@ -334,8 +329,8 @@ impl<M: Medium> Class for BulkOnly<M> {
         }
     }
 
-    fn transfer(&mut self, _: Duration, _: Endpoint, payload: &Payload) -> Option<Done> {
-        match payload {
+    fn transfer(&mut self, _: Duration, request: &Request) -> Option<Done> {
+        match &request.payload {
             Payload::Out(data) => self.output(data),
             Payload::In { max } => self.input(u64::from(*max)),
         }
@@ -362,44 +357,4 @@ impl<M: Medium> Class for BulkOnly<M> {
     }
 }
 
-impl<M: Medium> Function for Disk<M> {
-    fn id(&self) -> (u16, u16) {
-        self.0.id()
-    }
-
-    fn speed(&self) -> Speed {
-        self.0.speed()
-    }
-
-    fn profile(&self) -> Profile {
-        self.0.profile()
-    }
-
-    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16) {
-        self.0.streams(id, endpoints, count);
-    }
-
-    fn submit(&mut self, request: Request) {
-        self.0.submit(request);
-    }
-
-    fn cancel(&mut self, endpoint: Endpoint, through: RequestId) {
-        self.0.cancel(endpoint, through);
-    }
-
-    fn reset(&mut self, through: RequestId) {
-        self.0.reset(through);
-    }
-
-    fn replug(&mut self) {
-        self.0.replug();
-    }
-
-    fn poll(&mut self, now: Duration, lane: Lane) -> Option<Completion> {
-        self.0.poll(now, lane)
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.0.deadline()
-    }
-}
+as_function!([M: Medium] Disk<M>);

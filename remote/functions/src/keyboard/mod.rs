@@ -6,18 +6,13 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use wire::{
-    Lane,
-    control::Profile,
-    usb::{Completion, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed},
-};
+use wire::usb::{Endpoint, Moved, Payload, Request, Setup, Speed};
 
 pub use layout::NoKey;
 
 use crate::{
-    Function,
     descriptors::{Description, EndpointSpec, Identity},
-    device::{Answer, Class, Device, Done},
+    device::{Answer, Class, Device, Done, as_function},
 };
 
 /// Reports that wait for the host: more than anybody types ahead, less than memory notices.
@@ -120,7 +115,12 @@ impl Keyboard {
             speed,
             class: [3, 1, 1],
             extra: vec![9, HID, 0x11, 0x01, 0, 1, REPORT, length, high],
-            endpoints: vec![EndpointSpec { address: IN_ADDRESS, attributes: 3, max_packet: 8, interval }],
+            settings: vec![vec![EndpointSpec {
+                address: IN_ADDRESS,
+                attributes: 3,
+                max_packet: 8,
+                interval,
+            }]],
         };
         Self(Device::new(Keys {
             description,
@@ -221,9 +221,9 @@ impl Class for Keys {
         }
     }
 
-    fn transfer(&mut self, now: Duration, _: Endpoint, payload: &Payload) -> Option<Done> {
-        let Payload::In { max } = payload else { return None };
-        let idle = self.deadline().is_some_and(|at| at <= now);
+    fn transfer(&mut self, now: Duration, request: &Request) -> Option<Done> {
+        let Payload::In { max } = &request.payload else { return None };
+        let idle = self.deadline(request).is_some_and(|at| at <= now);
         let report = self.reports.pop_front().or_else(|| idle.then_some(self.last))?;
         (self.last, self.read_at) = (Report { press: false, ..report }, now);
         self.presses_read += u64::from(report.press);
@@ -238,7 +238,7 @@ impl Class for Keys {
     }
 
     /// HID 1.11 §7.2.4: the report is said again when it has not changed for so long.
-    fn deadline(&self) -> Option<Duration> {
+    fn deadline(&self, _: &Request) -> Option<Duration> {
         self.idle.map(|idle| self.read_at + idle)
     }
 
@@ -249,44 +249,4 @@ impl Class for Keys {
     }
 }
 
-impl Function for Keyboard {
-    fn id(&self) -> (u16, u16) {
-        self.0.id()
-    }
-
-    fn speed(&self) -> Speed {
-        self.0.speed()
-    }
-
-    fn profile(&self) -> Profile {
-        self.0.profile()
-    }
-
-    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16) {
-        self.0.streams(id, endpoints, count);
-    }
-
-    fn submit(&mut self, request: Request) {
-        self.0.submit(request);
-    }
-
-    fn cancel(&mut self, endpoint: Endpoint, through: RequestId) {
-        self.0.cancel(endpoint, through);
-    }
-
-    fn reset(&mut self, through: RequestId) {
-        self.0.reset(through);
-    }
-
-    fn replug(&mut self) {
-        self.0.replug();
-    }
-
-    fn poll(&mut self, now: Duration, lane: Lane) -> Option<Completion> {
-        self.0.poll(now, lane)
-    }
-
-    fn deadline(&self) -> Option<Duration> {
-        self.0.deadline()
-    }
-}
+as_function!([] Keyboard);

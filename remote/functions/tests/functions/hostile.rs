@@ -1,8 +1,8 @@
 //! Whatever a host asks for, in whatever order: no panic, and each request ends exactly once.
 
-use functions::{Disk, Function, Keyboard, Stroke};
+use functions::{Disk, Function, Keyboard, Pattern, Stroke, Zero};
 use proptest::prelude::*;
-use wire::usb::{Direction, Endpoint, Payload, RequestId, Setup, Transfer};
+use wire::usb::{Direction, Endpoint, Packets, Payload, RequestId, Setup, Transfer};
 
 use crate::{
     bot::cbw,
@@ -15,6 +15,7 @@ enum Op {
     Out { endpoint: u8, data: Vec<u8> },
     In { endpoint: u8, max: u32 },
     Control { setup: [u8; 8], data: Vec<u8> },
+    Packets { endpoint: u8, input: bool, lengths: Vec<u16> },
     Cancel { endpoint: u8, through: u64 },
     Reset { through: u64 },
     Press,
@@ -35,10 +36,12 @@ fn op() -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         4 => (0u32..5000, any::<bool>(), bytes(17)).prop_map(|(length, input, block)| Op::Command { length, input, block }),
-        4 => (0u8..4, bytes(1100)).prop_map(|(endpoint, data)| Op::Out { endpoint, data }),
-        6 => (0u8..4, 0u32..3000).prop_map(|(endpoint, max)| Op::In { endpoint, max }),
+        4 => (0u8..6, bytes(1100)).prop_map(|(endpoint, data)| Op::Out { endpoint, data }),
+        6 => (0u8..6, 0u32..3000).prop_map(|(endpoint, max)| Op::In { endpoint, max }),
+        2 => (4u8..8, any::<bool>(), proptest::collection::vec(0u16..1200, 1..10))
+            .prop_map(|(endpoint, input, lengths)| Op::Packets { endpoint, input, lengths }),
         4 => (setup, bytes(70)).prop_map(|(setup, data)| Op::Control { setup, data }),
-        2 => (0u8..4, 0u64..80).prop_map(|(endpoint, through)| Op::Cancel { endpoint, through }),
+        2 => (0u8..7, 0u64..80).prop_map(|(endpoint, through)| Op::Cancel { endpoint, through }),
         1 => (0u64..80).prop_map(|through| Op::Reset { through }),
         2 => Just(Op::Press),
         1 => (0u64..2000).prop_map(|ms| Op::Wait { ms }),
@@ -70,6 +73,14 @@ fn play<F: Function>(mut host: Host<F>, ops: Vec<Op>, transfer: Transfer, press:
                 };
                 host.submit(Endpoint::CONTROL, Transfer::Control(setup), payload);
             }
+            Op::Packets { endpoint: number, input, lengths } => {
+                let packets = Packets::new(&lengths).unwrap();
+                let (direction, payload) = match input {
+                    true => (Direction::In, Payload::In { max: packets.total() }),
+                    false => (Direction::Out, Payload::Out(vec![0; packets.total() as usize].into())),
+                };
+                host.submit(endpoint(number, direction), Transfer::Isochronous(packets), payload);
+            }
             Op::Cancel { endpoint: number, through } => {
                 let direction = if through % 2 == 0 { Direction::In } else { Direction::Out };
                 host.function.cancel(endpoint(number, direction), RequestId(through));
@@ -98,5 +109,11 @@ proptest! {
             let _ = keyboard.press(Stroke { modifiers: 0, usage: 4 });
         };
         prop_assert_eq!(play(Host::new(Keyboard::new()), ops, Transfer::Interrupt, press), 0);
+    }
+    #[test]
+    fn any_sequence_of_requests_to_gadget_zero_ends_each_exactly_once(ops in proptest::collection::vec(op(), 1..60)) {
+        let mut host = Host::new(Zero::new(Pattern::Mod63));
+        prop_assert!(host.control(0x01, 11, 1, 0, 0).is_ok());
+        prop_assert_eq!(play(host, ops, Transfer::Bulk { stream: 0 }, |_| ()), 0);
     }
 }

@@ -6,3 +6,4 @@ mod disk;
 mod host;
 mod hostile;
 mod keyboard;
+mod zero;
