@@ -65,6 +65,9 @@ pub(crate) struct Connect {
     /// Lend a file as a disk; with `:ro` the VM cannot write to it. May be given several times.
     #[arg(long, value_name = "FILE[:ro]")]
     pub(crate) disk: Vec<Disk>,
+    /// Lend a gadget zero, which the `usbtest` driver of a Linux guest tests this whole way with.
+    #[arg(long, value_name = "SPEED", num_args = 0..=1, default_missing_value = "super")]
+    pub(crate) gadget_zero: Option<UsbSpeed>,
     /// Where the VM's sound goes: a sound card, a WAV file (paced like a sound card), or nowhere.
     #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|none", default_value = "none")]
     pub(crate) audio: Audio,
@@ -78,6 +81,15 @@ pub(crate) struct Devices {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The speed of a software device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UsbSpeed {
+    /// 480 Mb/s.
+    High,
+    /// 5 Gb/s.
+    Super,
 }
 
 /// A file that is a disk.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use anyhow::Result;
-use functions::{Disk, Full, Function, Keyboard, Stroke};
+use functions::{Disk, Full, Function, Keyboard, Pattern, Stroke, Zero};
 use tokio::sync::mpsc;
 use wire::{control::Attachment, usb::DeviceId};
 
 use crate::{
-    cli::Connect,
+    cli::{Connect, UsbSpeed},
     events::{Event, Events},
     lent::Lent,
     medium::FileMedium,
@@ -42,6 +42,18 @@ pub(crate) fn prepare(
         let thread = Arbiter::new().handle();
         let port = UsbPort::start_in_arbiter(&thread, move |_| UsbPort::new(function, parts));
         lent.push(Lent::new(port.recipient(), attachment));
+    }
+    if let Some(speed) = connect.gadget_zero {
+        let make = move || {
+            Ok(match speed {
+                UsbSpeed::High => Zero::high_speed(Pattern::Zeros),
+                UsbSpeed::Super => Zero::new(Pattern::Zeros),
+            })
+        };
+        let (function, attachment) = first(make(), "gadget zero".to_owned())?;
+        let parts =
+            Parts { port: lent.len(), make: Box::new(make), watch: Box::new(|_| ()), ends: ends.clone() };
+        lent.push(Lent::new(UsbPort::new(function, parts).start().recipient(), attachment));
     }
     let mut terminal = None;
     if connect.keyboard {

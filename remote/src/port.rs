@@ -190,7 +190,10 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
     }
 
     fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        let deadline = self.function.as_ref().and_then(F::deadline);
+        let now = self.start.elapsed();
+        // What is due and has no room goes when there is room.
+        let stuck = self.waiting.contains(&true);
+        let deadline = self.function.as_ref().and_then(F::deadline).filter(|at| !stuck || *at > now);
         if deadline == self.timer.map(|(at, _)| at) {
             return;
         }
@@ -201,7 +204,6 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
             act.timer = None;
             act.pump(ctx);
         };
-        let now = self.start.elapsed();
         self.timer = deadline.map(|at| (at, ctx.run_later(at.saturating_sub(now), ring)));
     }
 
