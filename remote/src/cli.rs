@@ -5,6 +5,8 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use noise_tcp::PublicKey;
 
+use crate::usb::which::Selector;
+
 /// Lends a keyboard, disks and the speakers of this computer to a virtual machine, through a farbus-host.
 ///
 /// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote, or sent it away, for good.
@@ -33,7 +35,7 @@ pub(crate) enum Command {
     Connect(Connect),
     /// Print this remote's public key, which the host lists; the secret key file is made (mode 0600) if absent.
     Key(KeyFile),
-    /// List the USB and sound devices of this computer.
+    /// List the USB and sound devices of this computer, whether each would be lent, and why not.
     Devices(Devices),
 }
 
@@ -78,6 +80,9 @@ pub(crate) struct Connect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Devices {
+    /// What `connect --usb` would be given; see there. May be given several times.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) usb: Vec<Selector>,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,8 +1,11 @@
-//! `farbus-remote devices`: what this computer has.
+//! `farbus-remote devices`: what this computer has, what of it would be lent, and why not.
 
-use anyhow::{Context as _, Result};
-use rusb::{Context, UsbContext};
 use serde::Serialize;
+
+use crate::usb::{
+    bus,
+    which::{Decision, Device, Selector, decide},
+};
 
 /// Everything that was found, and what could not be looked at.
 #[derive(Debug, Default, Serialize)]
@@ -15,22 +18,55 @@ pub(crate) struct Devices {
 /// One USB device.
 #[derive(Debug, Serialize)]
 struct Usb {
-    bus: u8,
-    address: u8,
+    bus_port: String,
     id: String,
     speed: String,
+    classes: Vec<String>,
     name: String,
+    serial: Option<String>,
+    #[serde(flatten)]
+    verdict: Verdict,
 }
 
-/// Looks at the buses.
-pub(crate) fn look() -> Devices {
+/// Whether it would be lent.
+#[derive(Debug, Serialize)]
+struct Verdict {
+    would_be_lent: bool,
+    reason: String,
+}
+
+impl Usb {
+    fn new(asked: &[Selector], device: &Device) -> Self {
+        let (would_be_lent, reason) = match decide(asked, device) {
+            Decision::Lend { because } => (true, because),
+            Decision::Keep { why } => (false, why),
+        };
+        Self {
+            bus_port: device.bus_port(),
+            id: device.id(),
+            speed: device.speed.map_or("unknown".into(), |speed| format!("{speed:?}").to_lowercase()),
+            classes: device.class_names(),
+            name: device.title(),
+            serial: device.serial.clone(),
+            verdict: Verdict { would_be_lent, reason },
+        }
+    }
+}
+
+/// Looks at the buses; `asked` is what `connect --usb` would be given.
+pub(crate) fn look(asked: &[Selector]) -> Devices {
     let mut devices = Devices::default();
-    match usb() {
+    match bus::list() {
         Ok(found) if found.is_empty() => {
             devices.notes.push("no USB devices: this computer has no USB bus".into())
         }
-        Ok(found) => devices.usb = found,
-        Err(error) => devices.notes.push(format!("USB cannot be listed: {error:#}")),
+        Ok(mut found) => {
+            found.sort_by_key(|device| (device.bus, device.ports.clone()));
+            devices.usb = found.iter().map(|device| Usb::new(asked, device)).collect();
+        }
+        Err(error) => {
+            devices.notes.push(format!("this computer has no USB bus that libusb can see: {error:#}"))
+        }
     }
     match sound() {
         Ok(found) if found.is_empty() => devices.notes.push("no sound card".into()),
@@ -43,8 +79,11 @@ pub(crate) fn look() -> Devices {
 impl Devices {
     /// Lines for people.
     pub(crate) fn print(&self) {
-        for Usb { bus, address, id, speed, name } in &self.usb {
-            println!("usb    {bus:03}/{address:03}  {id}  {speed:<10}  {name}");
+        for Usb { bus_port, id, speed, classes, name, verdict, .. } in &self.usb {
+            let Verdict { would_be_lent, reason } = verdict;
+            let verdict = if *would_be_lent { "would be lent: because" } else { "kept:" };
+            println!("usb    {bus_port:<8}  {id}  {speed:<7}  {:<16}  {name}", classes.join(" "));
+            println!("                 {verdict} {reason}");
         }
         for name in &self.sound {
             println!("sound  {name}");
@@ -52,43 +91,15 @@ impl Devices {
         for note in &self.notes {
             println!("note   {note}");
         }
-        if !self.usb.is_empty() {
-            println!(
-                "note   real USB devices are only listed yet; `connect --keyboard --disk FILE` lends software ones"
-            );
-        }
     }
-}
-
-fn usb() -> Result<Vec<Usb>> {
-    let mut found = Vec::new();
-    // A context of our own: the global one panics where there is no USB bus.
-    let context = Context::new().context("this computer has no USB bus that libusb can see")?;
-    for device in context.devices()?.iter() {
-        let descriptor = device.device_descriptor()?;
-        // Without the right to open it a device has only its numbers.
-        let name = device.open().ok().and_then(|handle| {
-            let maker = handle.read_manufacturer_string_ascii(&descriptor).unwrap_or_default();
-            let product = handle.read_product_string_ascii(&descriptor).ok()?;
-            Some(format!("{maker} {product}").trim().to_owned())
-        });
-        found.push(Usb {
-            bus: device.bus_number(),
-            address: device.address(),
-            id: format!("{:04x}:{:04x}", descriptor.vendor_id(), descriptor.product_id()),
-            speed: format!("{:?}", device.speed()),
-            name: name.unwrap_or_else(|| "(no permission to read its name)".into()),
-        });
-    }
-    Ok(found)
 }
 
 #[cfg(feature = "cpal")]
-fn sound() -> Result<Vec<String>> {
+fn sound() -> anyhow::Result<Vec<String>> {
     Ok(crate::sound::outputs()?.into_iter().map(|(_, name)| name).collect())
 }
 
 #[cfg(not(feature = "cpal"))]
-fn sound() -> Result<Vec<String>> {
+fn sound() -> anyhow::Result<Vec<String>> {
     anyhow::bail!("this build has no sound cards (feature `cpal`)")
 }

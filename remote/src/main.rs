@@ -72,7 +72,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Connect(connect) => return serve(connect),
         Command::Key(key) => println!("{}", load_key(key.key_file)?.public()),
         Command::Devices(devices) => {
-            let found = devices::look();
+            let found = devices::look(&devices.usb);
             if devices.json {
                 println!("{}", serde_json::to_string_pretty(&found)?);
             } else {

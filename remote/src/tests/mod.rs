@@ -5,4 +5,4 @@ mod remote;
 mod sound;
 mod world;
 
-pub(crate) use world::{attachment, nowhere};
+pub(crate) use world::{attachment, nowhere, usb_device};

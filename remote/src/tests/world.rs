@@ -26,6 +26,7 @@ use crate::{
     port::{self, Do, Ended, Ends, What},
     remote::{Attempt, Lend, Parts, Remote, Sound},
     sound::{End, Heard},
+    usb::which::{self, Class, Input, Selector},
 };
 
 /// An actor that passes on what it is told.
@@ -68,6 +69,24 @@ pub(crate) fn nowhere() -> Recipient<Do> {
 pub(crate) fn attachment(name: &str) -> Attachment {
     let (speed, profile) = (Speed::High, Profile::default());
     Attachment { device: DeviceId(0), speed, vendor: 1, product: 2, name: name.to_owned(), profile }
+}
+
+/// A device of the bus with one interface of this class.
+pub(crate) fn usb_device(port: &str, class: u8) -> which::Device {
+    let Ok(Selector::Port { bus, ports }) = port.parse() else { panic!("{port} is no port") };
+    which::Device {
+        bus,
+        ports,
+        vendor: 0x1234,
+        product: u16::from(class),
+        speed: Some(Speed::High),
+        class: Class::new(0, 0, 0),
+        interfaces: vec![Class::new(class, 0, 0)],
+        input: Input::Unknown,
+        serial: None,
+        maker: None,
+        name: None,
+    }
 }
 
 /// A remote that lends two devices, and everything around it.

@@ -1,18 +1,23 @@
-//! Real USB devices, through libusb.
+//! The USB devices of this computer: which are lent, where they are, and how they are driven, through libusb.
 //!
 //! ```text
+//!   Bus ── what comes and goes ── which: what is lent, and why not
 //!   Device ── what a port drives ── Claims: interfaces taken and given back
-//!     └─ Engine ── transfers in flight (unsafe inside) ── the event thread of the context
+//!     └─ Engine ── transfers in flight (unsafe inside) ── the event thread of the bus
 //! ```
 
+pub(crate) mod bus;
 mod claims;
 mod configuration;
 mod credit;
+mod describe;
 mod device;
 pub(crate) mod keeper;
 mod profile;
 mod request;
+mod selector;
 mod standard;
 mod transfer;
+pub(crate) mod which;
 
 pub(crate) use device::Device;
