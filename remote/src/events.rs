@@ -21,9 +21,27 @@ pub(crate) enum Event {
     /// There is no link; another try follows after this time.
     Disconnected { reason: String, again_in_ms: u64 },
     /// A device is lent.
-    Attached { device: u32, vendor: u16, product: u16, name: String },
-    /// A lent device failed.
-    Detached { device: u32, name: String, again: bool },
+    Attached {
+        device: u32,
+        vendor: u16,
+        product: u16,
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bus_port: Option<String>,
+    },
+    /// A device is not lent any more, perhaps only for a moment.
+    Detached {
+        device: u32,
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bus_port: Option<String>,
+        because: Gone,
+        again: bool,
+    },
+    /// A device should be lent and cannot: why, and what to do.
+    LendFailed { bus_port: String, vendor: u16, product: u16, name: String, reason: String, next: String },
+    /// Devices are asked for, but there is no USB bus.
+    NoUsb { reason: String },
     /// A key press was queued; its report waits for the VM to ask. Presses count from 1.
     Key { press: u64, modifiers: u8, usage: u8 },
     /// The VM has read so many presses.
@@ -52,6 +70,18 @@ pub(crate) enum Event {
     },
     /// The remote ends.
     Ended(Totals),
+}
+
+/// Why a device is not lent any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Gone {
+    /// It failed.
+    Failed,
+    /// The user pulled its plug.
+    Unplugged,
+    /// The user wants it back.
+    Returned,
 }
 
 /// Frames of sound that were played without a stop.
@@ -133,9 +163,20 @@ fn sentence(event: &Event) -> String {
         Event::Disconnected { reason, again_in_ms } => {
             format!("no link: {reason}; trying again in {again_in_ms} ms")
         }
-        Event::Attached { name, .. } => format!("lent: {name}"),
-        Event::Detached { name, again: true, .. } => format!("failed, and will be lent again: {name}"),
-        Event::Detached { name, again: false, .. } => format!("failed too often: {name}"),
+        Event::Attached { name, bus_port, .. } => format!("lent: {name}{}", at(bus_port.as_deref())),
+        Event::Detached { name, bus_port, because, again, .. } => {
+            let what = match because {
+                Gone::Failed if *again => "failed, and will be lent again",
+                Gone::Failed => "failed too often",
+                Gone::Unplugged => "unplugged",
+                Gone::Returned => "returned",
+            };
+            format!("{what}: {name}{}", at(bus_port.as_deref()))
+        }
+        Event::LendFailed { name, bus_port, reason, next, .. } => {
+            format!("cannot be lent: {name}{}: {reason}; {next}", at(Some(bus_port)))
+        }
+        Event::NoUsb { reason } => format!("no USB bus here: {reason}; waiting for one"),
         Event::Key { .. } | Event::KeySent { .. } | Event::Leds { .. } | Event::SoundHeard { .. } => {
             String::new()
         }
@@ -148,6 +189,10 @@ fn sentence(event: &Event) -> String {
             counts_in_words(sound)
         ),
     }
+}
+
+fn at(bus_port: Option<&str>) -> String {
+    bus_port.map(|bus_port| format!(" ({bus_port})")).unwrap_or_default()
 }
 
 fn counts_in_words(Counts { frames, gaps, skipped, underruns }: &Counts) -> String {

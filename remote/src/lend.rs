@@ -1,19 +1,21 @@
 //! What is lent: the functions behind the ports, and the threads they run on.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use actix::prelude::*;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use functions::{Disk, Full, Function, Keyboard, Pattern, Stroke, Zero};
 use tokio::sync::mpsc;
-use wire::{control::Attachment, usb::DeviceId};
 
 use crate::{
     cli::{Connect, UsbSpeed},
     events::{Event, Events},
     lent::Lent,
     medium::FileMedium,
-    port::{Ended, Ends, Parts, UsbPort},
+    port::{Ended, Ends, Open, Parts, PortId, UsbPort},
     remote::{Leave, Remote},
     typing::{self, RawMode, Typed},
 };
@@ -25,23 +27,21 @@ const FULL: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// A disk's file cannot be opened, or the terminal cannot be used.
-pub(crate) fn prepare(
+pub(crate) async fn prepare(
     connect: &Connect,
     events: Events,
     ends: &Ends<mpsc::Sender<Ended>>,
     remote: &Addr<Remote>,
 ) -> Result<(Vec<Lent>, Option<RawMode>)> {
     let mut lent = Vec::new();
-    for disk in connect.disk.clone() {
-        let port = lent.len();
+    for (number, disk) in connect.disk.iter().cloned().enumerate() {
         let name = format!("disk {}", disk.file.display());
-        let make = move || Ok(Disk::new(FileMedium::open(&disk)?, &format!("FA4B05{:06}", port + 1)));
-        let (function, attachment) = first(make(), name)?;
-        let parts = Parts { port, make: Box::new(make), watch: Box::new(|_| ()), ends: ends.clone() };
+        let make =
+            Box::new(move |_| Ok(Disk::new(FileMedium::open(&disk)?, &format!("FA4B05{:06}", number + 1))));
         // A slow disk is a thread of its own.
-        let thread = Arbiter::new().handle();
-        let port = UsbPort::start_in_arbiter(&thread, move |_| UsbPort::new(function, parts));
-        lent.push(Lent::new(port.recipient(), attachment));
+        let thread = Some(Arbiter::new().handle());
+        let parts = Parts { port: next(), make, watch: Box::new(|_| ()), ends: ends.clone(), thread };
+        lent.push(open(parts, name).await?.1);
     }
     if let Some(speed) = connect.gadget_zero {
         let make = move || {
@@ -50,32 +50,39 @@ pub(crate) fn prepare(
                 UsbSpeed::Super => Zero::new(Pattern::Zeros),
             })
         };
-        let (function, attachment) = first(make(), "gadget zero".to_owned())?;
-        let parts =
-            Parts { port: lent.len(), make: Box::new(make), watch: Box::new(|_| ()), ends: ends.clone() };
-        lent.push(Lent::new(UsbPort::new(function, parts).start().recipient(), attachment));
+        let (watch, make) = (Box::new(|_: &Zero| ()), Box::new(move |_| make()));
+        let parts = Parts { port: next(), make, watch, ends: ends.clone(), thread: None };
+        lent.push(open(parts, "gadget zero".to_owned()).await?.1);
     }
     let mut terminal = None;
     if connect.keyboard {
-        let (keyboard, attachment) = first(Ok(Keyboard::new()), "keyboard".to_owned())?;
-        let watch = Box::new(watch(events));
-        let make = Box::new(|| Ok(Keyboard::new()));
-        let port =
-            UsbPort::new(keyboard, Parts { port: lent.len(), make, watch, ends: ends.clone() }).start();
+        let (watch, make) = (Box::new(watch(events)), Box::new(|_| Ok(Keyboard::new())));
+        let parts = Parts { port: next(), make, watch, ends: ends.clone(), thread: None };
+        let (port, keyboard) = open(parts, "keyboard".to_owned()).await?;
         let (typed, mode) = typing::start()?;
         terminal = mode;
-        actix::spawn(type_into(port.clone(), typed, events, remote.clone()));
-        lent.push(Lent::new(port.recipient(), attachment));
+        actix::spawn(type_into(port, typed, events, remote.clone()));
+        lent.push(keyboard);
     }
     Ok((lent, terminal))
 }
 
-fn first<F: Function>(function: Result<F>, name: String) -> Result<(F, Attachment)> {
-    let function = function?;
-    let (vendor, product) = function.id();
-    let (speed, profile) = (function.speed(), function.profile());
-    let attachment = Attachment { device: DeviceId(0), speed, vendor, product, name, profile };
-    Ok((function, attachment))
+/// A port that there has not been.
+fn next() -> PortId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    PortId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
+}
+
+/// Starts a port and opens its device. One that does not open ends, with its thread.
+async fn open<F>(parts: Parts<F>, name: String) -> Result<(Addr<UsbPort<F>>, Lent)>
+where
+    F: Function + Unpin + 'static,
+{
+    let id = parts.port;
+    let port = UsbPort::launch(parts);
+    let attachment = port.send(Open { name }).await.context("the device's thread has ended")??;
+    let lent = Lent::new(id, port.clone().recipient(), attachment);
+    Ok((port, lent))
 }
 
 /// Says which presses the VM has read, and which LEDs it sets.

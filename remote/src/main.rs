@@ -11,11 +11,13 @@ mod backoff;
 mod cli;
 mod devices;
 mod events;
+mod flight;
 mod lend;
 mod lent;
 mod live;
 mod medium;
 mod port;
+mod ports;
 mod remote;
 mod sound;
 #[cfg(test)]
@@ -48,7 +50,7 @@ use wire::control::Hello;
 use crate::{
     cli::{Cli, Command, Connect, Format},
     events::Events,
-    remote::{Connector, Leave, Lend, Parts, Remote},
+    remote::{Begin, Connector, Leave, Parts, Remote},
     sound::{Output, Sound},
 };
 
@@ -141,12 +143,12 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> 
             .start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
-    let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote)?;
+    let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;
     drop(said);
     let host = remote.clone().recipient();
     let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(output, events, host));
     let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
-    remote.send(Lend { lent, ends, sound }).await.context("the remote ended early")?;
+    remote.send(Begin { lent, ends, sound }).await.context("the remote ended early")?;
     let asked = async {
         tokio::select! {
             _ = interrupt.recv() => {}

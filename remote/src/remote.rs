@@ -9,10 +9,10 @@
 //! A new link is a new session: every device is attached anew. The functions themselves (a disk's content, a keyboard's
 //! keys that wait) outlive it.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use actix::prelude::*;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join, join_all};
 use link::Link;
 use noise_tcp::HandshakeError;
 use tokio::{
@@ -23,7 +23,6 @@ use tokio::{
 use wire::{
     Lane, ToHost, ToRemote,
     control::{self, Answer, Refusal},
-    usb::{self, DeviceId},
 };
 
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
     events::{Event, Events, Totals},
     lent::Lent,
     live::{Inbound, LinkEnded, Live},
-    port::{self, Do, Ended, Ends, What},
+    port::{Do, Ended, Ends, PortId, What},
     sound::{End, Heard, Report},
 };
 
@@ -39,6 +38,8 @@ use crate::{
 pub(crate) const REFUSED: u8 = 3;
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How long devices may take to be given back to this computer.
+const GIVING_BACK: Duration = Duration::from_secs(5);
 
 /// Tries to get a link: what came of it.
 pub(crate) type Connector = Box<dyn Fn() -> BoxFuture<'static, Attempt>>;
@@ -60,15 +61,18 @@ pub(crate) struct Parts {
 pub(crate) struct Remote {
     connector: Connector,
     io: Handle,
-    events: Events,
+    pub(crate) events: Events,
     backoff: Backoff,
     /// None when it is ending.
     ended: Option<oneshot::Sender<ExitCode>>,
     farewell: Option<oneshot::Sender<()>>,
-    totals: Totals,
+    pub(crate) totals: Totals,
     pub(crate) start: Instant,
-    lent: Vec<Lent>,
-    last_device: u32,
+    /// The VM of the session.
+    pub(crate) vm: Option<String>,
+    /// In the order of their lending.
+    pub(crate) lent: BTreeMap<PortId, Lent>,
+    pub(crate) last_device: u32,
     /// Where ports say what ended, by lane; none while somebody listens there.
     pub(crate) ends: Ends<Option<mpsc::Receiver<Ended>>>,
     sound: Option<Sound>,
@@ -85,10 +89,10 @@ pub(crate) struct Sound {
     pub(crate) end: Recipient<End>,
 }
 
-/// What is lent: known before the Remote connects.
+/// Everything is ready, and what is lent from the beginning: time to connect.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Lend {
+pub(crate) struct Begin {
     pub(crate) lent: Vec<Lent>,
     pub(crate) ends: Ends<mpsc::Receiver<Ended>>,
     pub(crate) sound: Sound,
@@ -111,7 +115,8 @@ impl Remote {
             farewell: None,
             totals: Totals::default(),
             start: Instant::now(),
-            lent: Vec::new(),
+            vm: None,
+            lent: BTreeMap::new(),
             last_device: 0,
             ends: Ends::default(),
             sound: None,
@@ -130,7 +135,7 @@ impl Remote {
         }));
     }
 
-    fn ending(&self) -> bool {
+    pub(crate) fn ending(&self) -> bool {
         self.ended.is_none()
     }
 
@@ -141,41 +146,10 @@ impl Remote {
         self.session += 1;
         self.totals.sessions += 1;
         self.live = Some(Live::start(link, self.session, &self.io, self, ctx));
-        self.events.say(&Event::Connected { vm });
-        for number in 0..self.lent.len() {
-            self.attach(number, ctx);
-        }
-    }
-
-    /// Lends a device under a new id, from its beginning.
-    fn attach(&mut self, number: usize, ctx: &mut Context<Self>) {
-        let Some(lent) = self.lent.get_mut(number) else { return };
-        self.last_device += 1;
-        let attachment = lent.renew(DeviceId(self.last_device), self.session);
-        self.events.say(&Event::Attached {
-            device: attachment.device.0,
-            vendor: attachment.vendor,
-            product: attachment.product,
-            name: attachment.name.clone(),
-        });
-        self.send(ToHost::Control(control::ToHost::Attached(attachment)), ctx);
-    }
-
-    /// A device failed: it is gone for the host, and comes back unless it fails too often.
-    fn device_gone(&mut self, number: usize, ctx: &mut Context<Self>) {
-        let now = self.start.elapsed();
-        let Some(lent) = self.lent.get_mut(number) else { return };
-        let (device, again) = (lent.attachment.device, lent.failed(now));
-        let name = lent.attachment.name.clone();
-        self.events.say(&Event::Detached { device: device.0, name, again: again.is_some() });
-        self.send(ToHost::Control(control::ToHost::Detached { device }), ctx);
-        if let Some(after) = again {
-            let session = self.session;
-            ctx.run_later(after, move |act, ctx| {
-                if act.session == session && act.live.is_some() {
-                    act.attach(number, ctx);
-                }
-            });
+        self.events.say(&Event::Connected { vm: vm.clone() });
+        self.vm = Some(vm);
+        for port in self.lent.keys().copied().collect::<Vec<_>>() {
+            self.attach(port, ctx);
         }
     }
 
@@ -208,6 +182,8 @@ impl Remote {
         let live = self.live.take()?;
         let lasted = self.start.elapsed().saturating_sub(live.since);
         live.cancel(ctx);
+        self.vm = None;
+        self.lent.values_mut().for_each(|lent| lent.attached = false);
         self.hear(Heard::Silence);
         self.listen(ctx);
         Some(lasted)
@@ -248,49 +224,6 @@ impl Remote {
         }
     }
 
-    fn route_usb(&mut self, message: usb::ToRemote, credit: (Lane, usize), ctx: &mut Context<Self>) {
-        let (usb::ToRemote::Submit(usb::Request { device, .. })
-        | usb::ToRemote::Cancel { device, .. }
-        | usb::ToRemote::Reset { device, .. }
-        | usb::ToRemote::Streams { device, .. }) = &message;
-        let port = self.lent.iter().find(|lent| lent.attachment.device == *device).map(|lent| &lent.port);
-        let what = match message {
-            usb::ToRemote::Submit(request) => What::Submit(request),
-            usb::ToRemote::Cancel { endpoint, through, .. } => What::Cancel { endpoint, through },
-            usb::ToRemote::Reset { id, .. } => What::Reset { id },
-            usb::ToRemote::Streams { id, endpoints, count, .. } => What::Streams { id, endpoints, count },
-        };
-        match port {
-            // The host's credit bounds what may wait there.
-            Some(port) => port.do_send(Do { what, credit }),
-            None => self.nobodys(what, credit, ctx),
-        }
-    }
-
-    /// A message for a device that is not lent.
-    fn nobodys(&mut self, what: What, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
-        let Some(live) = &mut self.live else { return };
-        let completion = match what {
-            What::Submit(request) => port::nobody(lane, request.id, Some(&request.payload)),
-            What::Reset { id } | What::Streams { id, .. } => port::nobody(lane, id, None),
-            What::Cancel { .. } | What::Renew { .. } => return live.consumed(lane, length),
-        };
-        live.queue(ToHost::Completed(completion), length);
-        self.transmit(ctx);
-    }
-
-    /// What a port has to say.
-    pub(crate) fn ended(&mut self, lane: Lane, ended: Ended, ctx: &mut Context<Self>) {
-        let Ended { session, port, completions, taken, gone } = ended;
-        let Some(live) = self.live.as_mut().filter(|_| session == self.session) else { return };
-        self.totals.requests += completions.len() as u64;
-        completions.into_iter().for_each(|completion| live.queue(ToHost::Completed(completion), 0));
-        live.consumed(lane, taken);
-        if gone {
-            self.device_gone(port, ctx);
-        }
-    }
-
     /// Ends: says goodbye, lets the sound finish, then tells the exit code.
     fn finish(&mut self, code: ExitCode, ctx: &mut Context<Self>) {
         let Some(ended) = self.ended.take() else { return };
@@ -302,13 +235,23 @@ impl Remote {
             self.hang_up_when_said(ctx);
         }
         let sound = self.sound.take();
+        let ports: Vec<_> = self.lent.values().map(|lent| lent.port.clone()).collect();
         let finished = async move {
             // A goodbye that takes too long is not said.
             let _ = tokio::time::timeout(FAREWELL, goodbye).await;
-            match sound {
-                Some(sound) => sound.end.send(End).await.unwrap_or_default(),
-                None => Totals::default(),
+            let unplug = |port: &Recipient<Do>| port.send(Do { what: What::Unplug, credit: (Lane::Ctl, 0) });
+            let closed = tokio::time::timeout(GIVING_BACK, join_all(ports.iter().map(unplug)));
+            let heard = async {
+                match sound {
+                    Some(sound) => sound.end.send(End).await.unwrap_or_default(),
+                    None => Totals::default(),
+                }
+            };
+            let (closed, heard) = join(closed, heard).await;
+            if closed.is_err() {
+                tracing::warn!("a lent device is not given back: its driver does not answer");
             }
+            heard
         };
         ctx.spawn(finished.into_actor(self).map(move |heard, act, ctx| {
             let totals = Totals { sessions: act.totals.sessions, requests: act.totals.requests, ..heard };
@@ -331,11 +274,12 @@ impl Actor for Remote {
     type Context = Context<Self>;
 }
 
-impl Handler<Lend> for Remote {
+impl Handler<Begin> for Remote {
     type Result = ();
 
-    fn handle(&mut self, Lend { lent, ends, sound }: Lend, ctx: &mut Self::Context) {
-        (self.lent, self.ends, self.sound) = (lent, ends.map(Some), Some(sound));
+    fn handle(&mut self, Begin { lent, ends, sound }: Begin, ctx: &mut Self::Context) {
+        (self.ends, self.sound) = (ends.map(Some), Some(sound));
+        self.lent.extend(lent.into_iter().map(|lent| (lent.id, lent)));
         self.listen(ctx);
         self.try_to_connect(ctx);
     }

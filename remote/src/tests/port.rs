@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -18,13 +18,15 @@ use wire::{
 };
 
 use super::world::request;
-use crate::port::{self, Do, Ended, Ends, Parts, UsbPort, What, place};
+use crate::port::{self, Do, Ended, Ends, Open, Parts, PortId, UsbPort, What, place};
 
-/// Every request ends at once; number 666 is bad luck.
+/// Every request ends at once, but number 777 never; number 666 is bad luck.
 #[derive(Default)]
 struct Echo {
     ended: Vec<Completion>,
     bytes: usize,
+    /// A request that ends when this says so.
+    later: Arc<AtomicU64>,
 }
 
 impl Function for Echo {
@@ -46,6 +48,9 @@ impl Function for Echo {
 
     fn submit(&mut self, request: Request) {
         assert_ne!(request.id, BAD_LUCK, "bad luck");
+        if request.id == NEVER {
+            return;
+        }
         let moved = Moved::In(vec![0; self.bytes].into());
         self.ended.insert(
             0,
@@ -71,7 +76,14 @@ impl Function for Echo {
     }
 
     fn poll(&mut self, _: Duration, lane: Lane) -> Option<Completion> {
-        if lane == Lane::Int { self.ended.pop() } else { None }
+        if lane != Lane::Int {
+            return None;
+        }
+        let later = RequestId(self.later.swap(0, Relaxed));
+        if later.0 > 0 {
+            self.cancel(Endpoint::CONTROL, later);
+        }
+        self.ended.pop()
     }
 
     fn deadline(&self) -> Option<Duration> {
@@ -79,6 +91,7 @@ impl Function for Echo {
     }
 }
 
+const NEVER: RequestId = RequestId(777);
 const BAD_LUCK: RequestId = RequestId(666);
 
 struct World {
@@ -86,18 +99,28 @@ struct World {
     ends: Ends<mpsc::Receiver<Ended>>,
     /// How often the device was made.
     made: Arc<AtomicU32>,
+    /// What wakes the port.
+    wakes: std::sync::mpsc::Receiver<port::Wake>,
+    later: Arc<AtomicU64>,
 }
 
-fn world(bytes: usize) -> World {
+async fn world(bytes: usize) -> World {
     let (said, ends) = port::ends();
-    let made = Arc::new(AtomicU32::new(1));
+    let made = Arc::new(AtomicU32::new(0));
     let again = Arc::clone(&made);
-    let make = Box::new(move || {
+    let later: Arc<AtomicU64> = Arc::default();
+    let ends_later = Arc::clone(&later);
+    let (wake, wakes) = std::sync::mpsc::channel();
+    let make = Box::new(move |waker| {
         anyhow::ensure!(again.fetch_add(1, Relaxed) < 2, "it is broken for good");
-        Ok(Echo { bytes, ..Echo::default() })
+        let _ = wake.send(waker);
+        Ok(Echo { bytes, later: Arc::clone(&ends_later), ..Echo::default() })
     });
-    let parts = Parts { port: 5, make, watch: Box::new(|_| ()), ends: said };
-    World { port: UsbPort::new(Echo { bytes, ..Echo::default() }, parts).start(), ends, made }
+    let parts = Parts { port: PortId(5), make, watch: Box::new(|_| ()), ends: said, thread: None };
+    let port = UsbPort::launch(parts);
+    let opened = port.send(Open { name: "echo".to_owned() }).await.unwrap().unwrap();
+    assert_eq!((opened.vendor, opened.product, &*opened.name), (1, 2, "echo"));
+    World { port, ends, made, wakes, later }
 }
 
 impl World {
@@ -116,11 +139,11 @@ impl World {
 
 #[actix::test]
 async fn an_end_comes_with_the_credit_of_what_was_taken_and_its_session() {
-    let mut world = world(0);
+    let mut world = world(0).await;
     world.tell(What::Renew { session: 3 }).await;
     world.submit(1).await;
     let said = world.said(Lane::Int).unwrap();
-    assert_eq!((said.session, said.port, said.taken, said.gone), (3, 5, 10, false));
+    assert_eq!((said.session, said.port, said.taken, said.gone), (3, PortId(5), 10, false));
     assert_eq!(said.completions.iter().map(|end| end.id.0).collect::<Vec<_>>(), [1]);
     world.port.send(Do { what: What::Reset { id: RequestId(2) }, credit: (Lane::Ctl, 7) }).await.unwrap();
     let said = world.said(Lane::Ctl).unwrap();
@@ -130,7 +153,7 @@ async fn an_end_comes_with_the_credit_of_what_was_taken_and_its_session() {
 #[actix::test]
 async fn what_nobody_listens_to_stays_in_the_function_and_comes_in_order_later() {
     const MIB: usize = 1 << 20;
-    let mut world = world(MIB);
+    let mut world = world(MIB).await;
     for id in 0..50 {
         world.submit(id).await;
     }
@@ -145,14 +168,17 @@ async fn what_nobody_listens_to_stays_in_the_function_and_comes_in_order_later()
 
 #[actix::test]
 async fn a_panic_is_the_end_of_the_device_until_it_is_renewed() {
-    let mut world = world(0);
+    let mut world = world(0).await;
     world.submit(BAD_LUCK.0).await;
     let said = world.said(Lane::Ctl).unwrap();
-    assert!(said.gone && said.port == 5);
+    assert!(said.gone && said.port == PortId(5));
     world.submit(14).await;
+    let mut ends = Vec::new();
     while let Some(said) = world.said(Lane::Int) {
-        assert!(said.completions.is_empty(), "nobody is there");
+        ends.extend(said.completions.into_iter().map(|end| (end.id, end.result)));
     }
+    let gone = Err(Failure::Disconnected);
+    assert_eq!(ends, [(BAD_LUCK, gone), (RequestId(14), gone)], "every request has an end");
     world.tell(What::Renew { session: 1 }).await;
     world.submit(15).await;
     assert_eq!(world.made.load(Relaxed), 2, "it was made again");
@@ -161,11 +187,92 @@ async fn a_panic_is_the_end_of_the_device_until_it_is_renewed() {
 
 #[actix::test]
 async fn a_device_that_cannot_be_made_again_is_gone_again() {
-    let mut world = world(0);
+    let mut world = world(0).await;
     for _ in 0..2 {
         world.submit(BAD_LUCK.0).await;
         assert!(world.said(Lane::Ctl).unwrap().gone);
         world.tell(What::Renew { session: 1 }).await;
     }
     assert!(world.said(Lane::Ctl).unwrap().gone);
+}
+
+#[actix::test]
+async fn what_an_unplugged_device_had_ends_as_disconnected_and_the_port_ends() {
+    let mut world = world(0).await;
+    world.tell(What::Renew { session: 1 }).await;
+    world.submit(NEVER.0).await;
+    world.tell(What::Reset { id: RequestId(3) }).await;
+    world.tell(What::Unplug).await;
+    let (mut ends, mut taken) = (Vec::new(), 0);
+    for lane in [Lane::Int, Lane::Ctl] {
+        while let Some(said) = world.said(lane) {
+            ends.extend(said.completions.into_iter().map(|end| (end.id, end.result)));
+            taken += said.taken;
+        }
+    }
+    assert_eq!(ends, [(NEVER, Err(Failure::Disconnected)), (RequestId(3), Ok(()))]);
+    assert_eq!(taken, 30, "the credit of everything it was told comes back");
+    assert!(world.port.send(Open { name: String::new() }).await.is_err(), "the port has ended");
+}
+
+#[actix::test]
+async fn a_port_that_nobody_listens_to_ends_when_somebody_does() {
+    const MIB: usize = 1 << 20;
+    let mut world = world(MIB).await;
+    for id in 0..20 {
+        world.submit(id).await;
+    }
+    world.tell(What::Unplug).await;
+    let mut seen = 0;
+    while seen < 20 {
+        seen += world.ends[place(Lane::Int)].recv().await.unwrap().completions.len();
+    }
+    // Every sender is the port's own: their end is its end.
+    while world.ends[place(Lane::Int)].recv().await.is_some() {}
+    assert!(!world.port.connected());
+}
+
+#[actix::test]
+async fn a_port_on_its_own_thread_ends_the_thread() {
+    let (said, _ends) = port::ends();
+    let thread = Arbiter::new();
+    let (dropped, mut gone) = mpsc::channel::<()>(1);
+    let make = Box::new(|_| Ok(Echo::default()));
+    let watch = Box::new(move |_: &Echo| drop(dropped.clone()));
+    let parts = Parts { port: PortId(1), make, watch, ends: said, thread: Some(thread.handle()) };
+    let port = UsbPort::launch(parts);
+    port.send(Open { name: String::new() }).await.unwrap().unwrap();
+    port.send(Do { what: What::Unplug, credit: (Lane::Ctl, 0) }).await.unwrap();
+    assert!(gone.recv().await.is_none(), "everything of the port is gone");
+    tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+}
+
+#[actix::test]
+async fn a_device_that_does_not_open_ends_its_thread_and_says_why() {
+    let (said, _ends) = port::ends();
+    let thread = Arbiter::new();
+    let make = Box::new(|_| -> anyhow::Result<Echo> { panic!("no luck at all") });
+    let parts =
+        Parts { port: PortId(1), make, watch: Box::new(|_| ()), ends: said, thread: Some(thread.handle()) };
+    let port = UsbPort::launch(parts);
+    let error = port.send(Open { name: String::new() }).await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("panicked"));
+    drop(port);
+    tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+}
+
+#[actix::test]
+async fn a_device_that_wakes_its_port_is_polled() {
+    let mut world = world(0).await;
+    let wake = world.wakes.try_recv().unwrap();
+    // From a thread that knows nothing of actors, as often as it likes.
+    let wake = std::thread::spawn(move || {
+        (0..100).for_each(|_| wake());
+        wake
+    });
+    let wake = wake.join().unwrap();
+    world.later.store(9, Relaxed);
+    wake();
+    let said = world.ends[place(Lane::Int)].recv().await.unwrap();
+    assert_eq!(said.completions[0].id, RequestId(9));
 }

@@ -11,7 +11,9 @@ use wire::{
 
 use super::world::{World, request};
 use crate::{
-    port::{Ended, What},
+    lent::Traffic,
+    port::{Ended, PortId, What},
+    ports::{Status, Whom},
     remote::Leave,
     sound::Heard,
 };
@@ -43,7 +45,7 @@ async fn messages_reach_the_device_they_are_for_in_order_and_ends_come_back() {
         assert!(lane == Lane::Int && bytes > 0, "its credit comes with it");
     }
     let completions = vec![end(7, Lane::Int), end(9, Lane::Int)];
-    world.say(Lane::Int, Ended { session: 1, port: 1, completions, ..Ended::default() }).await;
+    world.say(Lane::Int, Ended { session: 1, port: PortId(1), completions, ..Ended::default() }).await;
     for id in [7, 9] {
         assert_eq!(host.hear().await, ToHost::Completed(end(id, Lane::Int)));
     }
@@ -164,7 +166,7 @@ async fn a_device_that_fails_is_detached_and_comes_back_as_another() {
     for device in 0..2 {
         world.told(device).await;
     }
-    world.say(Lane::Ctl, Ended { session: 1, port: 0, gone: true, ..Ended::default() }).await;
+    world.say(Lane::Ctl, Ended { session: 1, port: PortId(0), gone: true, ..Ended::default() }).await;
     assert_eq!(host.hear().await, ToHost::Control(control::ToHost::Detached { device: a }));
     let ToHost::Control(control::ToHost::Attached(again)) = host.hear().await else { panic!("not attached") };
     assert_eq!(again.name, "a");
@@ -204,7 +206,8 @@ async fn a_host_that_takes_no_bulk_stops_bulk_and_nothing_else() {
         }
     };
     assert!(offered < 16, "{offered} MiB were taken from the device, {bulk_ends} arrived");
-    let key = Ended { session: 1, port: 1, completions: vec![end(1000, Lane::Int)], ..Ended::default() };
+    let key =
+        Ended { session: 1, port: PortId(1), completions: vec![end(1000, Lane::Int)], ..Ended::default() };
     world.say(Lane::Int, key).await;
     assert_eq!(host.hear().await, ToHost::Completed(end(1000, Lane::Int)));
 }
@@ -240,4 +243,104 @@ async fn what_a_device_has_not_taken_keeps_the_hosts_credit() {
     world.say(Lane::Bulk, Ended { session: 1, taken: bytes, ..Ended::default() }).await;
     host.settle(Duration::from_secs(2)).await;
     assert!(world.devices[0].try_recv().is_ok());
+}
+
+#[actix::test]
+async fn a_device_lent_while_connected_is_attached_and_one_lent_before_waits_for_a_host() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut early = world.lend(2, "early").await;
+    let mut host = world.accept();
+    let [a, b] = host.attached().await;
+    let first = host.hears_of("early").await;
+    let mut late = world.lend(3, "late").await;
+    let second = host.hears_of("late").await;
+    let ids = [a, b, first, second];
+    assert!(ids.iter().all(|id| ids.iter().filter(|other| *other == id).count() == 1), "{ids:?}");
+    for told in [&mut early, &mut late] {
+        assert!(matches!(told.recv().await.unwrap().what, What::Renew { session: 1 }));
+    }
+    host.say(usb(usb::ToRemote::Submit(request(second, 7)))).await;
+    assert!(matches!(late.recv().await.unwrap().what, What::Submit(r) if r.id == RequestId(7)));
+}
+
+#[actix::test]
+async fn a_device_that_is_lent_no_longer_is_detached_at_once_and_unplugged() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    let [a, b] = host.attached().await;
+    host.say(usb(usb::ToRemote::Submit(request(a, 7)))).await;
+    for expected in ["Renew", "Submit"] {
+        assert!(format!("{:?}", world.told(0).await.0).starts_with(expected));
+    }
+    let unlent = world.unlend(Whom::Port(PortId(0))).await;
+    assert_eq!(unlent, Some((PortId(0), "a".to_owned())));
+    assert_eq!(host.hear().await, ToHost::Control(control::ToHost::Detached { device: a }));
+    assert!(matches!(world.told(0).await.0, What::Unplug));
+    // Its port still gives the end of what it had, and the credit for it.
+    let gone = Completion { result: Err(Failure::Disconnected), ..end(7, Lane::Int) };
+    let completions = vec![gone.clone()];
+    world.say(Lane::Int, Ended { session: 1, taken: 1, completions, ..Ended::default() }).await;
+    assert_eq!(host.hear().await, ToHost::Completed(gone));
+    host.say(usb(usb::ToRemote::Submit(request(a, 8)))).await;
+    let ToHost::Completed(end) = host.hear().await else { panic!("no end") };
+    assert_eq!((end.id, end.result), (RequestId(8), Err(Failure::Disconnected)));
+    assert_eq!(world.unlend(Whom::Device(a)).await, None, "it is gone already");
+    assert!(world.unlend(Whom::Device(b)).await.is_some());
+}
+
+#[actix::test]
+async fn a_device_that_left_while_it_waited_to_come_back_stays_away() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    let [a, _] = host.attached().await;
+    world.told(0).await;
+    world.say(Lane::Ctl, Ended { session: 1, port: PortId(0), gone: true, ..Ended::default() }).await;
+    assert_eq!(host.hear().await, ToHost::Control(control::ToHost::Detached { device: a }));
+    world.unlend(Whom::Port(PortId(0))).await;
+    assert!(matches!(world.told(0).await.0, What::Unplug));
+    world.lend(9, "another").await;
+    host.hears_of("another").await;
+    let quiet = tokio::time::timeout(Duration::from_secs(1), host.hear()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+}
+
+#[actix::test]
+async fn status_tells_what_is_lent_and_what_it_has_moved() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let before = world.remote.send(Status).await.unwrap();
+    assert_eq!((before.vm, before.lent.len(), before.lent[0].device), (None, 2, None));
+    let mut host = world.accept();
+    let [a, _] = host.attached().await;
+    world.told(0).await;
+    let moved = Moved::In(vec![0; 100].into());
+    let completions = vec![Completion { moved, ..end(1, Lane::Int) }, end(2, Lane::Int)];
+    world.say(Lane::Int, Ended { session: 1, port: PortId(0), completions, ..Ended::default() }).await;
+    for _ in 0..2 {
+        host.hear().await;
+    }
+    let report = world.remote.send(Status).await.unwrap();
+    assert_eq!(report.vm.as_deref(), Some("vm"));
+    let row = &report.lent[0];
+    assert_eq!((row.device, &*row.name, &*row.id, &*row.speed), (Some(a.0), "a", "0001:0002", "high"));
+    assert_eq!(row.traffic, Traffic { requests: 2, bytes_in: 100, bytes_out: 0 });
+    assert_eq!(report.lent[1].traffic, Traffic::default());
+}
+
+#[actix::test]
+async fn leaving_gives_every_device_back_and_takes_no_more() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    world.accept().attached().await;
+    world.remote.do_send(Leave);
+    let mut late = world.lend(5, "late").await;
+    world.exit_code().await;
+    for device in 0..2 {
+        assert!(matches!(world.told(device).await.0, What::Renew { .. }));
+        assert!(matches!(world.told(device).await.0, What::Unplug), "device {device}");
+    }
+    assert!(matches!(late.recv().await.unwrap().what, What::Unplug));
 }

@@ -21,10 +21,11 @@ use wire::{
 
 use crate::{
     cli::Format,
-    events::{Events, Totals},
+    events::{Events, Gone, Totals},
     lent::Lent,
-    port::{self, Do, Ended, Ends, What},
-    remote::{Attempt, Lend, Parts, Remote, Sound},
+    port::{self, Do, Ended, Ends, PortId, What},
+    ports::{self, Unlend, Whom},
+    remote::{Attempt, Begin, Parts, Remote, Sound},
     sound::{End, Heard},
     usb::which::{self, Class, Input, Selector},
 };
@@ -115,11 +116,14 @@ impl World {
         let parts = Parts { connector, io: Handle::current(), events, seed: 1, ended: said };
         let remote = Remote::new(parts).start();
         let ((a, told_a), (b, told_b)) = (probe(), probe());
-        let lent = vec![Lent::new(a.recipient(), attachment("a")), Lent::new(b.recipient(), attachment("b"))];
+        let lent = vec![
+            Lent::new(PortId(0), a.recipient(), attachment("a")),
+            Lent::new(PortId(1), b.recipient(), attachment("b")),
+        ];
         let (ends, listening) = port::ends();
         let (sound, heard) = probe::<Heard>();
         let sound = Sound { heard: sound.clone().recipient(), end: sound.recipient() };
-        remote.send(Lend { lent, ends: listening, sound }).await.unwrap();
+        remote.send(Begin { lent, ends: listening, sound }).await.unwrap();
         Self { remote, devices: [told_a, told_b], ends, heard, ended, attempts }
     }
 
@@ -135,6 +139,19 @@ impl World {
     pub(crate) fn refuse(&self, reason: Refusal) {
         let refused = HandshakeError::Refused { reason, text: "no".to_owned() };
         assert!(self.attempts.send(Err(refused)).is_ok());
+    }
+
+    /// Lends one device more; what it is told.
+    pub(crate) async fn lend(&self, id: u64, name: &str) -> mpsc::UnboundedReceiver<Do> {
+        let (port, told) = probe();
+        let lent = Lent::new(PortId(id), port.recipient(), attachment(name));
+        self.remote.send(ports::Lend(lent)).await.unwrap();
+        told
+    }
+
+    /// Lends a device no longer.
+    pub(crate) async fn unlend(&self, whom: Whom) -> Option<(PortId, String)> {
+        self.remote.send(Unlend { whom, because: Gone::Returned }).await.unwrap()
     }
 
     /// What a device is told next, with the credit for it.
@@ -246,12 +263,17 @@ impl Host {
     pub(crate) async fn attached(&mut self) -> [DeviceId; 2] {
         let mut ids = [DeviceId(0); 2];
         for (id, name) in ids.iter_mut().zip(["a", "b"]) {
-            let message = self.hear().await;
-            let ToHost::Control(control::ToHost::Attached(attached)) = message else { panic!("{message:?}") };
-            assert_eq!(attached.name, name);
-            *id = attached.device;
+            *id = self.hears_of(name).await;
         }
         ids
+    }
+
+    /// The device that is attached next, which has this name.
+    pub(crate) async fn hears_of(&mut self, name: &str) -> DeviceId {
+        let message = self.hear().await;
+        let ToHost::Control(control::ToHost::Attached(attached)) = message else { panic!("{message:?}") };
+        assert_eq!(attached.name, name);
+        attached.device
     }
 
     /// Waits until the link has ended; messages meanwhile are lost.
