@@ -23,7 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("usb-ctrl", &["xhci", "pci", "wire"]),
     ("hda-ctrl", &["hda", "pci", "wire"]),
     ("vm-session", &["usb-ctrl", "hda-ctrl", "xhci", "hda", "pci", "session", "link", "capture", "wire"]),
-    ("farbus-host", &["vm-session", "vfio-user", "noise-tcp", "link", "capture", "xhci", "hda", "pci", "wire"]),
+    (
+        "farbus-host",
+        &["vm-session", "vfio-user", "noise-tcp", "link", "capture", "xhci", "hda", "pci", "wire"],
+    ),
     ("farbus-remote", &["functions", "session", "noise-tcp", "link", "capture", "wire"]),
     ("lab", &[]),
     ("farbus", &[]),

@@ -46,6 +46,9 @@ pub(crate) struct Vm {
     /// How the controllers interrupt.
     #[serde(default)]
     pub(crate) interrupts: Interrupts,
+    /// The file that the VM's USB traffic is recorded into, for Wireshark; everything that is typed is in it.
+    #[serde(default)]
+    pub(crate) capture: Option<PathBuf>,
 }
 
 /// An entry of the list of allowed remotes.
@@ -112,6 +115,14 @@ impl Config {
             vm.check().with_context(|| format!("[vm.{name}]"))?;
         }
         for (name, vm) in &config.vm {
+            let file = |vm: &Vm| vm.capture.clone();
+            let same = config
+                .vm
+                .iter()
+                .find(|(other, o)| *other != name && file(o).is_some() && file(o) == file(vm));
+            if let Some((twin, _)) = same {
+                bail!("[vm.{name}] and [vm.{twin}] have the same capture; each needs its own");
+            }
             let twin = config.vm.iter().find(|(other, o)| *other != name && o.socket_dir == vm.socket_dir);
             if let Some((twin, _)) = twin {
                 bail!("[vm.{name}] and [vm.{twin}] have the same socket_dir; each needs its own");
@@ -201,6 +212,7 @@ mod tests {
         socket_dir = "/run/farbus/a"
         remotes = ["any"]
         on_busy = "takeover"
+        capture = "/tmp/a.pcapng"
     "#;
 
     #[test]
@@ -210,6 +222,7 @@ mod tests {
         assert_eq!(vm.on_busy, OnBusy::Takeover);
         assert_eq!(vm.interrupts, Interrupts::Msi);
         assert_eq!(vm.usb_socket(), Path::new("/run/farbus/a/usb.sock"));
+        assert_eq!(vm.capture.as_deref(), Some(Path::new("/tmp/a.pcapng")));
     }
 
     #[test]
@@ -235,6 +248,11 @@ mod tests {
                 name: "shared folder",
                 text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"any\"]\n[vm.b]\nsocket_dir = \"/x\"\nremotes = [\"any\"]",
                 says: "same socket_dir",
+            },
+            Case {
+                name: "shared capture",
+                text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"any\"]\ncapture = \"/c\"\n[vm.b]\nsocket_dir = \"/y\"\nremotes = [\"any\"]\ncapture = \"/c\"",
+                says: "same capture",
             },
             Case {
                 name: "name with a slash",

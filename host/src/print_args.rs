@@ -81,6 +81,7 @@ mod tests {
             socket_mode: 0o600,
             on_busy: OnBusy::Refuse,
             interrupts: Interrupts::Msi,
+            capture: None,
         }
     }
 

@@ -1,10 +1,11 @@
 //! `farbus-host vm NAME`: one VM's worker. Its main thread is the VM's arbiter: both vfio-user sockets, both
 //! controllers and the session live there. Links run on a second runtime.
 
-use std::{net::TcpStream as StdTcpStream, os::fd::OwnedFd, rc::Rc};
+use std::{net::TcpStream as StdTcpStream, os::fd::OwnedFd, path::Path, rc::Rc};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
+use capture::{Tap, Totals, Writer};
 use link::Link;
 use noise_tcp::{FirstFrame, SecretKey};
 use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
@@ -40,9 +41,28 @@ pub(crate) fn run(args: &VmWorker) -> Result<()> {
         .context("starting the link runtime")?;
     let handle = io.handle().clone();
     let name = args.vm.clone();
-    let outcome = System::new().block_on(serve(name, vm, control, key, handle));
+    let (tap, capture) = vm.capture.as_deref().map(start_capture).transpose()?.unzip();
+    let outcome = System::new().block_on(serve(name, vm, control, key, handle, tap));
     io.shutdown_background();
+    if let Some(writer) = capture {
+        end_capture(writer, &args.vm);
+    }
     outcome
+}
+
+fn start_capture(file: &Path) -> Result<(Tap, Writer)> {
+    capture::record_into(file, "farbus-host").with_context(|| format!("the capture {}", file.display()))
+}
+
+/// Says what a capture does not have.
+fn end_capture(writer: Writer, vm: &str) {
+    match writer.finish() {
+        Ok(Totals { records, dropped: 0 }) => tracing::info!(vm, records, "the capture is whole"),
+        Ok(Totals { records, dropped }) => {
+            tracing::warn!(vm, records, dropped, "the file was too slow for the capture");
+        }
+        Err(error) => tracing::error!(vm, %error, "the capture could not be written"),
+    }
 }
 
 async fn serve(
@@ -51,6 +71,7 @@ async fn serve(
     control: std::os::unix::net::UnixDatagram,
     key: SecretKey,
     io: Handle,
+    tap: Option<Tap>,
 ) -> Result<()> {
     let channel = Rc::new(Channel::new(control).context("the manager's channel")?);
     let (events, mut happened) = mpsc::channel(EVENTS);
@@ -66,6 +87,7 @@ async fn serve(
         hda: bind(&vm.hda_socket(), hda::config_space, vm.socket_mode)?,
         hda_config: hda::config_space,
         io: io.clone(),
+        tap,
         events: teller.recipient(),
     })
     .start();
@@ -100,7 +122,7 @@ fn usb_function(interrupts: Interrupts) -> (fn() -> pci::ConfigSpace, xhci::Conf
     }
 }
 
-fn bind(socket: &std::path::Path, config: fn() -> pci::ConfigSpace, mode: u32) -> Result<pci::Bus> {
+fn bind(socket: &Path, config: fn() -> pci::ConfigSpace, mode: u32) -> Result<pci::Bus> {
     let options = vfio_user::Options { mode, ..vfio_user::Options::default() };
     let server = Server::bind(socket, config().layout(), options)
         .with_context(|| format!("serving the socket {}", socket.display()))?;

@@ -73,6 +73,9 @@ pub(crate) struct Connect {
     /// Where the VM's sound goes: a sound card, a WAV file (paced like a sound card), or nowhere.
     #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|none", default_value = "none")]
     pub(crate) audio: Audio,
+    /// Record all USB traffic into this file, which Wireshark opens. Everything that is typed is in it.
+    #[arg(long, value_name = "FILE.pcapng")]
+    pub(crate) capture: Option<PathBuf>,
     /// What to write on standard output about everything that happens.
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) events: Format,

@@ -11,7 +11,7 @@ use tokio::{
     runtime::Handle,
     sync::mpsc::{self, error::TrySendError},
 };
-use wire::{Lane, Message, ToHost, ToRemote};
+use wire::{Lane, Message, ToHost, ToRemote, usb};
 
 use crate::{port, remote::Remote};
 
@@ -46,6 +46,8 @@ pub(crate) struct Live {
     waiting: bool,
     inbound: SpawnHandle,
     timer: Option<(Duration, SpawnHandle)>,
+    /// Records what passes.
+    tap: Option<capture::Tap>,
     pub(crate) since: Duration,
 }
 
@@ -77,6 +79,7 @@ impl Live {
             waiting: false,
             inbound,
             timer: None,
+            tap: remote.tap.clone(),
             since: remote.start.elapsed(),
         }
     }
@@ -112,6 +115,9 @@ impl Live {
 
     /// Queues a message; when it goes, so much credit of its lane goes back with it.
     pub(crate) fn queue(&mut self, message: ToHost, credit: usize) {
+        if let (Some(tap), ToHost::Completed(end)) = (&mut self.tap, &message) {
+            tap.ended(end);
+        }
         let message = message.encode();
         if message.lane.may_lose() {
             self.give(message);
@@ -143,10 +149,13 @@ impl Live {
             None => Ok(None),
             Some(SessionEvent::Message(lane, bytes)) => {
                 let length = bytes.len();
-                let message = ToRemote::decode(lane, bytes);
-                message
-                    .map(|message| Some((message, lane, length)))
-                    .map_err(|e| format!("the host sent nonsense: {e}"))
+                let message =
+                    ToRemote::decode(lane, bytes).map_err(|e| format!("the host sent nonsense: {e}"))?;
+                if let (Some(tap), ToRemote::Usb(usb::ToRemote::Submit(request))) = (&mut self.tap, &message)
+                {
+                    tap.submitted(request);
+                }
+                Ok(Some((message, lane, length)))
             }
             Some(SessionEvent::PeerSilent) => Err("the host has fallen silent".to_owned()),
             Some(SessionEvent::PeerClosed(reason)) => Err(format!("the host ended the session: {reason}")),

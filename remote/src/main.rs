@@ -28,13 +28,14 @@ mod usb;
 use std::{
     hash::{BuildHasher, RandomState},
     io::{self, IsTerminal},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
+use capture::{Tap, Totals, Writer};
 use clap::Parser;
 use futures_util::FutureExt;
 use link::Link;
@@ -108,7 +109,10 @@ fn serve(connect: Connect) -> Result<ExitCode> {
         .build()
         .context("starting the link runtime")?;
     let handle = io.handle().clone();
-    let code = System::new().block_on(lend_until_ended(connect, key, handle));
+    let capture = connect.capture.as_deref().map(start_capture).transpose()?;
+    let (tap, capture) = capture.unzip();
+    let code = System::new().block_on(lend_until_ended(connect, key, handle, tap));
+    capture.map_or(Ok(()), end_capture)?;
     io.shutdown_background();
     code
 }
@@ -131,7 +135,27 @@ fn connector(connect: &Connect, key: Arc<SecretKey>, io: Handle) -> Connector {
     })
 }
 
-async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> Result<ExitCode> {
+fn start_capture(file: &Path) -> Result<(Tap, Writer)> {
+    capture::record_into(file, "farbus-remote").with_context(|| format!("the capture {}", file.display()))
+}
+
+/// Says what a capture does not have.
+fn end_capture(writer: Writer) -> Result<()> {
+    let Totals { records, dropped } = writer.finish().context("writing the capture")?;
+    if dropped == 0 {
+        tracing::info!(records, "the capture is whole");
+    } else {
+        tracing::warn!(records, dropped, "the file was too slow for the capture");
+    }
+    Ok(())
+}
+
+async fn lend_until_ended(
+    connect: Connect,
+    key: Arc<SecretKey>,
+    io: Handle,
+    tap: Option<Tap>,
+) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let events = Events(connect.events);
     let (ended, end) = oneshot::channel();
@@ -139,7 +163,7 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, io: Handle) -> 
     let seed = RandomState::new().hash_one(std::process::id());
     let output = Output::new(connect.audio.clone())?;
     let remote =
-        Remote::new(Parts { connector: connector(&connect, key, io.clone()), io, events, seed, ended })
+        Remote::new(Parts { connector: connector(&connect, key, io.clone()), io, events, seed, tap, ended })
             .start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.

@@ -53,6 +53,8 @@ pub(crate) struct Parts {
     pub(crate) io: Handle,
     pub(crate) events: Events,
     pub(crate) seed: u64,
+    /// Records the USB traffic.
+    pub(crate) tap: Option<capture::Tap>,
     /// Told once, with the exit code.
     pub(crate) ended: oneshot::Sender<ExitCode>,
 }
@@ -77,6 +79,8 @@ pub(crate) struct Remote {
     pub(crate) ends: Ends<Option<mpsc::Receiver<Ended>>>,
     sound: Option<Sound>,
     pub(crate) live: Option<Live>,
+    /// A new one of each session's own.
+    pub(crate) tap: Option<capture::Tap>,
     /// Counts sessions; what comes from an older one is not for this one.
     pub(crate) session: u64,
 }
@@ -105,7 +109,7 @@ pub(crate) struct Leave;
 
 impl Remote {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { connector, io, events, seed, ended } = parts;
+        let Parts { connector, io, events, seed, tap, ended } = parts;
         Self {
             connector,
             io,
@@ -121,6 +125,7 @@ impl Remote {
             ends: Ends::default(),
             sound: None,
             live: None,
+            tap,
             session: 0,
         }
     }

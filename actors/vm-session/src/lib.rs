@@ -24,6 +24,7 @@ mod tether;
 use std::time::Duration;
 
 use actix::prelude::*;
+use capture::Tap;
 use hda_ctrl::Play;
 use link::{Link, PeerKey};
 use pci::Bus;
@@ -109,6 +110,8 @@ pub struct Parts {
     pub hda_config: fn() -> pci::ConfigSpace,
     /// The runtime for the link's I/O and encryption.
     pub io: Handle,
+    /// Records what goes to the remote's devices, and what comes of it.
+    pub tap: Option<Tap>,
     /// Who is told what happens.
     pub events: Recipient<Event>,
 }
@@ -119,6 +122,7 @@ pub struct VmSession {
     usb: UsbSeat,
     hda: HdaSeat,
     io: Handle,
+    tap: Option<Tap>,
     events: Recipient<Event>,
     start: Instant,
     ports: Ports,
@@ -140,6 +144,7 @@ impl VmSession {
             usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
             hda: HdaSeat::new(parts.hda, parts.hda_config),
             io: parts.io,
+            tap: parts.tap,
             events: parts.events,
             start: Instant::now(),
             ports: Ports::default(),
@@ -207,7 +212,9 @@ impl Handler<Submit> for VmSession {
 
     fn handle(&mut self, Submit(messages): Submit, ctx: &mut Self::Context) {
         let known = messages.into_iter().filter_map(|message| self.ports.address(message));
-        let known: Vec<_> = known.map(ToRemote::Usb).collect();
+        let known: Vec<_> = known.collect();
+        self.record(&known);
+        let known: Vec<_> = known.into_iter().map(ToRemote::Usb).collect();
         self.counters.requests += known.len() as u64;
         self.send(known, ctx);
     }

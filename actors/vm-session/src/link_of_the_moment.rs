@@ -1,6 +1,7 @@
 //! The link of the moment: its I/O runs elsewhere, two bounded channels lead to it.
 
 use actix::prelude::*;
+use capture::Tap;
 use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Role, Session};
@@ -66,6 +67,7 @@ impl VmSession {
         self.link = Some(CurrentLink { generation, outbound, waiting: false, inbound });
         self.session = Session::new(Role::Host, session::Config::default());
         self.backlog = Backlog::default();
+        self.tap.iter_mut().for_each(Tap::renew);
         self.counters.links += 1;
         self.tell(Event::Linked { remote });
         self.transmit(ctx);

@@ -7,7 +7,10 @@ use hda_ctrl::Played;
 use session::Event as SessionEvent;
 use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
 use usb_ctrl::Detach;
-use wire::{Lane, Message, ToHost, ToRemote, audio, control, usb::Completion};
+use wire::{
+    Lane, Message, ToHost, ToRemote, audio, control,
+    usb::{self, Completion},
+};
 
 use crate::{Event, VmSession, link_of_the_moment::Inbound};
 
@@ -35,6 +38,16 @@ pub(crate) fn frames(messages: &[audio::ToRemote]) -> u64 {
 }
 
 impl VmSession {
+    /// Records requests that go to the remote.
+    pub(crate) fn record(&mut self, messages: &[usb::ToRemote]) {
+        let Some(tap) = self.tap.as_mut().filter(|_| self.link.is_some()) else { return };
+        for message in messages {
+            if let usb::ToRemote::Submit(request) = message {
+                tap.submitted(request);
+            }
+        }
+    }
+
     /// Sends messages to the remote; without one they are dropped: nothing is lent then, and sound plays into silence.
     pub(crate) fn send(&mut self, messages: Vec<ToRemote>, ctx: &mut Context<Self>) {
         if self.link.is_none() {
@@ -143,6 +156,9 @@ impl VmSession {
         match message {
             // Credited when the controller has accepted it.
             ToHost::Completed(completion) => {
+                if let Some(tap) = &mut self.tap {
+                    tap.ended(&completion);
+                }
                 self.backlog.completions.push(completion);
                 return self.backlog.credit.push((lane, size));
             }

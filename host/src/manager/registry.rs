@@ -216,6 +216,7 @@ mod tests {
                 remotes: remotes.clone(),
                 on_busy: *on_busy,
                 interrupts: Interrupts::Msi,
+                capture: None,
             };
             ((*name).to_owned(), vm)
         };

@@ -1,5 +1,6 @@
 //! The actors of a remote among recipients that record, on time that passes when everybody waits.
 
+mod capture;
 mod port;
 mod remote;
 mod sound;

@@ -248,7 +248,7 @@ async fn what_a_device_has_not_taken_keeps_the_hosts_credit() {
 #[actix::test]
 async fn a_device_lent_while_connected_is_attached_and_one_lent_before_waits_for_a_host() {
     tokio::time::pause();
-    let mut world = World::new().await;
+    let world = World::new().await;
     let mut early = world.lend(2, "early").await;
     let mut host = world.accept();
     let [a, b] = host.attached().await;

@@ -4,6 +4,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use bytes::Bytes;
+use capture::Tap;
 use futures_util::FutureExt;
 use link::Link;
 use noise_tcp::HandshakeError;
@@ -105,6 +106,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::recorded(None).await
+    }
+
+    /// What passes goes through this tap, too.
+    pub(crate) async fn recorded(tap: Option<Tap>) -> Self {
         let (attempts, next) = mpsc::unbounded_channel();
         let next = Arc::new(tokio::sync::Mutex::new(next));
         let connector = Box::new(move || {
@@ -113,7 +119,7 @@ impl World {
         });
         let (said, ended) = oneshot::channel();
         let events = Events(Format::Json);
-        let parts = Parts { connector, io: Handle::current(), events, seed: 1, ended: said };
+        let parts = Parts { connector, io: Handle::current(), events, seed: 1, tap, ended: said };
         let remote = Remote::new(parts).start();
         let ((a, told_a), (b, told_b)) = (probe(), probe());
         let lent = vec![

@@ -17,5 +17,5 @@ mod tap;
 mod usbmon;
 
 pub use file::{Capture, SNAP};
-pub use tap::{Tap, Totals, Writer, record};
+pub use tap::{Tap, Totals, Writer, record, record_into};
 pub use usbmon::Asked;

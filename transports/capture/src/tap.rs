@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::{self, OpenOptions},
     io::{self, Write},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -73,6 +75,23 @@ pub fn record(out: impl Write + Send + 'static, name: &str) -> io::Result<(Tap, 
     let thread = thread::Builder::new().name("farbus-capture".to_owned());
     let thread = thread.spawn(move || write(capture, &items, &shared))?;
     Ok((Tap { queue: queue.clone(), load, pending: BTreeMap::new() }, Writer { queue, thread }))
+}
+
+/// Begins to record into a file; what was there before stays beside it, as `FILE.old`. Only the user may read it: keys
+/// that are typed are in it.
+///
+/// # Errors
+/// The file cannot be made, or its beginning cannot be written.
+pub fn record_into(file: &Path, name: &str) -> io::Result<(Tap, Writer)> {
+    match fs::rename(file, file.with_added_extension("old")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    record(options.open(file)?, name)
 }
 
 impl Tap {

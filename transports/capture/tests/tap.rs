@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use capture::{Tap, Totals, record};
+use capture::{Tap, Totals, record, record_into};
 use wire::{
     Lane,
     usb::{Completion, DeviceId, Endpoint, Failure, Moved, Payload, Request, RequestId, Transfer},
@@ -106,10 +106,12 @@ fn a_file_that_cannot_be_written_ends_the_capture_not_the_data_path() {
 }
 
 #[test]
-fn a_capture_is_whole_while_nothing_happens() {
+fn a_capture_is_whole_while_nothing_happens_and_the_one_before_it_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.pcapng");
-    let (mut tap, writer) = record(std::fs::File::create(&path).unwrap(), "x").unwrap();
+    std::fs::write(&path, "before").unwrap();
+    let (mut tap, writer) = record_into(&path, "x").unwrap();
+    assert_eq!(std::fs::read(path.with_added_extension("old")).unwrap(), b"before");
     pair(&mut tap, 1);
     while records(&std::fs::read(&path).unwrap()).len() < 2 {
         std::thread::yield_now();

@@ -163,6 +163,7 @@ impl World {
             hda: hda_bus,
             hda_config: hda::config_space,
             io: Handle::current(),
+            tap: None,
             events: Listener(Arc::clone(&events)).start().recipient(),
         })
         .start();
