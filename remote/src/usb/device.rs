@@ -18,12 +18,13 @@ use rusb::{Context, DeviceHandle};
 use wire::{
     Lane,
     control::Profile,
-    usb::{Completion, Direction, Endpoint, Failure, Moved, Request, RequestId, Speed, Transfer},
+    usb::{Completion, Endpoint, Failure, Moved, Request, RequestId, Speed, Transfer},
 };
 
 use super::{
     claims::Claims,
     credit::CREDIT,
+    pipe::Pipe,
     profile::{self, Known},
     request::{buffer, failure, fits, is_in, is_question, nothing, told},
     standard::Way,
@@ -37,9 +38,6 @@ const MAX_WAITING: usize = 1024;
 const DRAIN: Duration = Duration::from_secs(2);
 /// When to try again what the kernel had no memory for, if nothing ends meanwhile.
 const AGAIN: Duration = Duration::from_millis(5);
-/// An isochronous OUT pipe starts with so many requests, or after so long: the next ones then come in time.
-const HEAD_START: usize = 3;
-const HEAD_START_TIME: Duration = Duration::from_millis(30);
 
 /// A lent device.
 pub(crate) struct Device {
@@ -60,17 +58,6 @@ pub(crate) struct Device {
     /// Whether anything happened since it was reset that a reset would undo.
     used: bool,
     now: Duration,
-}
-
-/// The requests of one endpoint.
-#[derive(Debug, Default)]
-struct Pipe {
-    waiting: VecDeque<Request>,
-    flying: VecDeque<RequestId>,
-    /// Everything up to here is cancelled, also what arrives later.
-    cancelled: Option<RequestId>,
-    /// An isochronous pipe waits for more until then.
-    starts_at: Option<Duration>,
 }
 
 /// A request that libusb has.
@@ -403,19 +390,5 @@ impl Function for Device {
         let start = self.waiting.iter().filter_map(starved).min();
         let again = (!self.waiting.is_empty() && self.flying.is_empty()).then_some(self.now + AGAIN);
         start.into_iter().chain(again).min()
-    }
-}
-
-impl Pipe {
-    /// Whether an isochronous pipe to the device had better wait for more before it starts.
-    fn needs_head_start(&mut self, endpoint: Endpoint, now: Duration) -> bool {
-        let started = !self.flying.is_empty() || self.waiting.len() >= HEAD_START;
-        if started || endpoint.direction() == Direction::In {
-            self.starts_at = None;
-            return false;
-        }
-        let waits = now < *self.starts_at.get_or_insert(now + HEAD_START_TIME);
-        self.starts_at = self.starts_at.filter(|_| waits);
-        waits
     }
 }

@@ -13,6 +13,7 @@ mod credit;
 mod describe;
 mod device;
 pub(crate) mod keeper;
+mod pipe;
 mod profile;
 mod request;
 mod selector;
