@@ -5,7 +5,7 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use noise_tcp::PublicKey;
 
-use crate::usb::which::Selector;
+use crate::{control::Target, usb::which::Selector};
 
 /// Lends a keyboard, disks and the speakers of this computer to a virtual machine, through a farbus-host.
 ///
@@ -35,8 +35,17 @@ pub(crate) enum Command {
     Connect(Connect),
     /// Print this remote's public key, which the host lists; the secret key file is made (mode 0600) if absent.
     Key(KeyFile),
+    /// Lend more devices from the running `connect`, now and whenever they are plugged in.
+    Lend(Ask<Selector>),
+    /// Take devices back from the running `connect`; they stay here until they are lent again.
+    Return(Ask<Target>),
+    /// Tell what the running `connect` lends, to whom, and how much it has moved.
+    Status(Status),
     /// List the USB and sound devices of this computer, whether each would be lent, and why not.
     Devices(Devices),
+    /// Wait, and give devices back when the `connect` that took them is gone without having done so.
+    #[command(hide = true)]
+    GiveBack,
 }
 
 /// Where the key is.
@@ -70,6 +79,15 @@ pub(crate) struct Connect {
     /// Lend a gadget zero, which the `usbtest` driver of a Linux guest tests this whole way with.
     #[arg(long, value_name = "SPEED", num_args = 0..=1, default_missing_value = "super")]
     pub(crate) gadget_zero: Option<UsbSpeed>,
+    /// Lend real USB devices, those that are here and those that are plugged in later: VID:PID (046d:c52b), BUS-PORT
+    /// (1-2.3, as `farbus-remote devices` shows it), class=storage|audio|video|hid|printer|serial|net|smartcard|vendor|0xNN,
+    /// all-but-hid, or all. May be given several times. Hubs stay; what may be the keyboard or mouse in front of you is
+    /// lent only by VID:PID or BUS-PORT; sound devices only by these or class=audio.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) usb: Vec<Selector>,
+    /// Where `farbus-remote lend`, `return` and `status` reach this one [default: a socket in $XDG_RUNTIME_DIR/farbus].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
     /// Where the VM's sound goes: a sound card, a WAV file (paced like a sound card), or nowhere.
     #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|none", default_value = "none")]
     pub(crate) audio: Audio,
@@ -79,6 +97,27 @@ pub(crate) struct Connect {
     /// What to write on standard output about everything that happens.
     #[arg(long, value_enum, default_value = "human")]
     pub(crate) events: Format,
+}
+
+/// Something that is asked of the running `connect`.
+#[derive(Debug, Args)]
+pub(crate) struct Ask<T: Clone + Send + Sync + FromStr<Err = String> + 'static> {
+    /// Devices: VID:PID, BUS-PORT, class=NAME, all-but-hid or all; to return one, also its number as `status` shows it.
+    #[arg(value_name = "SELECTOR")]
+    pub(crate) what: T,
+    #[command(flatten)]
+    pub(crate) status: Status,
+}
+
+/// Which `connect` is asked.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The socket of the `connect` that is meant, if several run.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

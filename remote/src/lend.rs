@@ -8,16 +8,19 @@ use std::{
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use functions::{Disk, Full, Function, Keyboard, Pattern, Stroke, Zero};
+use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
 use crate::{
     cli::{Connect, UsbSpeed},
     events::{Event, Events},
+    lender::Opener,
     lent::Lent,
     medium::FileMedium,
     port::{Ended, Ends, Open, Parts, PortId, UsbPort},
     remote::{Leave, Remote},
     typing::{self, RawMode, Typed},
+    usb,
 };
 
 /// How long a key waits before it tries a full keyboard again: the host reads a report a millisecond at best.
@@ -67,8 +70,19 @@ pub(crate) async fn prepare(
     Ok((lent, terminal))
 }
 
+/// Opens real devices, each on a thread of its own: libusb waits for them there.
+pub(crate) fn opener(ends: Ends<mpsc::Sender<Ended>>) -> Opener<rusb::Device<rusb::Context>> {
+    Box::new(move |described, device| {
+        let make = Box::new(move |wake| usb::Device::open(device.clone(), wake));
+        let thread = Some(Arbiter::new().handle());
+        let parts = Parts { port: next(), make, watch: Box::new(|_| ()), ends: ends.clone(), thread };
+        let name = described.title();
+        async move { Ok(open(parts, name).await?.1) }.boxed_local()
+    })
+}
+
 /// A port that there has not been.
-fn next() -> PortId {
+pub(crate) fn next() -> PortId {
     static LAST: AtomicU64 = AtomicU64::new(0);
     PortId(LAST.fetch_add(1, Ordering::Relaxed) + 1)
 }

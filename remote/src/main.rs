@@ -9,10 +9,12 @@
 
 mod backoff;
 mod cli;
+mod control;
 mod devices;
 mod events;
 mod flight;
 mod lend;
+mod lender;
 mod lent;
 mod live;
 mod medium;
@@ -49,10 +51,17 @@ use tracing_subscriber::EnvFilter;
 use wire::control::Hello;
 
 use crate::{
-    cli::{Cli, Command, Connect, Format},
+    cli::{Ask, Cli, Command, Connect, Format, Status},
+    control::{
+        Request, client,
+        place::{self, Around},
+        server::{Server, SocketFile},
+    },
     events::Events,
+    lender::Lender,
     remote::{Begin, Connector, Leave, Parts, Remote},
     sound::{Output, Sound},
+    usb::bus::Watch,
 };
 
 /// Threads for links.
@@ -73,6 +82,14 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Connect(connect) => return serve(connect),
+        Command::Lend(Ask { what: usb, status: Status { control, json } }) => {
+            return client::run(control, &Request::Lend { usb }, json);
+        }
+        Command::Return(Ask { what, status: Status { control, json } }) => {
+            return client::run(control, &Request::Return { what }, json);
+        }
+        Command::Status(Status { control, json }) => return client::run(control, &Request::Status, json),
+        Command::GiveBack => return Ok(usb::keeper::wait(io::stdin().lock())),
         Command::Key(key) => println!("{}", load_key(key.key_file)?.public()),
         Command::Devices(devices) => {
             let found = devices::look(&devices.usb);
@@ -168,7 +185,16 @@ async fn lend_until_ended(
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;
-    drop(said);
+    let lender = Lender::new(lender::Parts {
+        asked: connect.usb.clone(),
+        open: lend::opener(said),
+        remote: remote.clone(),
+        events,
+    });
+    let lender = lender.start();
+    // Both last until the end: then the socket's file goes, and the bus is left in peace.
+    let _control = listen(connect.control.as_deref(), lender.clone().recipient())?;
+    let _watch = watch(lender)?;
     let host = remote.clone().recipient();
     let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(output, events, host));
     let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
@@ -186,6 +212,37 @@ async fn lend_until_ended(
     }
     remote.do_send(Leave);
     end.await.context("the remote ended without a word")
+}
+
+/// Answers `lend`, `return` and `status`; the socket's file is there until what it returns is dropped. Where none can
+/// be made, and none was asked for, there is none.
+fn listen(path: Option<&Path>, lender: Recipient<Request>) -> Result<Option<SocketFile>> {
+    let bound = match path {
+        Some(path) => Server::bind(path),
+        None => Around::here().make_folder().and_then(|folder| Server::bind(&place::own(&folder))),
+    };
+    match bound {
+        Ok((server, file)) => {
+            actix::spawn(server.serve(lender));
+            Ok(Some(file))
+        }
+        Err(error) if path.is_none() => {
+            tracing::warn!("`farbus-remote lend`, `return` and `status` will not work: {error:#}");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells the Lender what is plugged in and out.
+fn watch(lender: Addr<Lender<rusb::Device<rusb::Context>>>) -> Result<Watch> {
+    let (watch, mut seen) = Watch::start().context("watching the USB bus")?;
+    actix::spawn(async move {
+        while let Some(seen) = seen.recv().await {
+            lender.do_send(seen);
+        }
+    });
+    Ok(watch)
 }
 
 fn start_logs(format: Format) {

@@ -26,7 +26,7 @@ use tokio::{
 };
 use wire::{
     Lane,
-    control::Attachment,
+    control::{Attachment, MAX_TEXT},
     usb::{Completion, DeviceId, Endpoint, Moved, Request, RequestId},
 };
 
@@ -183,8 +183,10 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
         Ok(())
     }
 
-    fn open(&mut self, name: String, ctx: &Context<Self>) -> Result<Attachment> {
+    fn open(&mut self, mut name: String, ctx: &Context<Self>) -> Result<Attachment> {
         self.make(ctx)?;
+        // A host refuses longer ones, and devices choose their names.
+        name.truncate(name.floor_char_boundary(MAX_TEXT));
         let present = |function: &mut F| {
             let (vendor, product) = function.id();
             let (speed, profile) = (function.speed(), function.profile());

@@ -1,6 +1,8 @@
 //! The actors of a remote among recipients that record, on time that passes when everybody waits.
 
 mod capture;
+mod control;
+mod lender;
 mod port;
 mod remote;
 mod sound;

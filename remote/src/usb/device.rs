@@ -74,17 +74,9 @@ impl Device {
     ///
     /// # Errors
     /// It cannot be opened, or somebody else has it.
-    pub(crate) fn open(device: &rusb::Device<Context>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Self> {
+    pub(crate) fn open(device: rusb::Device<Context>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Self> {
         let descriptor = device.device_descriptor().context("reading its descriptor")?;
-        let handle = device.open().map_err(|error| match error {
-            rusb::Error::Access => anyhow::anyhow!(
-                "no permission to open it: run as root, or let a udev rule give {:04x}:{:04x} to your group",
-                descriptor.vendor_id(),
-                descriptor.product_id()
-            ),
-            other => anyhow::anyhow!(other).context("opening it"),
-        })?;
-        let handle = Arc::new(handle);
+        let handle = Arc::new(device.open().context("opening it")?);
         let speed = match device.speed() {
             rusb::Speed::Low => Speed::Low,
             rusb::Speed::Full | rusb::Speed::Unknown => Speed::Full,
@@ -94,7 +86,7 @@ impl Device {
         let mut claims = Claims::new(Arc::clone(&handle));
         if let Ok(configuration) = device.active_config_descriptor() {
             let interfaces: Vec<u8> = configuration.interfaces().map(|i| i.number()).collect();
-            claims.claim(&interfaces).context("another program has it: end that, then plug it in again")?;
+            claims.claim(&interfaces).context("taking its interfaces")?;
         }
         let known = profile::read(&handle, speed);
         Ok(Self {

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use rusb::{Context, Device, UsbContext};
 
 /// The subcommand of this program that waits.
-pub(crate) const COMMAND: &str = "give-back";
+const COMMAND: &str = "give-back";
 /// How often, and how far apart, the waiting process tries: its parent's claims may end a little after its pipe.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -98,6 +98,7 @@ fn remaining(input: impl BufRead) -> BTreeSet<Taken> {
     taken
 }
 
+#[expect(clippy::disallowed_methods, reason = "this process has no runtime, and nothing else to do")]
 fn give_back(mut left: BTreeSet<Taken>) -> Result<()> {
     let context = Context::new()?;
     for _ in 0..TRIES {

@@ -19,6 +19,7 @@ mod request;
 mod selector;
 mod standard;
 mod transfer;
+pub(crate) mod trouble;
 pub(crate) mod which;
 
 pub(crate) use device::Device;

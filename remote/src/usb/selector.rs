@@ -2,13 +2,16 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 use super::which::{Device, bus_port};
 
 /// The most hubs between a device and its computer, and its own port. USB 2.0 §4.1.1.
 const DEEPEST: usize = 7;
 
 /// A name for devices.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub(crate) enum Selector {
     /// Every device with these numbers.
     Id { vendor: u16, product: u16 },
@@ -101,6 +104,20 @@ impl fmt::Display for Selector {
             Self::AllButHid => f.write_str("all-but-hid"),
             Self::All => f.write_str("all"),
         }
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.to_string()
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
     }
 }
 

@@ -1,0 +1,118 @@
+//! The control socket of a running `connect`: one JSON request a line, one JSON reply a line.
+//!
+//! ```text
+//!   farbus-remote lend | return | status ── client ──► Unix socket, mode 0600 ── server ──► Lender
+//! ```
+
+pub(crate) mod client;
+pub(crate) mod place;
+pub(crate) mod server;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ports::Report, usb::which::Selector};
+
+/// The longest request, bytes.
+pub(crate) const REQUEST: usize = 4 << 10;
+/// The longest reply, bytes.
+pub(crate) const REPLY: usize = 1 << 20;
+
+/// What can be asked of a running remote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Lend what this names, now and when it is plugged in later.
+    Lend { usb: Selector },
+    /// Give back what this names.
+    Return { what: Target },
+    /// Tell what is lent.
+    Status,
+}
+
+/// Something that is lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub(crate) enum Target {
+    /// Real devices.
+    Usb(Selector),
+    /// The device with this id.
+    Device(u32),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// What became of each device that is here.
+    Lend(Vec<Outcome>),
+    /// What was given back.
+    Return(Vec<Outcome>),
+    /// What is lent, and what is not.
+    Status {
+        #[serde(flatten)]
+        report: Report,
+        kept: Vec<Outcome>,
+    },
+    /// Nothing, and why.
+    Error(String),
+}
+
+/// What became of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    /// Where it is plugged in, if it is a real one.
+    pub(crate) bus_port: Option<String>,
+    /// `idVendor:idProduct`.
+    pub(crate) id: Option<String>,
+    pub(crate) name: String,
+    pub(crate) lent: bool,
+    pub(crate) reason: String,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bus_port, id, name, reason, .. } = self;
+        for word in [bus_port, id].into_iter().flatten() {
+            write!(f, "{word}  ")?;
+        }
+        write!(f, "{name}: {reason}")
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(device) => Ok(Self::Device(device)),
+            Err(_) => text.parse().map(Self::Usb).map_err(|error| {
+                format!("{error}; or say the number of a device as `farbus-remote status` shows it")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usb(selector) => selector.fmt(f),
+            Self::Device(device) => device.fmt(f),
+        }
+    }
+}
+
+impl From<Target> for String {
+    fn from(target: Target) -> Self {
+        target.to_string()
+    }
+}
+
+impl TryFrom<String> for Target {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}

@@ -1,0 +1,175 @@
+//! Where control sockets are: a folder that belongs to this user alone, one socket for each running remote.
+
+use std::{
+    ffi::OsString,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, MetadataExt},
+        net::UnixStream,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// What the places depend on.
+#[derive(Debug, Clone)]
+pub(crate) struct Around {
+    /// `XDG_RUNTIME_DIR`.
+    pub(crate) runtime: Option<OsString>,
+    /// Where the system keeps runtime folders of users.
+    pub(crate) users: PathBuf,
+    /// Where anybody may make a folder.
+    pub(crate) anybodys: PathBuf,
+    pub(crate) uid: u32,
+}
+
+impl Around {
+    /// This process's.
+    pub(crate) fn here() -> Self {
+        Self {
+            runtime: std::env::var_os("XDG_RUNTIME_DIR"),
+            users: "/run/user".into(),
+            anybodys: std::env::temp_dir(),
+            uid: rustix::process::geteuid().as_raw(),
+        }
+    }
+
+    /// The folder of control sockets.
+    pub(crate) fn folder(&self) -> PathBuf {
+        let runtime = self.runtime.as_ref().map(PathBuf::from).filter(|runtime| runtime.is_absolute());
+        let users = self.users.join(self.uid.to_string());
+        let ours = |folder: &PathBuf| fs::metadata(folder).is_ok_and(|found| found.uid() == self.uid);
+        match runtime.into_iter().chain([users]).find(ours) {
+            Some(runtime) => runtime.join("farbus"),
+            None => self.anybodys.join(format!("farbus-{}", self.uid)),
+        }
+    }
+
+    /// Makes sure that the folder is there and nobody else's.
+    ///
+    /// # Errors
+    /// It cannot be made, or somebody else could have put something there.
+    pub(crate) fn make_folder(&self) -> Result<PathBuf> {
+        let folder = self.folder();
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("making the folder {}", folder.display()));
+            }
+            _ => self.check(&folder)?,
+        }
+        Ok(folder)
+    }
+
+    fn check(&self, folder: &Path) -> Result<()> {
+        let found =
+            fs::symlink_metadata(folder).with_context(|| format!("the folder {}", folder.display()))?;
+        if !found.is_dir() || found.uid() != self.uid || found.mode() & 0o077 != 0 {
+            bail!(
+                "{} is not a folder of this user alone (mode 0700); remove it, or say --control PATH",
+                folder.display()
+            );
+        }
+        Ok(())
+    }
+
+    /// The control sockets behind which somebody listens. Those of remotes that died are removed.
+    ///
+    /// # Errors
+    /// The folder is somebody else's.
+    pub(crate) fn running(&self) -> Result<Vec<PathBuf>> {
+        let folder = self.folder();
+        let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
+        self.check(&folder)?;
+        let sockets = entries.flatten().map(|entry| entry.path()).filter(|path| is_socket(path));
+        let mut running: Vec<_> = sockets.filter(|path| answers(path)).collect();
+        running.sort();
+        Ok(running)
+    }
+}
+
+/// The socket of this process.
+pub(crate) fn own(folder: &Path) -> PathBuf {
+    folder.join(format!("remote-{}.sock", std::process::id()))
+}
+
+/// Whether there is a socket; not a link to one.
+pub(crate) fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+}
+
+/// Whether somebody listens there; the socket of somebody who died is removed.
+pub(crate) fn answers(socket: &Path) -> bool {
+    match UnixStream::connect(socket) {
+        Ok(_) => true,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if let Err(error) = fs::remove_file(socket) {
+                tracing::debug!(%error, "removing {}", socket.display());
+            }
+            false
+        }
+        // It may be one that we may not use.
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::{fs::PermissionsExt, net::UnixListener};
+
+    use super::*;
+
+    fn around(root: &Path) -> Around {
+        let uid = rustix::process::geteuid().as_raw();
+        let around = Around { runtime: None, users: root.join("users"), anybodys: root.join("tmp"), uid };
+        for folder in ["users", "tmp", "xdg"] {
+            fs::create_dir(root.join(folder)).unwrap();
+        }
+        around
+    }
+
+    #[test]
+    fn the_folder_is_in_the_first_of_three_places_that_there_is() {
+        let root = tempfile::tempdir().unwrap();
+        let mut around = around(root.path());
+        let uid = around.uid.to_string();
+        assert_eq!(around.folder(), root.path().join(format!("tmp/farbus-{uid}")));
+        fs::create_dir(around.users.join(&uid)).unwrap();
+        assert_eq!(around.folder(), around.users.join(&uid).join("farbus"));
+        around.runtime = Some("relative".into());
+        assert_eq!(around.folder(), around.users.join(&uid).join("farbus"));
+        around.runtime = Some(root.path().join("xdg").into());
+        assert_eq!(around.folder(), root.path().join("xdg/farbus"));
+    }
+
+    #[test]
+    fn a_folder_that_others_can_enter_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let around = around(root.path());
+        let folder = around.make_folder().unwrap();
+        assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(around.make_folder().unwrap(), folder, "it may be there already");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(around.make_folder().unwrap_err().to_string().contains("0700"));
+        assert!(around.running().is_err());
+        fs::remove_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(root.path().join("xdg"), &folder).unwrap();
+        assert!(around.make_folder().is_err(), "a link is not a folder");
+    }
+
+    #[test]
+    fn only_sockets_with_somebody_behind_them_count() {
+        let root = tempfile::tempdir().unwrap();
+        let around = around(root.path());
+        assert!(around.running().unwrap().is_empty(), "no folder, no remote");
+        let folder = around.make_folder().unwrap();
+        let alive = UnixListener::bind(folder.join("remote-1.sock")).unwrap();
+        drop(UnixListener::bind(folder.join("remote-2.sock")).unwrap());
+        fs::write(folder.join("remote-3.sock"), "").unwrap();
+        assert_eq!(around.running().unwrap(), [folder.join("remote-1.sock")]);
+        assert!(!folder.join("remote-2.sock").exists(), "stale sockets go");
+        drop(alive);
+        assert!(around.running().unwrap().is_empty());
+    }
+}

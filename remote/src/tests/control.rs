@@ -1,0 +1,161 @@
+//! The control socket, in a folder of its own.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::{
+        fs::PermissionsExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use actix::prelude::*;
+
+use crate::{
+    control::{
+        Outcome, REQUEST, Reply, Request, client,
+        server::{Server, SocketFile},
+    },
+    ports::Report,
+};
+
+/// Says what it was asked.
+struct Clerk;
+
+impl Actor for Clerk {
+    type Context = Context<Self>;
+}
+
+impl Handler<Request> for Clerk {
+    type Result = MessageResult<Request>;
+
+    fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
+        let (bus_port, reason) = (Some("1-2".to_owned()), format!("{request:?}"));
+        let outcome = Outcome { bus_port, id: None, name: "stick".into(), lent: true, reason };
+        MessageResult(match request {
+            Request::Lend { .. } => Reply::Lend(vec![outcome]),
+            Request::Return { .. } => Reply::Return(vec![outcome]),
+            Request::Status => {
+                Reply::Status { report: Report { vm: None, lent: vec![] }, kept: vec![outcome] }
+            }
+        })
+    }
+}
+
+struct World {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+    file: SocketFile,
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control.sock");
+    let (server, file) = Server::bind(&path).unwrap();
+    actix::spawn(server.serve(Clerk.start().recipient()));
+    World { folder, path, file }
+}
+
+/// What a client that blocks does, beside the server.
+async fn beside<R: Send + 'static>(client: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(client).await.unwrap()
+}
+
+/// Writes this and reads lines until the end.
+fn converse(path: &Path, said: &[u8]) -> Vec<serde_json::Value> {
+    let mut stream = UnixStream::connect(path).unwrap();
+    // A server that has had enough closes, and does not read the rest.
+    let _ = stream.write_all(said);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut lines = Vec::new();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        lines.push(serde_json::from_str(&line).unwrap());
+    }
+    lines
+}
+
+#[actix::test]
+async fn each_request_has_its_reply() {
+    let world = world().await;
+    for (request, part) in [
+        (Request::Lend { usb: "class=storage".parse().unwrap() }, "Lend { usb: Class(Storage) }"),
+        (Request::Return { what: "7".parse().unwrap() }, "Return { what: Device(7) }"),
+        (Request::Return { what: "1-2".parse().unwrap() }, "Port { bus: 1, ports: [2] }"),
+        (Request::Status, "Status"),
+    ] {
+        let path = world.path.clone();
+        let reply = beside(move || client::ask(&path, &request)).await.unwrap();
+        let (Reply::Lend(outcomes) | Reply::Return(outcomes) | Reply::Status { kept: outcomes, .. }) = reply
+        else {
+            panic!("{reply:?}")
+        };
+        assert!(outcomes[0].reason.contains(part), "{outcomes:?}");
+    }
+}
+
+#[actix::test]
+async fn nonsense_is_answered_and_the_conversation_goes_on() {
+    let world = world().await;
+    let path = world.path.clone();
+    let said =
+        b"nonsense\n{\"do\":\"dance\"}\n\xff\xfe\n{\"do\":\"lend\",\"usb\":\"disk\"}\n{\"do\":\"status\"}\n";
+    let replies = beside(move || converse(&path, said)).await;
+    assert_eq!(replies.len(), 5, "{replies:?}");
+    for reply in &replies[..4] {
+        assert!(reply["error"].as_str().unwrap().starts_with("not a request"), "{reply}");
+    }
+    assert!(replies[3]["error"].as_str().unwrap().contains("class=storage"), "it says what would be right");
+    assert!(replies[4]["status"]["kept"].is_array());
+}
+
+#[actix::test]
+async fn a_line_without_an_end_is_refused_at_its_limit() {
+    let world = world().await;
+    let path = world.path.clone();
+    let replies = beside(move || converse(&path, &vec![b' '; REQUEST * 100])).await;
+    // What it did not read may take its answer with it.
+    assert!(replies.len() <= 1, "{replies:?}");
+    let path = world.path.clone();
+    let replies = beside(move || converse(&path, &[b' '; REQUEST + 1])).await;
+    assert!(replies[0]["error"].as_str().unwrap().contains("4096"), "{replies:?}");
+}
+
+#[actix::test]
+async fn the_socket_is_for_its_user_alone_and_goes_with_its_owner() {
+    let world = world().await;
+    let mode = std::fs::metadata(&world.path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(world.file);
+    assert!(!world.path.exists());
+}
+
+#[actix::test]
+async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    let world = world().await;
+    let error = Server::bind(&world.path).unwrap_err().to_string();
+    assert!(error.contains("another farbus-remote"), "{error}");
+    let stale = world.folder.path().join("stale.sock");
+    drop(UnixListener::bind(&stale).unwrap());
+    assert!(Server::bind(&stale).is_ok());
+    let file = world.folder.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    assert!(Server::bind(&file).unwrap_err().to_string().contains("no socket"));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[actix::test]
+async fn a_client_says_what_is_wrong_with_the_other_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobody.sock");
+    let error = client::ask(&path, &Request::Status).unwrap_err();
+    assert!(format!("{error:#}").contains("farbus-remote connect"), "{error:#}");
+    let listener = UnixListener::bind(&path).unwrap();
+    let other = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 100]);
+        stream.write_all(b"HTTP/1.1 400 Bad Request\n").unwrap();
+    });
+    let error = beside(move || client::ask(&path, &Request::Status)).await.unwrap_err();
+    other.join().unwrap();
+    assert!(error.to_string().contains("something else"), "{error:#}");
+}
