@@ -64,9 +64,7 @@ pub(crate) fn look(asked: &[Selector]) -> Devices {
             found.sort_by_key(|device| (device.bus, device.ports.clone()));
             devices.usb = found.iter().map(|device| Usb::new(asked, device)).collect();
         }
-        Err(error) => {
-            devices.notes.push(format!("this computer has no USB bus that libusb can see: {error:#}"))
-        }
+        Err(error) => devices.notes.push(format!("no USB devices: {error:#}")),
     }
     match sound() {
         Ok(found) if found.is_empty() => devices.notes.push("no sound card".into()),

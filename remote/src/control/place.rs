@@ -1,4 +1,4 @@
-//! Where control sockets are: a folder that belongs to this user alone, one socket for each running remote.
+//! Where control sockets are: a folder that this user alone can write to, one socket for each running remote.
 
 use std::{
     ffi::OsString,
@@ -65,9 +65,9 @@ impl Around {
     fn check(&self, folder: &Path) -> Result<()> {
         let found =
             fs::symlink_metadata(folder).with_context(|| format!("the folder {}", folder.display()))?;
-        if !found.is_dir() || found.uid() != self.uid || found.mode() & 0o077 != 0 {
+        if !found.is_dir() || found.uid() != self.uid || found.mode() & 0o022 != 0 {
             bail!(
-                "{} is not a folder of this user alone (mode 0700); remove it, or say --control PATH",
+                "{} is not a folder that this user alone can write to; remove it, or say --control PATH",
                 folder.display()
             );
         }
@@ -144,14 +144,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_can_enter_is_refused() {
+    fn a_folder_that_others_can_write_to_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let around = around(root.path());
         let folder = around.make_folder().unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
         assert_eq!(around.make_folder().unwrap(), folder, "it may be there already");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(around.make_folder().unwrap_err().to_string().contains("0700"));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(around.make_folder().unwrap_err().to_string().contains("alone"));
         assert!(around.running().is_err());
         fs::remove_dir(&folder).unwrap();
         std::os::unix::fs::symlink(root.path().join("xdg"), &folder).unwrap();

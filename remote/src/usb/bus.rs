@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use rusb::{Context, Hotplug, HotplugBuilder, Registration, UsbContext};
 use tokio::sync::mpsc;
 
@@ -48,7 +49,7 @@ impl Bus {
     /// # Errors
     /// libusb finds no USB bus here, or the thread cannot be started.
     pub(crate) fn open() -> anyhow::Result<Self> {
-        let context = Context::new()?;
+        let context = context()?;
         let ending = Arc::new(AtomicBool::new(false));
         let (events, over) = (context.clone(), Arc::clone(&ending));
         let carry = move || {
@@ -130,8 +131,12 @@ impl Drop for Watch {
 /// # Errors
 /// libusb finds no USB bus here.
 pub(crate) fn list() -> anyhow::Result<Vec<Device>> {
-    let context = Context::new()?;
-    Ok(context.devices()?.iter().filter_map(|device| describe(&device).ok()).collect())
+    Ok(context()?.devices()?.iter().filter_map(|device| describe(&device).ok()).collect())
+}
+
+fn context() -> anyhow::Result<Context> {
+    let wants = if cfg!(target_os = "linux") { " (it wants /dev/bus/usb)" } else { "" };
+    Context::new().with_context(|| format!("libusb sees no USB bus{wants}"))
 }
 
 enum Raw {
