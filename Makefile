@@ -37,3 +37,8 @@ check: setup ## What a reviewer would run: format, clippy, dependencies, docs
 bench: setup ## Run the benchmarks: ratios against a named baseline, measured in one run
 	@cargo build --release -p farbus-host -p farbus-remote
 	@cargo bench -p farbus
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz guests, remotes, devices and VMMs from the committed corpus on: TIME=60 seconds for each target
+	@.ci/tool cargo-fuzz 0.13.2
+	@.ci/fuzz $(or $(TIME),60)

@@ -29,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("farbus-remote", &["functions", "session", "noise-tcp", "link", "capture", "wire"]),
     ("lab", &[]),
+    ("fuzz", &["xhci", "hda", "pci", "session", "functions", "vfio-user", "wire"]),
     ("farbus", &[]),
 ];
 
