@@ -7,10 +7,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Config, Event as SessionEvent, Role, Session};
-use tokio::{
-    runtime::Handle,
-    sync::mpsc::{self, error::TrySendError},
-};
+use tokio::sync::mpsc::{self, error::TrySendError};
 use wire::{Lane, Message, ToHost, ToRemote, usb};
 
 use crate::{port, remote::Remote};
@@ -55,15 +52,15 @@ impl Live {
     pub(crate) fn start(
         link: Box<dyn Link>,
         session: u64,
-        io: &Handle,
         remote: &Remote,
         ctx: &mut Context<Remote>,
     ) -> Self {
         let (outbound, to_link) = mpsc::channel(OUTBOUND_FRAMES);
         let (from_link, inbound) = mpsc::channel(INBOUND_FRAMES);
-        let io = io.spawn(link::drive(link, to_link, from_link));
+        // On this thread: a frame that wakes another one costs more than to decrypt it.
+        let driven = tokio::spawn(link::drive(link, to_link, from_link));
         let ended = async move {
-            match io.await {
+            match driven.await {
                 Ok(end) => end.to_string(),
                 Err(error) => format!("the link's driver failed: {error}"),
             }

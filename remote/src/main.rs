@@ -43,7 +43,6 @@ use futures_util::FutureExt;
 use link::Link;
 use noise_tcp::{HandshakeError, SecretKey};
 use tokio::{
-    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
@@ -63,9 +62,6 @@ use crate::{
     sound::{Output, Sound},
     usb::bus::Watch,
 };
-
-/// Threads for links.
-const IO_THREADS: usize = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -119,29 +115,21 @@ fn default_key_file() -> Result<PathBuf> {
 
 fn serve(connect: Connect) -> Result<ExitCode> {
     let key = Arc::new(load_key(connect.key.key_file.clone())?);
-    let io = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(IO_THREADS)
-        .thread_name("farbus-link")
-        .enable_all()
-        .build()
-        .context("starting the link runtime")?;
-    let handle = io.handle().clone();
     let capture = connect.capture.as_deref().map(start_capture).transpose()?;
     let (tap, capture) = capture.unzip();
-    let code = System::new().block_on(lend_until_ended(connect, key, handle, tap));
+    let code = System::new().block_on(lend_until_ended(connect, key, tap));
     capture.map_or(Ok(()), end_capture)?;
-    io.shutdown_background();
     code
 }
 
 /// Connects over TCP with Noise.
-fn connector(connect: &Connect, key: Arc<SecretKey>, io: Handle) -> Connector {
+fn connector(connect: &Connect, key: Arc<SecretKey>) -> Connector {
     let name = rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect();
     let hello = Arc::new(Hello { version: wire::VERSION, vm: connect.vm.clone(), name });
     let (address, host) = (connect.host.clone(), connect.host_key);
     Box::new(move || {
         let (address, key, hello) = (address.clone(), Arc::clone(&key), Arc::clone(&hello));
-        let attempt = io.spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
+        let attempt = tokio::spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
         let failed = |error| HandshakeError::Connect(io::Error::other(error));
         attempt
             .map(move |attempt| {
@@ -167,21 +155,14 @@ fn end_capture(writer: Writer) -> Result<()> {
     Ok(())
 }
 
-async fn lend_until_ended(
-    connect: Connect,
-    key: Arc<SecretKey>,
-    io: Handle,
-    tap: Option<Tap>,
-) -> Result<ExitCode> {
+async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap>) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let events = Events(connect.events);
     let (ended, end) = oneshot::channel();
     // Remotes that lost their host together should not come back together.
     let seed = RandomState::new().hash_one(std::process::id());
     let output = Output::new(connect.audio.clone())?;
-    let remote =
-        Remote::new(Parts { connector: connector(&connect, key, io.clone()), io, events, seed, tap, ended })
-            .start();
+    let remote = Remote::new(Parts { connector: connector(&connect, key), events, seed, tap, ended }).start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;

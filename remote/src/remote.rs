@@ -16,7 +16,6 @@ use futures_util::future::{BoxFuture, join, join_all};
 use link::Link;
 use noise_tcp::HandshakeError;
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, oneshot},
     time::Instant,
 };
@@ -49,8 +48,6 @@ pub(crate) type Attempt = Result<(Box<dyn Link>, Answer), HandshakeError>;
 /// What a Remote is made of.
 pub(crate) struct Parts {
     pub(crate) connector: Connector,
-    /// Where links are driven.
-    pub(crate) io: Handle,
     pub(crate) events: Events,
     pub(crate) seed: u64,
     /// Records the USB traffic.
@@ -62,7 +59,6 @@ pub(crate) struct Parts {
 /// The actor.
 pub(crate) struct Remote {
     connector: Connector,
-    io: Handle,
     pub(crate) events: Events,
     backoff: Backoff,
     /// None when it is ending.
@@ -109,10 +105,9 @@ pub(crate) struct Leave;
 
 impl Remote {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { connector, io, events, seed, tap, ended } = parts;
+        let Parts { connector, events, seed, tap, ended } = parts;
         Self {
             connector,
-            io,
             events,
             backoff: Backoff::new(seed),
             ended: Some(ended),
@@ -150,7 +145,7 @@ impl Remote {
         }
         self.session += 1;
         self.totals.sessions += 1;
-        self.live = Some(Live::start(link, self.session, &self.io, self, ctx));
+        self.live = Some(Live::start(link, self.session, self, ctx));
         self.events.say(&Event::Connected { vm: vm.clone() });
         self.vm = Some(vm);
         for port in self.lent.keys().copied().collect::<Vec<_>>() {

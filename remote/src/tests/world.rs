@@ -10,7 +10,6 @@ use link::Link;
 use noise_tcp::HandshakeError;
 use session::{Config, Event, Role, Session};
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, oneshot},
     time::Instant,
 };
@@ -119,7 +118,7 @@ impl World {
         });
         let (said, ended) = oneshot::channel();
         let events = Events(Format::Json);
-        let parts = Parts { connector, io: Handle::current(), events, seed: 1, tap, ended: said };
+        let parts = Parts { connector, events, seed: 1, tap, ended: said };
         let remote = Remote::new(parts).start();
         let ((a, told_a), (b, told_b)) = (probe(), probe());
         let lent = vec![
