@@ -1,12 +1,9 @@
-//! Farbus itself, run as its users run it: `farbus-host serve` and `farbus-remote connect` as processes whose JSON
-//! events a test waits for.
+//! One Farbus process: started, listened to, spoken to, ended.
 
 use std::{
-    collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,10 +16,8 @@ use tokio::{
     time::timeout,
 };
 
+use super::{PATIENCE, signal};
 use crate::process::{leashed, spawn};
-
-/// How long an event may take before a test fails: generous, because machines are slow and a pass is quick.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A Farbus process and what it has said.
 pub struct Program {
@@ -162,19 +157,6 @@ impl Program {
     }
 }
 
-/// Kills a process that this one started, as a crash would (SIGKILL).
-///
-/// # Errors
-/// The process is gone.
-pub fn kill(id: u32) -> Result<()> {
-    signal(id, Signal::SIGKILL)
-}
-
-fn signal(id: u32, signal: Signal) -> Result<()> {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(id)?);
-    nix::sys::signal::kill(pid, signal).with_context(|| format!("sending {signal} to process {id}"))
-}
-
 /// A binary of the workspace: beside the running one, else built with the same profile.
 fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
@@ -195,125 +177,4 @@ fn binary(name: &str) -> Result<PathBuf> {
         }
     }
     Ok(path)
-}
-
-/// One VM in a [`Host`]'s configuration.
-#[derive(Debug, Clone)]
-pub struct Seat {
-    /// Its name.
-    pub name: String,
-    /// Its sockets' folder.
-    pub folder: PathBuf,
-    /// More lines of its table, such as `on_busy = "takeover"`.
-    pub extra: String,
-}
-
-impl Seat {
-    /// The USB controller's socket.
-    #[must_use]
-    pub fn usb_socket(&self) -> PathBuf {
-        self.folder.join("usb.sock")
-    }
-
-    /// The HD Audio controller's socket.
-    #[must_use]
-    pub fn hda_socket(&self) -> PathBuf {
-        self.folder.join("hda.sock")
-    }
-}
-
-/// A running `farbus-host serve`.
-pub struct Host {
-    /// The process.
-    pub program: Program,
-    /// Where remotes connect to.
-    pub address: String,
-    /// The key that remotes pin.
-    pub key: String,
-    /// The VMs.
-    pub seats: Vec<Seat>,
-    /// The first worker process of each VM.
-    pub workers: BTreeMap<String, u32>,
-    folder: PathBuf,
-}
-
-impl Host {
-    /// Serves VMs of these names to any remote, in `folder`, and waits until their sockets are there.
-    ///
-    /// # Errors
-    /// It does not come up.
-    pub async fn start(folder: &Path, vms: &[&str]) -> Result<Self> {
-        let seats = vms.iter().map(|name| Seat {
-            name: (*name).to_owned(),
-            folder: folder.join(name),
-            extra: String::new(),
-        });
-        Self::start_with(folder, seats.collect()).await
-    }
-
-    /// The same with more to say about each VM.
-    ///
-    /// # Errors
-    /// It does not come up.
-    pub async fn start_with(folder: &Path, seats: Vec<Seat>) -> Result<Self> {
-        let mut config =
-            format!("listen = \"127.0.0.1:0\"\nkey_file = {:?}\n", folder.join("host.key").to_string_lossy());
-        for seat in &seats {
-            let socket_dir = seat.folder.to_string_lossy();
-            let remotes = if seat.extra.contains("remotes") { "" } else { "remotes = [\"any\"]\n" };
-            let _ =
-                writeln!(config, "[vm.{}]\nsocket_dir = {socket_dir:?}\n{remotes}{}", seat.name, seat.extra);
-        }
-        let file = folder.join("host.toml");
-        std::fs::write(&file, config).with_context(|| format!("writing {}", file.display()))?;
-        let arguments = ["serve", "--json", "--config", &file.to_string_lossy()].map(str::to_owned);
-        let mut program = Program::start("host", "farbus-host", &arguments, folder)?;
-        let listening = program.wait_for("listening").await?;
-        let mut workers = BTreeMap::new();
-        for _ in &seats {
-            let ready = program.wait_for("vm_ready").await.context("a VM's worker did not come up")?;
-            let worker = ready["worker"].as_u64().context("a worker without its process id")?;
-            workers.insert(ready["vm"].as_str().unwrap_or_default().to_owned(), u32::try_from(worker)?);
-        }
-        let text = |field: &str| listening[field].as_str().unwrap_or_default().to_owned();
-        Ok(Self {
-            program,
-            address: text("address"),
-            key: text("host_key"),
-            seats,
-            workers,
-            folder: folder.to_owned(),
-        })
-    }
-
-    /// Starts a remote for a VM, with its own key, and does not wait.
-    ///
-    /// # Errors
-    /// It cannot be started.
-    pub fn remote(&self, name: &str, vm: &str, arguments: &[&str]) -> Result<Program> {
-        let key_file = self.folder.join(format!("{name}.key"));
-        let mut all = ["connect", &self.address, "--host-key", &self.key, "--vm", vm, "--events", "json"]
-            .map(str::to_owned)
-            .to_vec();
-        all.extend(["--key-file".to_owned(), key_file.to_string_lossy().into_owned()]);
-        all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Program::start(name, "farbus-remote", &all, &self.folder)
-    }
-
-    /// The seat of this name.
-    ///
-    /// # Panics
-    /// There is none: a mistake of the test.
-    #[must_use]
-    pub fn seat(&self, name: &str) -> &Seat {
-        self.seats.iter().find(|seat| seat.name == name).expect("a seat of this name")
-    }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds: the clock of every `at_ns` in events.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
-        .unwrap_or(nix::sys::time::TimeSpec::new(0, 0));
-    now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()
 }
