@@ -17,8 +17,8 @@ pub(super) const RELEASE: &str = "bookworm";
 
 /// The programs, with the libraries they depend on; the last two unpack kernels, here. `dash` is the shell because that of busybox prefers busybox's own
 /// applets to real programs of the same name.
-const PACKAGES: [&str; 8] =
-    ["busybox-static", "dash", "kmod", "alsa-utils", "usbutils", "evtest", "xz-utils", "zstd"];
+const PACKAGES: [&str; 9] =
+    ["busybox-static", "dash", "kmod", "alsa-utils", "usbutils", "evtest", "iproute2", "xz-utils", "zstd"];
 
 /// Parts of those packages that no guest needs.
 const LEFT_OUT: [&str; 10] = [
@@ -48,8 +48,9 @@ pub const DEFAULT_MODULES: [&str; 9] = [
     "snd_hda_intel",
 ];
 
-/// Modules that are there to be loaded by whoever wants them: file systems for lent disks, the USB test driver.
-const AT_HAND: [&str; 9] = [
+/// Modules that are there to be loaded by whoever wants them.
+const AT_HAND: [&str; 33] = [
+    // File systems for lent disks.
     "ext4",
     "crc32c_generic",
     "vfat",
@@ -57,8 +58,35 @@ const AT_HAND: [&str; 9] = [
     "nls_ascii",
     "nls_iso8859_1",
     "nls_utf8",
+    // What may be lent, and the driver that tests controllers.
     "usbtest",
+    "cdc_acm",
+    "cdc_ncm",
+    "snd_usb_audio",
     "snd_pcm_oss",
+    "usbmon",
+    // What a desk is made of: a network that can be spoilt, a disk of ours, controllers for QEMU's USB devices.
+    "virtio_net",
+    "e1000e",
+    "sch_netem",
+    "virtio_blk",
+    "ehci_pci",
+    "uhci_hcd",
+    "ohci_pci",
+    // USB devices made of software, by the kernel's gadget framework and by USB over IP.
+    "dummy_hcd",
+    "libcomposite",
+    "usb_f_ss_lb",
+    "usb_f_mass_storage",
+    "usb_f_hid",
+    "usb_f_acm",
+    "usb_f_serial",
+    "usb_f_ncm",
+    "usb_f_fs",
+    "usbip_core",
+    "usbip_host",
+    "usbip_vudc",
+    "vhci_hcd",
 ];
 
 /// Modules that lead to the agent's port.
