@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 
+use crate::desk::DeskBuilder;
 use crate::provision::{Cache, Initramfs, Kernel, Qemu};
 use crate::qtest::QtestBuilder;
 use crate::vm::VmBuilder;
@@ -35,6 +36,11 @@ impl Lab {
     /// A VM to be booted. The name, of letters, digits and hyphens, is also the guest's host name.
     pub fn vm(&self, name: &str) -> VmBuilder<'_> {
         VmBuilder::new(self, name)
+    }
+
+    /// A desk to be booted: the remote computer, as a VM. The name is as for [`Lab::vm`].
+    pub fn desk(&self, name: &str) -> DeskBuilder<'_> {
+        DeskBuilder::new(self, name)
     }
 
     /// A machine without processor, firmware and guest, whose bus is driven from here.

@@ -15,6 +15,7 @@
 //!            ├────► VmBuilder ──boot──► Vm ─┬─ agent: commands, files          (virtio-console port)
 //!            │                              ├─ Console: what guest and firmware print (COM1, port 0x402)
 //!            │                              └─ Qmp: QEMU itself
+//!            ├────► DeskBuilder ─boot──► Desk: a Vm with USB devices and a remote of Farbus's in it
 //!            └────► QtestBuilder ──start──► Qtest ─┬─ the bus: memory, ports, PCI configuration
 //!                                                  └─ Qmp
 //! ```
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod console;
+pub mod desk;
 pub mod farbus;
 #[path = "../agent/frame.rs"]
 mod frame;

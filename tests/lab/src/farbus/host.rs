@@ -104,13 +104,31 @@ impl Host {
     /// # Errors
     /// It cannot be started.
     pub fn remote(&self, name: &str, vm: &str, arguments: &[&str]) -> Result<Program> {
-        let key_file = self.folder.join(format!("{name}.key"));
-        let mut all = ["connect", &self.address, "--host-key", &self.key, "--vm", vm, "--events", "json"]
+        let all = self.connect_arguments(&self.address, &self.folder, name, vm, arguments);
+        Program::start(name, "farbus-remote", &all, &self.folder)
+    }
+
+    /// The arguments of a remote for a VM, whose key is in the folder `keys`.
+    pub(crate) fn connect_arguments(
+        &self,
+        address: &str,
+        keys: &Path,
+        name: &str,
+        vm: &str,
+        arguments: &[&str],
+    ) -> Vec<String> {
+        let mut all = ["connect", address, "--host-key", &self.key, "--vm", vm, "--events", "json"]
             .map(str::to_owned)
             .to_vec();
+        let key_file = keys.join(format!("{name}.key"));
         all.extend(["--key-file".to_owned(), key_file.to_string_lossy().into_owned()]);
         all.extend(arguments.iter().map(|argument| (*argument).to_owned()));
-        Program::start(name, "farbus-remote", &all, &self.folder)
+        all
+    }
+
+    /// Where its configuration, its keys and its logs are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The seat of this name.

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 
 pub use host::{Host, Seat};
 pub use program::Program;
+pub(crate) use program::binary;
 
 /// How long an event may take before a test fails: generous, because machines are slow and a pass is quick.
 pub const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,7 +1,9 @@
-//! One Farbus process: started, listened to, spoken to, ended.
+//! One Farbus process: started, listened to, spoken to, ended; on this computer or in a VM.
 
 use std::{
     fmt::Write as _,
+    io::Write as _,
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
 };
@@ -12,22 +14,30 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::timeout,
 };
 
 use super::{PATIENCE, signal};
-use crate::process::{leashed, spawn};
+use crate::{
+    process::{leashed, spawn},
+    vm::{Background, Event, Events},
+};
 
 /// A Farbus process and what it has said.
 pub struct Program {
     name: String,
-    child: Child,
-    stdin: Option<ChildStdin>,
+    body: Body,
     events: mpsc::UnboundedReceiver<Value>,
     /// Events that came, but that nobody has waited for yet, in order.
     unread: Vec<Value>,
     log: PathBuf,
+}
+
+/// Where it runs.
+enum Body {
+    Here { child: Child, stdin: Option<ChildStdin> },
+    InVm { command: Background, exit: watch::Receiver<Option<i32>> },
 }
 
 impl Program {
@@ -54,8 +64,44 @@ impl Program {
                 }
             }
         });
-        let stdin = child.stdin.take();
-        Ok(Self { name: name.to_owned(), child, stdin, events, unread: Vec::new(), log })
+        let body = Body::Here { stdin: child.stdin.take(), child };
+        Ok(Self { name: name.to_owned(), body, events, unread: Vec::new(), log })
+    }
+
+    /// The same program, started in a VM; its log comes to `folder` on this computer.
+    pub(crate) fn in_vm(
+        name: &str,
+        (command, mut output): (Background, Events),
+        folder: &Path,
+    ) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let mut file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
+        let (sender, events) = mpsc::unbounded_channel();
+        let (ended, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            let mut said = Vec::new();
+            while let Some(event) = output.next().await {
+                match event {
+                    Event::Stdout(bytes) => said.extend(bytes),
+                    // A full disk costs the log, not the run.
+                    Event::Stderr(bytes) => drop(file.write_all(&bytes)),
+                    Event::Exit(code) => drop(ended.send(Some(code))),
+                }
+                while let Some(end) = said.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = said.drain(..=end).collect();
+                    let line = String::from_utf8_lossy(&line[..end]).into_owned();
+                    // Whoever does not listen any more may still wait for the end.
+                    let _ = sender.send(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+                }
+            }
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            body: Body::InVm { command, exit },
+            events,
+            unread: Vec::new(),
+            log,
+        })
     }
 
     /// The next event of this kind that nobody has waited for yet.
@@ -104,15 +150,36 @@ impl Program {
     /// # Errors
     /// The program is gone.
     pub async fn say(&mut self, line: &str) -> Result<()> {
-        let stdin = self.stdin.as_mut().context("standard input is closed")?;
-        stdin.write_all(format!("{line}\n").as_bytes()).await?;
-        Ok(stdin.flush().await?)
+        let line = format!("{line}\n");
+        match &mut self.body {
+            Body::Here { stdin, .. } => {
+                let stdin = stdin.as_mut().context("standard input is closed")?;
+                stdin.write_all(line.as_bytes()).await?;
+                Ok(stdin.flush().await?)
+            }
+            Body::InVm { command, .. } => command.input(line.as_bytes()).await,
+        }
     }
 
-    /// The process id.
+    /// The process id; of a program in a VM there is none here.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.child.id()
+        match &self.body {
+            Body::Here { child, .. } => child.id(),
+            Body::InVm { .. } => None,
+        }
+    }
+
+    /// Sends it a signal; does nothing if it is gone.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn signal(&self, number: Signal) -> Result<()> {
+        match &self.body {
+            Body::Here { child, .. } => child.id().map_or(Ok(()), |id| signal(id, number)),
+            Body::InVm { exit, .. } if exit.borrow().is_some() => Ok(()),
+            Body::InVm { command, .. } => command.signal(number).await,
+        }
     }
 
     /// Asks it to end (SIGTERM) and waits until it has.
@@ -120,24 +187,29 @@ impl Program {
     /// # Errors
     /// It does not end in [`PATIENCE`].
     pub async fn stop(&mut self) -> Result<ExitStatus> {
-        if let Some(id) = self.child.id() {
-            signal(id, Signal::SIGTERM)?;
-        }
-        let ended = timeout(PATIENCE, self.child.wait()).await;
-        ended
-            .with_context(|| format!("{} does not end when asked\n{}", self.name, self.last_words()))?
-            .with_context(|| format!("waiting for {}", self.name))
+        self.signal(Signal::SIGTERM).await?;
+        self.ended().await
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends.
     ///
     /// # Errors
     /// It does not in [`PATIENCE`].
     pub async fn ended(&mut self) -> Result<ExitStatus> {
-        let ended = timeout(PATIENCE, self.child.wait()).await;
-        ended
-            .with_context(|| format!("{} does not end\n{}", self.name, self.last_words()))?
-            .with_context(|| format!("waiting for {}", self.name))
+        let end = async {
+            match &mut self.body {
+                Body::Here { child, .. } => anyhow::Ok(child.wait().await?),
+                Body::InVm { exit, .. } => {
+                    let code =
+                        *exit.wait_for(Option::is_some).await.context("its VM was reset or is gone")?;
+                    Ok(status(code.unwrap_or_default()))
+                }
+            }
+        };
+        match timeout(PATIENCE, end).await {
+            Ok(status) => status.with_context(|| format!("waiting for {}", self.name)),
+            Err(_) => bail!("{} does not end\n{}", self.name, self.last_words()),
+        }
     }
 
     /// The end of its log and the events nobody waited for, for failure messages.
@@ -157,8 +229,13 @@ impl Program {
     }
 }
 
+/// What a shell calls `code`, which above 128 is a signal's number.
+fn status(code: i32) -> ExitStatus {
+    ExitStatus::from_raw(if code > 128 { code - 128 } else { code << 8 })
+}
+
 /// A binary of the workspace: beside the running one, else built with the same profile.
-fn binary(name: &str) -> Result<PathBuf> {
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().context("this program is in no folder")?;
     // Tests and examples are one folder below the programs.

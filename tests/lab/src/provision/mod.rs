@@ -21,6 +21,7 @@ mod cache;
 mod cpio;
 mod guest;
 mod kernel;
+mod programs;
 mod qemu;
 
 use std::ffi::OsStr;
@@ -33,6 +34,7 @@ use anyhow::{Context as _, Result, bail};
 pub use cache::Cache;
 pub use guest::{DEFAULT_MODULES, Initramfs};
 pub use kernel::{DEFAULT_KERNEL, Kernel};
+pub(crate) use programs::pack;
 pub use qemu::Qemu;
 
 /// Everything a default VM needs, made now if it is not there.

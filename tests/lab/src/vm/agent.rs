@@ -65,14 +65,14 @@ struct Listener {
 
 /// The events of one command, in order.
 #[derive(Debug)]
-pub(super) struct Events {
+pub(crate) struct Events {
     events: mpsc::UnboundedReceiver<Event>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Events {
     /// The next event; none when the guest was reset, or is gone, or the command printed too much.
-    pub(super) async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         let event = self.events.recv().await?;
         if let Event::Stdout(bytes) | Event::Stderr(bytes) = &event {
             self.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! A running virtual machine.
 
 mod agent;
+mod background;
 mod boot;
 mod command;
 
@@ -20,6 +21,8 @@ use crate::machine::Machine;
 use crate::qmp::Qmp;
 use agent::Agent;
 pub use agent::Event;
+pub(crate) use agent::Events;
+pub(crate) use background::Background;
 pub use boot::{Firmware, VmBuilder};
 pub use command::{Command, Output, Running, TimedOut};
 
@@ -229,6 +232,6 @@ impl Drop for Vm {
 }
 
 /// A word for the shell.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }

@@ -1,0 +1,92 @@
+//! Programs of this computer, made ready to run in a guest: with the libraries they need and with the loader that
+//! belongs to those, so that it does not matter which C library the guest has.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::cpio::Cpio;
+use super::run;
+
+/// The loader of x86-64 programs (System V ABI, AMD64 supplement), which lists what a program needs when asked to.
+const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+
+/// A cpio archive that makes `program` a command of the guest in whose root it is unpacked.
+///
+/// # Errors
+/// If the program cannot be read, or a library that it needs is missing here.
+pub(crate) fn pack(program: &Path) -> Result<Vec<u8>> {
+    let Some(name) = program.file_name().map(|name| name.to_string_lossy().into_owned()) else {
+        bail!("{} is no program", program.display());
+    };
+    let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
+    let home = format!("opt/{name}");
+    let mut cpio = Cpio::new(Vec::new());
+    cpio.file(&format!("{home}/bin/{name}"), true, &without_debug_information(program)?)?;
+    for (library, file) in libraries(program)? {
+        cpio.file(&format!("{home}/lib/{library}"), true, &read(&file)?)?;
+    }
+    let loader = LOADER.rsplit('/').next().unwrap_or(LOADER);
+    cpio.file(&format!("{home}/lib/{loader}"), true, &read(Path::new(LOADER))?)?;
+    let call = format!("/{home}/lib/{loader} --argv0 {name} --library-path /{home}/lib /{home}/bin/{name}");
+    cpio.file(&format!("usr/bin/{name}"), true, format!("#!/bin/sh\nexec {call} \"$@\"\n").as_bytes())?;
+    Ok(cpio.finish()?)
+}
+
+/// The libraries of a program by the names it calls them, and their files. The loader only looks: nothing of the
+/// program runs.
+fn libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let list = run(Command::new(LOADER).arg("--list").arg(program))?;
+    list.lines().filter_map(|line| parse_library(line.trim()).transpose()).collect()
+}
+
+/// Reads a line `NAME => FILE (ADDRESS)`; others name the loader itself and what the kernel provides.
+fn parse_library(line: &str) -> Result<Option<(String, PathBuf)>> {
+    match line.split_once(" => ") {
+        Some((name, "not found")) => bail!("the library {name} is missing here"),
+        Some((name, rest)) => {
+            let file = rest.rsplit_once(" (").map_or(rest, |(file, _)| file);
+            Ok(Some((name.to_owned(), file.into())))
+        }
+        None => Ok(None),
+    }
+}
+
+/// The program as it is smaller by far, where `strip` is at hand.
+fn without_debug_information(program: &Path) -> Result<Vec<u8>> {
+    let small = tempfile::NamedTempFile::new()?;
+    let stripped =
+        Command::new("strip").arg("--strip-debug").arg("-o").arg(small.path()).arg(program).output();
+    let path = if stripped.is_ok_and(|output| output.status.success()) { small.path() } else { program };
+    fs::read(path).with_context(|| format!("reading {}", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_those_with_a_file_and_a_missing_one_is_an_error() -> Result<()> {
+        assert_eq!(
+            parse_library("libasound.so.2 => /lib/x86_64-linux-gnu/libasound.so.2 (0x00007f0)")?,
+            Some(("libasound.so.2".to_owned(), "/lib/x86_64-linux-gnu/libasound.so.2".into()))
+        );
+        assert_eq!(parse_library("linux-vdso.so.1 (0x00007ffe)")?, None);
+        assert_eq!(parse_library("/lib64/ld-linux-x86-64.so.2 (0x00007f0)")?, None);
+        assert_eq!(parse_library("statically linked")?, None);
+        assert!(parse_library("libabsent.so.1 => not found").is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn a_program_comes_with_its_libraries_its_loader_and_a_command_of_its_name() -> Result<()> {
+        let archive = pack(&std::env::current_exe()?)?;
+        let text = String::from_utf8_lossy(&archive);
+        for part in ["/lib/libc.so.6\0", "/lib/ld-linux-x86-64.so.2\0", "usr/bin/lab-", "TRAILER!!!\0"] {
+            assert!(text.contains(part), "{part:?}");
+        }
+        Ok(())
+    }
+}
