@@ -1,0 +1,79 @@
+//! A guest whose USB devices are at a desk: what the tests of real devices share.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses what it needs of this")]
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use lab::{
+    Lab, Running, Vm,
+    desk::Desk,
+    farbus::{Host, Program},
+};
+
+/// How long anything may take that a person would wait for: machines are slow, and a pass is quick.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Ids that no driver of the desk or the guest knows.
+pub(crate) const IDS: (u16, u16) = (0x1209, 0xfab0);
+/// The same, as `--usb` takes them.
+pub(crate) const ID: &str = "1209:fab0";
+
+/// What no guest's kernel may say of its controller, its devices or itself.
+const BAD_WORDS: [&str; 6] =
+    ["WARN", "HC died", "not part of current TD", "Host System Error", "not responding", "Call Trace"];
+
+/// A guest, and the remote at a desk that lends to it.
+pub(crate) struct Guest {
+    pub(crate) vm: Vm,
+    pub(crate) remote: Program,
+}
+
+impl Guest {
+    /// Connects a remote at the desk that lends what `arguments` say, then boots the guest, with more `modules` loaded.
+    pub(crate) async fn start(
+        lab: &Lab,
+        host: &mut Host,
+        desk: &Desk,
+        arguments: &[&str],
+        modules: &[&str],
+    ) -> Result<Self> {
+        let mut remote = desk.remote(host, "remote", "vm", arguments).await?;
+        remote.wait_for("connected").await?;
+        host.program.wait_for("linked").await?;
+        let seat = host.seat("vm");
+        let vm = lab.vm("vm").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
+        Ok(Self { vm: vm.modules(modules.iter().copied()).boot().await?, remote })
+    }
+
+    /// Waits until something is so in the guest.
+    pub(crate) async fn has(&self, condition: &str) -> Result<()> {
+        self.run(&format!("until {condition}; do usleep 20000; done")).await.map(drop)
+    }
+
+    /// Runs a script in the guest that must succeed; what it printed.
+    pub(crate) async fn run(&self, script: &str) -> Result<String> {
+        let run = self.vm.command(script).timeout(PATIENCE * 2).run().await?;
+        Ok(run.success()?.stdout)
+    }
+
+    /// Starts a script in the guest.
+    pub(crate) async fn spawn(&self, script: &str) -> Result<Running<'_>> {
+        self.vm.command(script).timeout(PATIENCE * 4).spawn().await
+    }
+
+    /// Fails if the guest's kernel has complained.
+    pub(crate) async fn kernel_is_content(&self) -> Result<()> {
+        let said = self.run("dmesg").await?;
+        let is_bad = |line: &&str| BAD_WORDS.iter().any(|word| line.contains(word));
+        let bad: Vec<_> = said.lines().filter(is_bad).collect();
+        ensure!(bad.is_empty(), "the guest's kernel says:\n{}\nof all:\n{said}", bad.join("\n"));
+        Ok(())
+    }
+}
+
+/// The SHA-256 of a file, as the guest's `sha256sum` prints it.
+pub(crate) fn sha256(file: &std::path::Path) -> Result<String> {
+    let output = std::process::Command::new("sha256sum").arg(file).output().context("running sha256sum")?;
+    let line = String::from_utf8(output.stdout)?;
+    Ok(line.split_whitespace().next().context("sha256sum is silent")?.to_owned())
+}
