@@ -1,4 +1,4 @@
-//! `lab run`: one VM, one remote, one script.
+//! `lab run`: one VM, one remote, one script; and, if asked for, the remote's own VM with a script of its own.
 
 use std::ffi::OsString;
 use std::fs;
