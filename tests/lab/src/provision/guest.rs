@@ -17,8 +17,18 @@ pub(super) const RELEASE: &str = "bookworm";
 
 /// The programs, with the libraries they depend on; the last two unpack kernels, here. `dash` is the shell because that of busybox prefers busybox's own
 /// applets to real programs of the same name.
-const PACKAGES: [&str; 9] =
-    ["busybox-static", "dash", "kmod", "alsa-utils", "usbutils", "evtest", "iproute2", "xz-utils", "zstd"];
+const PACKAGES: [&str; 10] = [
+    "busybox-static",
+    "dash",
+    "kmod",
+    "alsa-utils",
+    "usbutils",
+    "dosfstools",
+    "evtest",
+    "iproute2",
+    "xz-utils",
+    "zstd",
+];
 
 /// Parts of those packages that no guest needs.
 const LEFT_OUT: [&str; 10] = [
