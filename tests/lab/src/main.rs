@@ -29,7 +29,7 @@ enum Command {
         verify: bool,
     },
     /// Boot a VM paired with a remote, run a script in it as root, print its output, exit with its code
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Run the QEMU that the lab uses, with these arguments
     Qemu {
         /// As QEMU takes them

@@ -1,5 +1,7 @@
 //! `lab run`: one VM, one remote, one script; and, if asked for, the remote's own VM with a script of its own.
 
+mod desk;
+
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use lab::farbus::Host;
+use lab::desk::Desk;
+use lab::farbus::{Host, Program};
 use lab::{Event, Firmware, Lab, Running};
 use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,9 +46,12 @@ pub(crate) struct Arguments {
     /// The guest's memory, in MiB
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
     memory: u32,
-    /// What the remote lends: arguments for `farbus-remote connect`, in one string; nothing unless given
+    /// What the remote lends: arguments for `farbus-remote connect`, in one string; nothing unless given. Files and
+    /// devices are those of the computer the remote runs on: this one, or the desk
     #[arg(long, value_name = "ARGS OF farbus-remote", allow_hyphen_values = true)]
     remote: Option<String>,
+    #[command(flatten)]
+    desk: desk::DeskArguments,
     /// Boot a VM without Farbus's controllers and without a remote
     #[arg(long, conflicts_with = "remote")]
     without_farbus: bool,
@@ -62,7 +68,7 @@ fn source_and_destination(argument: &str) -> Result<(PathBuf, String)> {
     Ok((source.into(), destination.to_owned()))
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: Box<Arguments>) -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -75,7 +81,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
     })
 }
 
-async fn story(arguments: Arguments) -> Result<ExitCode> {
+async fn story(arguments: Box<Arguments>) -> Result<ExitCode> {
     let script = fs::read(&arguments.guest_script)
         .with_context(|| format!("reading {}", arguments.guest_script.display()))?;
     let lab = Lab::open().await?;
@@ -89,11 +95,13 @@ async fn story(arguments: Arguments) -> Result<ExitCode> {
     if let Some(package) = arguments.kernel_package {
         builder = builder.kernel_package(package);
     }
+    let desk = arguments.desk.boot(&lab).await?;
+    let mut beside = arguments.desk.begin(desk.as_ref()).await?;
     // Host and remote live as long as the VM.
     let mut farbus = None;
     if !arguments.without_farbus {
         let words = words(arguments.remote.as_deref().unwrap_or_default())?;
-        let (host, remote) = pair(folder.path(), &words).await?;
+        let (host, remote) = pair(folder.path(), desk.as_ref(), &words).await?;
         let seat = host.seat(VM);
         builder = builder.usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
         farbus = Some((host, remote));
@@ -103,13 +111,15 @@ async fn story(arguments: Arguments) -> Result<ExitCode> {
     for (source, destination) in &arguments.guest_file {
         vm.put_file(source, destination).await?;
     }
-    let interpreted = script.starts_with(b"#!");
+    let call = call(&script, SCRIPT);
     vm.put(script, SCRIPT).await?;
-    let call =
-        if interpreted { format!("chmod +x {SCRIPT} && exec {SCRIPT}") } else { format!("exec sh {SCRIPT}") };
     let mut running = vm.spawn(&call).await?;
     let limit = Duration::from_secs(arguments.timeout);
-    let code = match timeout(limit, print(&mut running)).await {
+    let code = tokio::select! {
+        code = timeout(limit, print(&mut running)) => code,
+        gone = beside.go_on() => match gone? {},
+    };
+    let code = match code {
         Ok(code) => code?,
         Err(_) => {
             eprintln!("lab: the script ran for more than {limit:?}");
@@ -124,11 +134,22 @@ async fn story(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-/// Starts a host and a remote and waits until they have found each other.
-async fn pair(folder: &Path, words: &[String]) -> Result<(Host, lab::farbus::Program)> {
+/// How to run a script that is at `path`: by the interpreter that its first line names, else by `sh`.
+fn call(script: &[u8], path: &str) -> String {
+    match script.starts_with(b"#!") {
+        true => format!("chmod +x {path} && exec {path}"),
+        false => format!("exec sh {path}"),
+    }
+}
+
+/// Starts a host and a remote, in the desk if there is one, and waits until they have found each other.
+async fn pair(folder: &Path, desk: Option<&Desk>, words: &[String]) -> Result<(Host, Program)> {
     let mut host = Host::start(folder, &[VM]).await?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let remote = host.remote("remote", VM, &words)?;
+    let remote = match desk {
+        Some(desk) => desk.remote(&host, "remote", VM, &words).await?,
+        None => host.remote("remote", VM, &words)?,
+    };
     host.program.wait_for("linked").await.with_context(|| remote.last_words())?;
     Ok((host, remote))
 }

@@ -31,3 +31,39 @@ fn run_prints_what_the_script_prints_and_exits_with_its_code() -> Result<()> {
     assert_eq!(output.status.code(), Some(124), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
+
+#[test]
+fn the_desks_script_runs_first_and_goes_on_beside_the_guests_and_the_remote_runs_in_the_desk() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str, text: &str| -> Result<String> {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    let keyboard = "until lsusb | grep -o 'Farbus Keyboard'; do usleep 10000; done; exit 7";
+    let guest = file("guest", keyboard)?;
+    let desk = "until lsusb | grep -o 'QEMU USB Tablet'; do usleep 10000; done
+        tc qdisc show dev eth0 | grep -o 'delay 20ms'
+        echo READY
+        until ps | grep '[f]arbus-remote connect'; do usleep 10000; done
+        sleep 1000";
+    let desk = file("desk", desk)?;
+    let arguments = ["run", "--guest-script", &guest, "--desk-script", &desk, "--remote", "--keyboard"];
+    let network = ["--desk", "-device usb-tablet,bus=xhci.0", "--netem", "delay 20ms"];
+    let output = lab(&[&arguments[..], &network].concat())?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "Farbus Keyboard\n", "{stderr}");
+    for said in ["QEMU USB Tablet\n", "delay 20ms\n", "READY\n", "farbus-remote connect"] {
+        assert!(stderr.contains(said), "{stderr}");
+    }
+    assert_eq!(output.status.code(), Some(7), "{stderr}");
+
+    let fails = file("fails", "exit 9")?;
+    let output = lab(&["run", "--guest-script", &guest, "--desk", "", "--desk-script", &fails])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && stderr.contains("the desk's script failed with exit code 9"),
+        "{stderr}"
+    );
+    Ok(())
+}
