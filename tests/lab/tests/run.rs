@@ -40,20 +40,22 @@ fn the_desks_script_runs_first_and_goes_on_beside_the_guests_and_the_remote_runs
         std::fs::write(&path, text)?;
         Ok(path.to_string_lossy().into_owned())
     };
-    let keyboard = "until lsusb | grep -o 'Farbus Keyboard'; do usleep 10000; done; exit 7";
-    let guest = file("guest", keyboard)?;
-    let desk = "until lsusb | grep -o 'QEMU USB Tablet'; do usleep 10000; done
+    let guest =
+        file("guest", "until [ -b /dev/sda ]; do usleep 100000; done; cat /sys/block/sda/size; exit 7")?;
+    // Ends with the guest's script, not before.
+    let desk = "until lsusb | grep -o 'QEMU USB Tablet'; do usleep 100000; done
         tc qdisc show dev eth0 | grep -o 'delay 20ms'
+        truncate -s 1M /root/only-in-the-desk.img
         echo READY
-        until ps | grep '[f]arbus-remote connect'; do usleep 10000; done
-        sleep 1000";
+        sleep 100000";
     let desk = file("desk", desk)?;
-    let arguments = ["run", "--guest-script", &guest, "--desk-script", &desk, "--remote", "--keyboard"];
+    let disk = "--disk /root/only-in-the-desk.img";
+    let arguments = ["run", "--guest-script", &guest, "--desk-script", &desk, "--remote", disk];
     let network = ["--desk", "-device usb-tablet,bus=xhci.0", "--netem", "delay 20ms"];
     let output = lab(&[&arguments[..], &network].concat())?;
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "Farbus Keyboard\n", "{stderr}");
-    for said in ["QEMU USB Tablet\n", "delay 20ms\n", "READY\n", "farbus-remote connect"] {
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2048\n", "{stderr}");
+    for said in ["QEMU USB Tablet\n", "delay 20ms\n", "READY\n"] {
         assert!(stderr.contains(said), "{stderr}");
     }
     assert_eq!(output.status.code(), Some(7), "{stderr}");
