@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use super::apt::Archive;
 use super::cpio::Cpio;
 use super::kernel::{Kernel, depmod};
+use super::testusb::testusb;
 use super::{Cache, key, run, walk};
 
 /// The Debian release of the guest's programs and of its kernel.
@@ -127,20 +128,21 @@ impl Initramfs {
     /// If the kernel has no such module, or the guest's programs cannot be fetched.
     pub fn build(cache: &Cache, kernel: &Kernel, modules: &[&str]) -> Result<Self> {
         let guest = root(cache)?;
+        let testusb = testusb(cache, &guest)?;
         // Kernels for special purposes do without some of what a guest usually has.
         let usual: Vec<&str> = DEFAULT_MODULES.into_iter().chain(AT_HAND).collect();
         let mut wanted: Vec<&str> = AGENT_MODULES.into_iter().chain(modules.iter().copied()).collect();
         wanted.sort_unstable();
         wanted.dedup();
         let parts = [SETUP, INITTAB].map(str::as_bytes).into_iter().chain([AGENT]);
-        let trees = [&guest, &kernel.root].map(|tree| tree.as_os_str().as_encoded_bytes());
+        let trees = [&guest, &kernel.root, &testusb].map(|tree| tree.as_os_str().as_encoded_bytes());
         let name = format!(
             "initramfs-{}",
             key(usual.iter().chain(&wanted).map(|name| name.as_bytes()).chain(parts).chain(trees))
         );
         let tree = cache.tree(&name, &format!("an initramfs for {}", kernel.release()), |tree| {
             let modules = indexed_modules(&guest, kernel, (&wanted, &usual), &tree.join("staged"))?;
-            write(&guest, &modules, &tree.join("initramfs"))?;
+            write(&guest, &modules, &testusb, &tree.join("initramfs"))?;
             fs::remove_dir_all(tree.join("staged")).context("removing the staged modules")
         })?;
         Ok(Self { path: tree.join("initramfs") })
@@ -172,7 +174,7 @@ fn indexed_modules(
     Ok(stage.to_owned())
 }
 
-fn write(guest: &Path, modules: &Path, target: &Path) -> Result<()> {
+fn write(guest: &Path, modules: &Path, testusb: &Path, target: &Path) -> Result<()> {
     let mut cpio = Cpio::new(BufWriter::new(File::create(target)?));
     for folder in ["dev", "proc", "sys", "run", "tmp", "root", "mnt", "etc", "var"] {
         cpio.folder(folder)?;
@@ -196,6 +198,7 @@ fn write(guest: &Path, modules: &Path, target: &Path) -> Result<()> {
         cpio.link("usr/bin/sh", "dash")?;
     }
     cpio.link("init", "usr/bin/busybox")?;
+    cpio.file("usr/bin/testusb", true, &fs::read(testusb)?)?;
     cpio.file("lab/agent", true, AGENT)?;
     cpio.file("lab/setup", true, SETUP.as_bytes())?;
     cpio.file("etc/inittab", false, INITTAB.as_bytes())?;

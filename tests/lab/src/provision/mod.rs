@@ -11,6 +11,7 @@
 //!   qemu-KEY/               a private QEMU with its libraries and firmware
 //!   guest-KEY/              the guest's programs
 //!   kernel-PACKAGE-KEY/     one kernel package, unpacked, with its module indexes
+//!   testusb-KEY/            the kernel's program for testing USB controllers
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
 //! `KEY` is a hash of the recipe, so a lab with another recipe never meets a stale tree. A tree appears under its name
@@ -23,6 +24,7 @@ mod guest;
 mod kernel;
 mod programs;
 mod qemu;
+mod testusb;
 
 use std::ffi::OsStr;
 use std::fs;
