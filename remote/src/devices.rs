@@ -101,3 +101,20 @@ fn sound() -> anyhow::Result<Vec<String>> {
 fn sound() -> anyhow::Result<Vec<String>> {
     anyhow::bail!("this build has no sound cards (feature `cpal`)")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::usb_device;
+
+    #[test]
+    fn a_device_is_shown_with_its_verdict() {
+        let asked = ["class=storage".parse().unwrap()];
+        for (class, lent, reason) in [(8, true, "`class=storage` matches it"), (7, false, "not asked for")] {
+            let shown = serde_json::to_value(Usb::new(&asked, &usb_device("1-2", class))).unwrap();
+            assert_eq!((&shown["bus_port"], &shown["speed"]), (&"1-2".into(), &"high".into()));
+            assert_eq!(shown["would_be_lent"], lent, "{shown}");
+            assert!(shown["reason"].as_str().unwrap().contains(reason), "{shown}");
+        }
+    }
+}

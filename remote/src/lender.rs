@@ -14,7 +14,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
 use anyhow::Result;
-use futures_util::future::{LocalBoxFuture, join_all};
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, join_all},
+};
 use tokio::sync::oneshot;
 use wire::usb::DeviceId;
 
@@ -22,7 +25,7 @@ use crate::{
     control::{Outcome, Reply, Request, Target},
     events::{Event, Events, Gone},
     lent::Lent,
-    port::{PortId, What},
+    port::PortId,
     ports::{Lend, Status, Unlend, Whom},
     remote::Remote,
     usb::{
@@ -57,7 +60,16 @@ pub(crate) struct Lender<H> {
     /// What the user took back.
     returned: Vec<Device>,
     attempts: u64,
+    /// Devices that are being opened, or closed again because nobody wants them any more.
+    busy: usize,
+    /// Nothing is opened any more; who waits for the last that was.
+    stopping: Option<Vec<oneshot::Sender<()>>>,
 }
+
+/// No more is lent. The answer comes when what is just being opened is given back.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
 
 /// A device that is plugged in.
 struct Here<H> {
@@ -78,7 +90,8 @@ enum State {
 
 impl<H: Clone + Unpin + 'static> Lender<H> {
     pub(crate) fn new(parts: Parts<H>) -> Self {
-        Self { parts, here: BTreeMap::new(), returned: Vec::new(), attempts: 0 }
+        let (here, returned) = (BTreeMap::new(), Vec::new());
+        Self { parts, here, returned, attempts: 0, busy: 0, stopping: None }
     }
 
     fn arrived(&mut self, device: Device, handle: H, ctx: &mut Context<Self>) {
@@ -104,15 +117,29 @@ impl<H: Clone + Unpin + 'static> Lender<H> {
     }
 
     fn open(&mut self, place: &str, tries: u32, ctx: &mut Context<Self>) {
-        let Some(here) = self.here.get_mut(place) else { return };
+        let Some(here) = self.here.get_mut(place).filter(|_| self.stopping.is_none()) else { return };
         self.attempts += 1;
+        self.busy += 1;
         let (attempt, place) = (self.attempts, place.to_owned());
         here.state = State::Opening { attempt };
         let opening = (self.parts.open)(&here.device, here.handle.clone());
         ctx.spawn(opening.into_actor(self).map(move |opened, act, ctx| match opened {
-            Ok(lent) => act.opened(&place, attempt, lent),
-            Err(error) => act.not_opened(&place, attempt, tries, &error, ctx),
+            Ok(lent) => act.opened(&place, attempt, lent, ctx),
+            Err(error) => {
+                act.not_opened(&place, attempt, tries, &error, ctx);
+                act.less_busy();
+            }
         }));
+    }
+
+    fn less_busy(&mut self) {
+        self.busy -= 1;
+        if self.busy == 0 {
+            for stopped in self.stopping.iter_mut().flat_map(std::mem::take) {
+                // Whoever waited may have lost patience.
+                let _ = stopped.send(());
+            }
+        }
     }
 
     /// The device of this attempt, unless it was pulled or taken back meanwhile.
@@ -120,12 +147,16 @@ impl<H: Clone + Unpin + 'static> Lender<H> {
         self.here.get_mut(place).filter(|here| here.state == State::Opening { attempt })
     }
 
-    fn opened(&mut self, place: &str, attempt: u64, mut lent: Lent) {
-        let Some(here) = self.awaited(place, attempt) else { return lent.tell(What::Unplug) };
+    fn opened(&mut self, place: &str, attempt: u64, mut lent: Lent, ctx: &mut Context<Self>) {
+        let Some(here) = self.awaited(place, attempt) else {
+            ctx.spawn(lent.unplug().into_actor(self).map(|_, act, _| act.less_busy()));
+            return;
+        };
         here.state = State::Lent { port: lent.id };
         lent.bus_port = Some(place.to_owned());
         here.say(true, "lent");
         self.parts.remote.do_send(Lend(lent));
+        self.less_busy();
     }
 
     fn not_opened(
@@ -190,7 +221,6 @@ impl<H: Clone + Unpin + 'static> Lender<H> {
 
     /// Takes back what this names: what is lent, or about to be.
     fn take_back(&mut self, selector: &Selector) -> Vec<Outcome> {
-        self.parts.asked.retain(|asked| asked != selector);
         let lent = |here: &Here<H>| matches!(here.state, State::Lent { .. } | State::Opening { .. });
         let mut outcomes = Vec::new();
         for here in self.here.values_mut().filter(|here| lent(here) && selector.matches(&here.device)) {
@@ -299,8 +329,15 @@ impl<H: Clone + Unpin + 'static> Handler<Request> for Lender<H> {
                 Box::pin(all.into_actor(self))
             }
             Request::Return { what: Target::Usb(selector) } => {
+                let asked = self.parts.asked.len();
+                self.parts.asked.retain(|asked| *asked != selector);
                 let outcomes = self.take_back(&selector);
-                Box::pin(fut::ready(returned(outcomes, &selector.to_string())))
+                let reply = if self.parts.asked.len() < asked {
+                    Reply::Return(outcomes)
+                } else {
+                    returned(outcomes, &selector.to_string())
+                };
+                Box::pin(fut::ready(reply))
             }
             Request::Return { what: Target::Device(device) } => {
                 let unlend = Unlend { whom: Whom::Device(DeviceId(device)), because: Gone::Returned };
@@ -322,6 +359,22 @@ impl<H: Clone + Unpin + 'static> Handler<Request> for Lender<H> {
                 }))
             }
         }
+    }
+}
+
+impl<H: Clone + Unpin + 'static> Handler<Stop> for Lender<H> {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
+        let (say, stopped) = oneshot::channel();
+        self.stopping.get_or_insert_default().push(say);
+        for here in self.here.values_mut().filter(|here| matches!(here.state, State::Opening { .. })) {
+            here.state = State::Kept;
+            here.say(false, "the remote is ending");
+        }
+        self.busy += 1;
+        self.less_busy();
+        Box::pin(stopped.map(drop))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use actix::Recipient;
+use actix::{Recipient, prelude::RecipientRequest};
 use serde::{Deserialize, Serialize};
 use wire::{
     Lane,
@@ -88,6 +88,11 @@ impl Lent {
     /// Tells the port something that the host did not ask for.
     pub(crate) fn tell(&self, what: What) {
         self.port.do_send(Do { what, credit: (Lane::Ctl, 0) });
+    }
+
+    /// Gives the device back to this computer; ready when that is done.
+    pub(crate) fn unplug(&self) -> RecipientRequest<Do> {
+        self.port.send(Do { what: What::Unplug, credit: (Lane::Ctl, 0) })
     }
 
     /// It failed now. How long to wait before it comes back; none if it failed too often.

@@ -1,8 +1,9 @@
-//! `farbus-remote`: lends a keyboard, disks and the speakers of this computer to a VM.
+//! `farbus-remote`: lends USB devices, disks and the speakers of this computer to a VM.
 //!
 //! ```text
+//! Lender ── which devices are lent: told by the USB bus (usb::bus) and by the user (control)
 //! Remote ── the session and the link of the moment
-//! ├─ UsbPort   one for each lent device; a disk has a thread of its own
+//! ├─ UsbPort   one for each lent device; real ones and disks have a thread each
 //! └─ Sound     voices and their sinks, on a thread of its own
 //! ```
 #![deny(unsafe_code)]
@@ -57,8 +58,8 @@ use crate::{
         server::{Server, SocketFile},
     },
     events::Events,
-    lender::Lender,
-    remote::{Begin, Connector, Leave, Parts, Remote},
+    lender::{Lender, Stop},
+    remote::{Begin, Connector, GIVING_BACK, Leave, Parts, Remote},
     sound::{Output, Sound},
     usb::bus::Watch,
 };
@@ -175,7 +176,7 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
     let lender = lender.start();
     // Both last until the end: then the socket's file goes, and the bus is left in peace.
     let _control = listen(connect.control.as_deref(), lender.clone().recipient())?;
-    let _watch = watch(lender)?;
+    let _watch = watch(lender.clone())?;
     let host = remote.clone().recipient();
     let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(output, events, host));
     let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
@@ -187,12 +188,21 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
         }
     };
     tokio::pin!(end);
-    tokio::select! {
-        code = &mut end => return code.context("the remote ended without a word"),
-        () = asked => {}
-    }
+    let early = tokio::select! {
+        code = &mut end => Some(code),
+        () = asked => None,
+    };
+    // What is just being opened is given back, too.
+    let stopped = tokio::time::timeout(GIVING_BACK, lender.send(Stop));
     remote.do_send(Leave);
-    end.await.context("the remote ended without a word")
+    let code = match early {
+        Some(code) => code,
+        None => end.await,
+    };
+    if stopped.await.is_err() {
+        tracing::warn!("a device that was being opened is not given back: its driver does not answer");
+    }
+    code.context("the remote ended without a word")
 }
 
 /// Answers `lend`, `return` and `status`; the socket's file is there until what it returns is dropped. Where none can

@@ -38,7 +38,7 @@ pub(crate) const REFUSED: u8 = 3;
 /// How long a goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How long devices may take to be given back to this computer.
-const GIVING_BACK: Duration = Duration::from_secs(5);
+pub(crate) const GIVING_BACK: Duration = Duration::from_secs(5);
 
 /// Tries to get a link: what came of it.
 pub(crate) type Connector = Box<dyn Fn() -> BoxFuture<'static, Attempt>>;

@@ -76,6 +76,9 @@ fn words(reply: &Reply) -> String {
         Reply::Lend(outcomes) if outcomes.is_empty() => {
             "nothing of that is here now; it will be lent when it is plugged in\n".to_owned()
         }
+        Reply::Return(outcomes) if outcomes.is_empty() => {
+            "nothing of that was lent; it will not be lent when it is plugged in\n".to_owned()
+        }
         Reply::Lend(outcomes) | Reply::Return(outcomes) => lines(outcomes),
         Reply::Status { report, kept } => status(report) + &heading("not lent:", &lines(kept)),
         Reply::Error(_) => String::new(),

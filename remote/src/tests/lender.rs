@@ -12,7 +12,7 @@ use crate::{
     cli::Format,
     control::{Outcome, Reply, Request, Target},
     events::Events,
-    lender::{Lender, Parts},
+    lender::{Lender, Parts, Stop},
     lent::Lent,
     port::{Do, PortId, What},
     usb::{
@@ -263,4 +263,31 @@ async fn a_software_device_is_taken_back_by_its_number_and_a_wrong_number_is_an_
         let Reply::Error(error) = desk.take_back(wrong).await else { panic!("{wrong} was there") };
         assert!(error.contains("farbus-remote status"), "{error}");
     }
+}
+
+#[actix::test]
+async fn what_is_being_opened_when_the_remote_ends_is_given_back_first() {
+    tokio::time::pause();
+    let mut desk = Desk::new(&["all"]).await;
+    desk.plug(&stick(), Opens::Later).await;
+    assert_eq!(desk.tries.recv().await, Some(Opens::Later));
+    let mut stopped = desk.lender.send(Stop).boxed_local();
+    let early = tokio::time::timeout(Duration::from_secs(1), &mut stopped).await;
+    assert!(early.is_err(), "it waits");
+    desk.gate.notify_one();
+    stopped.await.unwrap();
+    let mut told = desk.ports.recv().await.unwrap();
+    assert!(matches!(told.try_recv().unwrap().what, What::Unplug), "before the answer came");
+    desk.plug(&Device { ports: vec![7], ..stick() }, Opens::Well).await;
+    desk.lender.send(Stop).await.unwrap();
+    assert!(desk.tries.try_recv().is_err(), "nothing is opened any more");
+}
+
+#[actix::test]
+async fn what_was_asked_for_and_never_came_can_be_taken_back() {
+    tokio::time::pause();
+    let (desk, mut host) = Desk::connected(&["1-2"]).await;
+    assert_eq!(desk.take_back("1-2").await, Reply::Return(vec![]));
+    desk.plug(&stick(), Opens::Well).await;
+    host.hears_nothing().await;
 }

@@ -113,7 +113,7 @@ impl Watch {
         let (queue, events) = raw::channel();
         let (tell, seen) = mpsc::unbounded_channel();
         let watcher = Watcher { queue: queue.clone(), events, log: Log::new(tell) };
-        let thread = thread::Builder::new().name("farbus-usb-watch".into()).spawn(move || watcher.run())?;
+        let thread = thread::Builder::new().name("farbus-usb-plug".into()).spawn(move || watcher.run())?;
         Ok((Self { queue, thread: Some(thread) }, seen))
     }
 }
@@ -172,17 +172,24 @@ impl Watcher {
         if told.is_none() {
             self.look(&bus);
         }
-        loop {
-            let wait = if self.log.settling.is_empty() { LOOK } else { ASK };
-            match self.events.recv_timeout(wait) {
-                Ok(Raw::Arrived(device)) => self.arrived(device),
-                Ok(Raw::Left(device)) => self.log.left(key(&device)),
-                Ok(Raw::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) if told.is_none() => self.look(&bus),
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-            self.log.settle(Instant::now(), |device| describe(device).ok());
+        while self.turn(&bus, told.is_some()) {}
+        // First the thread that may be in the callback, then the callback.
+        drop(bus);
+        drop(told);
+    }
+
+    /// Lets something happen, or a while pass. Whether to go on.
+    fn turn(&mut self, bus: &Bus, told: bool) -> bool {
+        let wait = if self.log.settling.is_empty() { LOOK } else { ASK };
+        match self.events.recv_timeout(wait) {
+            Ok(Raw::Arrived(device)) => self.arrived(device),
+            Ok(Raw::Left(device)) => self.log.left(key(&device)),
+            Ok(Raw::End) | Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) if told => {}
+            Err(RecvTimeoutError::Timeout) => self.look(bus),
         }
+        self.log.settle(Instant::now(), |device| describe(device).ok());
+        true
     }
 
     fn find_a_bus(&mut self) -> Option<Bus> {
