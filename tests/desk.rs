@@ -116,6 +116,25 @@ async fn a_gadget_keyboard_a_serial_line_and_a_network_work_against_the_desks_ow
     Ok(())
 }
 
+#[tokio::test]
+async fn the_kernels_own_usb_test_passes_against_a_source_and_sink() -> Result<()> {
+    let lab = Lab::open().await?;
+    let desk = lab.desk("desk").modules(["usbtest"]).boot().await?;
+    for (name, speed) in [("high", Speed::High), ("fast", Speed::Super)] {
+        let zero = desk.gadget(name).speed(speed).function(Function::SourceSink).plug().await?;
+        let driver = format!("/sys/bus/usb/devices/{}:1.0/driver", zero.location().await?);
+        desk.run(&format!("until [ -e {driver} ]; do usleep 10000; done")).await?.success()?;
+        // Control messages, bulk transfers both ways, and those that are taken back from the middle of a queue.
+        for case in [0, 1, 2, 9, 10, 24] {
+            let test = format!("testusb -a -t {case} -c 20 -s 1024 -v 421 -g 8");
+            let said = desk.run(&test).await?.success()?.stdout;
+            assert!(said.contains(&format!("test {case},")) && said.contains("secs"), "{said}");
+        }
+        zero.unplug().await?;
+    }
+    Ok(())
+}
+
 /// The shortest of some round trips to this computer, in milliseconds.
 async fn round_trip(desk: &Desk) -> Result<f64> {
     let said =
