@@ -159,7 +159,7 @@ async fn network_faults_are_applied_replaced_and_taken_back() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_remote_in_the_desk_connects_types_and_ends_when_asked() -> Result<()> {
+async fn a_remote_in_the_desk_connects_types_and_ends_when_asked_or_dropped() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
     let mut host = Host::start(folder.path(), &["vm"]).await?;
@@ -171,6 +171,11 @@ async fn a_remote_in_the_desk_connects_types_and_ends_when_asked() -> Result<()>
     remote.say("type f").await?;
     remote.wait_for("key").await?;
     assert!(remote.stop().await?.success(), "{}", remote.last_words());
+    host.program.wait_for("link_lost").await?;
+
+    let dropped = desk.remote(&host, "dropped", "vm", &[]).await?;
+    host.program.wait_for("linked").await?;
+    drop(dropped);
     host.program.wait_for("link_lost").await?;
     Ok(())
 }

@@ -50,7 +50,7 @@ const REMOTE: &str = "farbus-remote";
 /// How long a program may take to get into the desk.
 const INSTALLS_WITHIN: Duration = Duration::from_secs(120);
 
-/// A running desk. It is a [`Vm`], and can be used as one.
+/// A running desk. It is a [`Vm`], and can be used as one; but a reset takes its network and its gadgets away.
 #[derive(Debug)]
 pub struct Desk {
     vm: Vm,

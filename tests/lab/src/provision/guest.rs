@@ -129,11 +129,14 @@ impl Initramfs {
     pub fn build(cache: &Cache, kernel: &Kernel, modules: &[&str]) -> Result<Self> {
         let guest = root(cache)?;
         let testusb = testusb(cache, &guest)?;
-        // Kernels for special purposes do without some of what a guest usually has.
+        // Kernels for special purposes do without some of what a guest usually has, unless it is asked for.
         let usual: Vec<&str> = DEFAULT_MODULES.into_iter().chain(AT_HAND).collect();
         let mut wanted: Vec<&str> = AGENT_MODULES.into_iter().chain(modules.iter().copied()).collect();
         wanted.sort_unstable();
         wanted.dedup();
+        kernel.closure(&wanted, &[])?;
+        // What is there in any case makes no initramfs of its own.
+        wanted.retain(|name| !usual.contains(name));
         let parts = [SETUP, INITTAB].map(str::as_bytes).into_iter().chain([AGENT]);
         let trees = [&guest, &kernel.root, &testusb].map(|tree| tree.as_os_str().as_encoded_bytes());
         let name = format!(
