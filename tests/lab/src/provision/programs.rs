@@ -28,11 +28,21 @@ pub(crate) fn pack(program: &Path) -> Result<Vec<u8>> {
     for (library, file) in libraries(program)? {
         cpio.file(&format!("{home}/lib/{library}"), true, &read(&file)?)?;
     }
-    let loader = LOADER.rsplit('/').next().unwrap_or(LOADER);
-    cpio.file(&format!("{home}/lib/{loader}"), true, &read(Path::new(LOADER))?)?;
-    let call = format!("/{home}/lib/{loader} --argv0 {name} --library-path /{home}/lib /{home}/bin/{name}");
-    cpio.file(&format!("usr/bin/{name}"), true, format!("#!/bin/sh\nexec {call} \"$@\"\n").as_bytes())?;
+    cpio.file(&format!("{home}{LOADER}"), true, &read(Path::new(LOADER))?)?;
+    cpio.file(&format!("usr/bin/{name}"), true, call(&name, &home).as_bytes())?;
     Ok(cpio.finish()?)
+}
+
+/// The command that runs a program in a root of its own, in which it finds its loader, its libraries and itself, and all
+/// that is not a program of the guest's.
+fn call(name: &str, home: &str) -> String {
+    format!(
+        "#!/bin/sh
+         for folder in dev proc sys tmp run root; do
+             [ -e /{home}/$folder ] || {{ mkdir /{home}/$folder; mount --rbind /$folder /{home}/$folder; }}
+         done
+         exec chroot /{home} /bin/{name} \"$@\"\n"
+    )
 }
 
 /// The libraries of a program by the names it calls them, and their files. The loader only looks: nothing of the
@@ -84,7 +94,7 @@ mod tests {
     fn a_program_comes_with_its_libraries_its_loader_and_a_command_of_its_name() -> Result<()> {
         let archive = pack(&std::env::current_exe()?)?;
         let text = String::from_utf8_lossy(&archive);
-        for part in ["/lib/libc.so.6\0", "/lib/ld-linux-x86-64.so.2\0", "usr/bin/lab-", "TRAILER!!!\0"] {
+        for part in ["/lib/libc.so.6\0", "/lib64/ld-linux-x86-64.so.2\0", "usr/bin/lab-", "TRAILER!!!\0"] {
             assert!(text.contains(part), "{part:?}");
         }
         Ok(())
