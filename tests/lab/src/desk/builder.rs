@@ -193,3 +193,17 @@ pub(super) fn netem(faults: &str) -> String {
         faults => format!("tc qdisc replace dev {INTERFACE} root netem limit 100000 {faults}\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_replace_what_was_there_and_none_take_it_away() {
+        assert!(
+            netem(" delay 20ms loss 1% ")
+                .ends_with("replace dev eth0 root netem limit 100000 delay 20ms loss 1%\n")
+        );
+        assert!(netem("").starts_with("tc qdisc del dev eth0 root"));
+    }
+}

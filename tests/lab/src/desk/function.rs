@@ -81,3 +81,28 @@ impl Function {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyboards_descriptor_is_written_byte_for_byte() -> Result<()> {
+        let attributes = Function::Keyboard.attributes()?;
+        let octal =
+            attributes.iter().find(|(path, _)| *path == "report_desc").map(|(_, value)| value.as_str());
+        let bytes = octal.unwrap_or_default().split('\\').skip(1).map(|byte| u8::from_str_radix(byte, 8));
+        assert_eq!(bytes.collect::<Result<Vec<_>, _>>()?, KEYBOARD);
+        Ok(())
+    }
+
+    #[test]
+    fn a_disk_is_write_protected_before_it_has_its_file_and_its_path_needs_no_quoting() -> Result<()> {
+        let disk = |file: &str| Function::MassStorage { file: file.to_owned(), read_only: true }.attributes();
+        assert_eq!(disk("/dev/vda")?, [("lun.0/ro", "1".to_owned()), ("lun.0/file", "/dev/vda".to_owned())]);
+        for file in ["it's", "100%", "a\\b"] {
+            assert!(disk(file).is_err(), "{file}");
+        }
+        Ok(())
+    }
+}

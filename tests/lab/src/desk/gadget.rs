@@ -207,7 +207,8 @@ impl Gadget<'_> {
         Ok(String::from_utf8_lossy(&speed).trim().to_owned())
     }
 
-    /// Has its [`Function::Keyboard`] say these, one after the other, each when the one before has been fetched.
+    /// Has its [`Function::Keyboard`] say these, one after the other, each when the one before has been fetched: some
+    /// 1,500 a second. A program that reads them must be as fast: else the kernel drops events and says so (SYN_DROPPED).
     ///
     /// # Errors
     /// If it is no keyboard, or nobody fetches them within 60 s and a hundredth of a second for each.
