@@ -111,3 +111,10 @@ async fn a_mass_storage_gadget_reads_back_at_super_speed() -> Result<()> {
     let kind = Kind::Gadget(Speed::Super);
     reads_and_writes(Case { name: "gadget", kind, selector: ID, driver: "usb-storage" }).await
 }
+
+#[tokio::test]
+async fn a_disk_reads_back_by_uas_with_streams() -> Result<()> {
+    let kind =
+        Kind::Qemu(&["-device", "usb-uas,id=uas,bus=xhci.0", "-device", "scsi-hd,bus=uas.0,drive=stick"]);
+    reads_and_writes(Case { name: "uas", kind, selector: "class=storage", driver: "uas" }).await
+}

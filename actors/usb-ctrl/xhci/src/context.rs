@@ -186,6 +186,9 @@ pub(crate) struct EndpointStatus {
     /// Max Primary Streams, 0 for none.
     #[bits(10..=14, rw)]
     max_streams: u5,
+    /// Linear Stream Array: the primary array is all there is.
+    #[bit(15, rw)]
+    linear: bool,
 }
 
 /// Endpoint Context, second dword.

@@ -209,7 +209,7 @@ impl Xhci {
         let Some(endpoint) = self.slots.get_mut(id).and_then(|slot| slot.endpoint_mut(target)) else {
             return;
         };
-        if stream == 0 && endpoint.ring(cx.dma) {
+        if endpoint.ring(cx.dma, (stream & 0xffff) as u16) {
             self.work.insert((id, target));
         }
     }
@@ -236,6 +236,7 @@ impl Xhci {
                 }
                 self.work.insert((slot, dci));
             }
+            Some(Owner::Streams(slot)) => self.answer_streams(slot, id, completion.result.is_ok()),
             Some(Owner::Port(index)) => {
                 let Some(port) = self.ports.get_mut(usize::from(index)) else { return };
                 if port.gate() == Some(id) {

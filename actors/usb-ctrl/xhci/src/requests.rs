@@ -13,6 +13,8 @@ pub(crate) enum Owner {
     Endpoint(SlotId, u8),
     /// An endpoint whose halt is being cleared; the guest was told already.
     Fence(SlotId, u8),
+    /// The stream endpoints of this slot: their device is being given its streams.
+    Streams(SlotId),
     /// The port with this index: its device is being reset.
     Port(u8),
 }

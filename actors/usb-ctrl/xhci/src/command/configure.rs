@@ -76,6 +76,7 @@ impl Xhci {
             added.push(Endpoint::configured(id, dci, endpoint, output.at(dci))?);
         }
 
+        let before = self.stream_endpoints(id);
         // An endpoint that is added although it is there is made anew, as if it were dropped as well.
         for dci in (CONTROL + 1..=LAST).filter(|dci| (drop | add) & 1 << dci != 0) {
             self.close_endpoint(cx, budget, id, dci);
@@ -86,6 +87,7 @@ impl Xhci {
             slot.replace(endpoint.dci, Some(Box::new(endpoint)));
         }
         self.show_configuration(cx.dma, id, context.map(|context| context.route.entries()));
+        self.ask_for_streams(cx, id, &before);
         Ok(())
     }
 

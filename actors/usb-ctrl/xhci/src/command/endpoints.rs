@@ -21,7 +21,7 @@ impl Xhci {
         }
     }
 
-    /// Set TR Dequeue Pointer. There are no streams to choose from yet.
+    /// Set TR Dequeue Pointer.
     pub(super) fn set_dequeue(
         &mut self,
         dma: &dyn Dma,
@@ -31,8 +31,7 @@ impl Xhci {
         pointer: u64,
     ) -> CompletionCode {
         match self.endpoint_mut(id, dci) {
-            Ok(_) if stream != 0 => CompletionCode::TrbError,
-            Ok(endpoint) => endpoint.set_dequeue(dma, RingPointer::from_raw(pointer)),
+            Ok(endpoint) => endpoint.set_dequeue(dma, stream, RingPointer::from_raw(pointer)),
             Err(code) => code,
         }
     }

@@ -6,6 +6,7 @@
 mod configure;
 mod endpoints;
 mod slots;
+mod streams;
 
 use core::time::Duration;
 

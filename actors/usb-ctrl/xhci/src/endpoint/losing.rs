@@ -15,6 +15,7 @@ impl Endpoint {
     pub(crate) fn void(&mut self, fence: Option<RequestId>) {
         self.void_late_data();
         self.resume = None;
+        self.rings_mut().for_each(|ring| ring.void(None));
         self.fence = fence.or(self.fence);
     }
 
@@ -40,6 +41,7 @@ impl Endpoint {
     /// The device cannot be reached any more: what is in flight fails, once, as on a cable that is pulled.
     pub(crate) fn lose_device(&mut self, hands: &mut Hands<'_, '_>) {
         self.close(hands);
+        self.rings_mut().for_each(|ring| ring.lose_device(hands));
         if self.state == State::Stopping {
             return;
         }
@@ -58,6 +60,10 @@ impl Endpoint {
     /// The endpoint goes: nobody waits for anything.
     pub(crate) fn close(&mut self, hands: &mut Hands<'_, '_>) {
         self.cancel_sent(hands);
+        self.rings_mut().for_each(|ring| ring.close(hands));
+        if let Some(streams) = &mut self.streams {
+            streams.forget(hands.requests);
+        }
         self.forget_requests(hands.requests);
     }
 

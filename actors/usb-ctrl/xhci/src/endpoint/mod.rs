@@ -13,6 +13,7 @@
 
 mod losing;
 mod stop;
+pub(crate) mod streams;
 
 use std::collections::VecDeque;
 
@@ -20,6 +21,7 @@ use arbitrary_int::u3;
 use pci::Dma;
 use wire::usb::{self, Direction, RequestId};
 
+use self::streams::{MAX_PRIMARY_ARRAY, Stream, Streams};
 use crate::{
     context::{EndpointContext, EndpointType},
     ring::RingPointer,
@@ -170,6 +172,10 @@ pub(crate) struct Endpoint {
     pub(crate) void_next: bool,
     /// It has just failed: one TD at a time until one succeeds.
     pub(crate) cautious: bool,
+    /// Its rings, if it has streams; then it has none of its own.
+    pub(crate) streams: Option<Box<Streams>>,
+    /// The stream whose ring this is.
+    pub(crate) stream: Option<Stream>,
     context: EndpointContext,
     context_at: u64,
 }
@@ -208,17 +214,38 @@ impl Endpoint {
             _ => {}
         }
         let needs_packets = kind != Kind::Isochronous;
-        let streams = context.status.max_streams().value() != 0;
-        if streams || needs_packets && context.kind.max_packet() == 0 {
+        let primary = context.status.max_streams().value();
+        let linear = kind == Kind::Bulk && context.status.linear() && primary <= MAX_PRIMARY_ARRAY;
+        if primary != 0 && !linear || needs_packets && context.kind.max_packet() == 0 {
             return Err(CompletionCode::ParameterError);
         }
+        let streams = (primary != 0).then(|| Box::new(Streams::new(context.dequeue, primary)));
         let dequeue = RingPointer::from_raw(context.dequeue);
-        Ok(Self {
+        let max_packet = context.kind.max_packet();
+        let this = Self::new((slot, dci, address), (kind, max_packet), dequeue, context, context_at);
+        Ok(Self { streams, ..this })
+    }
+
+    /// The ring of a stream of this endpoint.
+    fn ring_of_stream(&self, dequeue: RingPointer, stream: Stream) -> Self {
+        let place = (self.slot, self.dci, self.address);
+        let this = Self::new(place, (self.kind, self.max_packet), dequeue, self.context, self.context_at);
+        Self { stream: Some(stream), state: self.state, ..this }
+    }
+
+    fn new(
+        (slot, dci, address): (SlotId, u8, usb::Endpoint),
+        (kind, max_packet): (Kind, u16),
+        dequeue: RingPointer,
+        context: EndpointContext,
+        context_at: u64,
+    ) -> Self {
+        Self {
             slot,
             dci,
             address,
             kind,
-            max_packet: context.kind.max_packet(),
+            max_packet,
             state: State::Running,
             dequeue,
             fetch: dequeue,
@@ -234,9 +261,11 @@ impl Endpoint {
             fence: None,
             void_next: false,
             cautious: false,
+            streams: None,
+            stream: None,
             context,
             context_at,
-        })
+        }
     }
 
     /// Whether it is the default control endpoint.
@@ -248,8 +277,16 @@ impl Endpoint {
     pub(crate) fn mirror(&mut self, dma: &dyn Dma) {
         self.context.status = self.context.status.with_state(self.state.bits());
         self.context.kind = self.context.kind.with_max_packet(self.max_packet);
-        self.context.dequeue = self.dequeue.to_raw();
-        if self.context.write(dma, self.context_at).is_err() {
+        let ring = match self.stream {
+            Some(stream) => stream.mirror(dma, self.dequeue),
+            // With streams the endpoint context has the array's address.
+            None if self.streams.is_some() => Ok(()),
+            None => {
+                self.context.dequeue = self.dequeue.to_raw();
+                Ok(())
+            }
+        };
+        if ring.is_err() || self.context.write(dma, self.context_at).is_err() {
             tracing::debug!(
                 slot = self.slot.number(),
                 endpoint = self.dci,
@@ -258,9 +295,14 @@ impl Endpoint {
         }
     }
 
-    /// The doorbell rings. xHCI 1.2 §4.7. Answers whether there is work.
-    pub(crate) fn ring(&mut self, dma: &dyn Dma) -> bool {
+    /// The doorbell rings, for a stream or for none (0). xHCI 1.2 §4.7. Answers whether there is work.
+    pub(crate) fn ring(&mut self, dma: &dyn Dma, stream: u16) -> bool {
+        let there = self.with_streams(|this, streams| {
+            let ring = this.stream_mut(streams, dma, stream);
+            ring.map(|ring| ring.ring(dma, 0)).is_some()
+        });
         match self.state {
+            _ if !there.unwrap_or(stream == 0) => false,
             _ if self.kind == Kind::Isochronous => false,
             State::Running => true,
             State::Stopped => {
@@ -274,6 +316,9 @@ impl Endpoint {
 
     /// Does everything that can be done now. What is left when the budget is gone is for the next call.
     pub(crate) fn work(&mut self, hands: &mut Hands<'_, '_>) {
+        if self.with_streams(|this, streams| this.work_streams(hands, streams)).is_some() {
+            return;
+        }
         self.retire(hands);
         while self.state == State::Running && hands.events.ready() && hands.budget.left() {
             let before = (self.tds.len(), self.submitted);
@@ -295,15 +340,25 @@ impl Endpoint {
         if !preserve {
             self.resume = None;
         }
+        for ring in self.rings_mut() {
+            ring.reset(dma, preserve);
+        }
         self.state = State::Stopped;
         self.mirror(dma);
         CompletionCode::Success
     }
 
-    /// Set TR Dequeue Pointer. xHCI 1.2 §4.6.10.
-    pub(crate) fn set_dequeue(&mut self, dma: &dyn Dma, pointer: RingPointer) -> CompletionCode {
+    /// Set TR Dequeue Pointer, of a stream or of the only ring (0). xHCI 1.2 §4.6.10.
+    pub(crate) fn set_dequeue(&mut self, dma: &dyn Dma, stream: u16, pointer: RingPointer) -> CompletionCode {
         if !matches!(self.state, State::Stopped | State::Error) {
             return CompletionCode::ContextStateError;
+        }
+        let set = self.with_streams(|this, streams| this.set_stream_dequeue(dma, streams, stream, pointer));
+        if let Some(code) = set {
+            return code;
+        }
+        if self.stream.is_none() && stream != 0 {
+            return CompletionCode::TrbError;
         }
         if pointer.at != self.dequeue.at {
             self.resume = None;

@@ -44,17 +44,25 @@ impl Endpoint {
         }
         self.state = State::Stopping;
         self.cancel_sent(hands);
+        for ring in self.rings_mut() {
+            ring.begin_stop(hands);
+        }
         true
     }
 
     /// Whether a stop knows everything that it waits for.
     pub(crate) fn stop_is_settled(&self) -> bool {
-        self.state != State::Stopping || self.tds.iter().all(|td| td.sent().is_none())
+        let settled =
+            self.tds.iter().all(|td| td.sent().is_none()) && self.rings().all(Self::stop_is_settled);
+        self.state != State::Stopping || settled
     }
 
     /// Ends a stop with what is known: TDs that are done are told, the first that is not stands still there.
     /// Answers whether the endpoint is stopped, and not halted meanwhile; none if there is no room for events yet.
     pub(crate) fn finish_stop(&mut self, hands: &mut Hands<'_, '_>) -> Option<bool> {
+        if let Some(stopped) = self.with_streams(|this, streams| this.finish_stop_streams(hands, streams)) {
+            return stopped;
+        }
         self.retire(hands);
         if self.state != State::Stopping {
             return Some(false);
@@ -83,5 +91,6 @@ impl Endpoint {
         if self.state == State::Stopping {
             self.state = State::Running;
         }
+        self.rings_mut().for_each(Self::abandon_stop);
     }
 }

@@ -1,11 +1,15 @@
 //! Capability registers and extended capabilities: what the controller says of itself. xHCI 1.2 §5.3, §7.
 
+use crate::endpoint::streams::MAX_PRIMARY_ARRAY;
+
 use super::{DOORBELLS, EXTENDED, OPERATIONAL, RUNTIME};
 
 /// Interface version 1.1.0 in BCD (HCIVERSION). 1.2 would promise the features of HCCPARAMS2.
 pub(crate) const VERSION: u32 = 0x0110;
 /// `"USB "`, the name of every supported protocol. xHCI 1.2 §7.2.
 const PROTOCOL_NAME: u32 = u32::from_le_bytes(*b"USB ");
+/// No Secondary SID Support.
+const NO_SECONDARY: u32 = 1 << 7;
 /// ERST Max: event ring segment tables of up to 2^4 segments.
 const ERST_MAX: u32 = 4;
 /// Isochronous Scheduling Threshold: bit 3 = counted in frames, 7 of them.
@@ -45,8 +49,15 @@ impl Shape {
             0x08 => ERST_MAX << 4 | ISOCHRONOUS_THRESHOLD,
             // HCSPARAMS3: no exit latencies, so no guest tries link power management
             0x0c => 0,
-            // HCCPARAMS1: AC64, CSZ, NSS, xECP; no streams (MaxPSASize 0), no port power switches, no indicators
-            0x10 => ((EXTENDED / 4) as u32) << 16 | 1 << 7 | u32::from(self.long_contexts) << 2 | 1,
+            // HCCPARAMS1: AC64, CSZ, NSS, MaxPSASize, xECP; no secondary stream arrays, no port power switches, no
+            // indicators
+            0x10 => {
+                ((EXTENDED / 4) as u32) << 16
+                    | u32::from(MAX_PRIMARY_ARRAY) << 12
+                    | NO_SECONDARY
+                    | u32::from(self.long_contexts) << 2
+                    | 1
+            }
             0x14 => DOORBELLS as u32,
             0x18 => RUNTIME as u32,
             // HCCPARAMS2

@@ -108,7 +108,7 @@ fn the_capability_registers_describe_the_controller() {
         Case { name: "MaxPorts", offset: 7, width: Width::Byte, value: 0x10 },
         Case { name: "HCSPARAMS2: no scratchpads", offset: 8, width: Width::Dword, value: 0x4f },
         Case { name: "HCSPARAMS3", offset: 0xc, width: Width::Dword, value: 0 },
-        Case { name: "HCCPARAMS1: AC64, NSS", offset: 0x10, width: Width::Dword, value: 0x0200_0081 },
+        Case { name: "HCCPARAMS1: AC64, NSS, PSA", offset: 0x10, width: Width::Dword, value: 0x0200_4081 },
         Case { name: "DBOFF", offset: 0x14, width: Width::Dword, value: 0x2000 },
         Case { name: "RTSOFF", offset: 0x18, width: Width::Dword, value: 0x1000 },
         Case { name: "HCCPARAMS2", offset: 0x1c, width: Width::Dword, value: 0 },
@@ -128,7 +128,7 @@ fn the_capability_registers_describe_the_controller() {
     }
     let long = Config { long_contexts: true, usb2_ports: 2, usb3_ports: 1, ..Config::default() };
     let mut bare = Bare::new(long, 0);
-    assert_eq!(read(&mut bare, 0x10), 0x0200_0085, "CSZ");
+    assert_eq!(read(&mut bare, 0x10), 0x0200_4085, "CSZ");
     assert_eq!(read(&mut bare, 4) >> 24, 3);
     assert_eq!(bare.read(0x470, Width::Dword), 0, "no fourth port");
 }

@@ -77,6 +77,10 @@ impl Settled {
 impl Endpoint {
     /// A request of this endpoint has ended.
     pub(crate) fn complete(&mut self, hands: &mut Hands<'_, '_>, id: RequestId, completion: Completion) {
+        if self.streams.is_some() {
+            self.with_streams(|_, streams| Self::complete_stream(hands, streams, id, completion));
+            return;
+        }
         let index = self.tds.iter().position(|td| td.sent().is_some_and(|sent| sent.id == id));
         let td = match index {
             Some(index) => self.tds.get_mut(index),

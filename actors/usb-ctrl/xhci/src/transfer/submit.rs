@@ -82,7 +82,9 @@ impl Endpoint {
         };
         let transfer = match self.kind {
             Kind::Interrupt => Transfer::Interrupt,
-            Kind::Bulk | Kind::Control | Kind::Isochronous => Transfer::Bulk { stream: 0 },
+            Kind::Bulk | Kind::Control | Kind::Isochronous => {
+                Transfer::Bulk { stream: self.stream.map_or(0, |stream| stream.id) }
+            }
         };
         self.send(hands, index, transfer, payload);
     }
