@@ -14,9 +14,9 @@
 //! No command waits for the network without a bound: port resets and commands complete from local state, and
 //! fences keep the order towards the device (DESIGN D9).
 //!
-//! Not supported yet: isochronous endpoints with bandwidth (Configure Endpoint answers Bandwidth Error; one without
-//! bandwidth may be configured and does nothing), streams (MaxPSASize is 0), and restoring a saved state (it answers
-//! Save/Restore Error, and drivers set up anew).
+//! Isochronous endpoints are paced by the remote's bus: a TD ends when its packet has ended there. Not supported yet:
+//! Frame IDs (CFC is 0), ring underrun and overrun events, a frame clock that follows the remote's, secondary stream
+//! arrays, and restoring a saved state (it answers Save/Restore Error, and drivers set up anew).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 

@@ -106,7 +106,6 @@ fn configure_endpoint_refuses_what_cannot_be() {
             &[EndpointSetup { index: 5, kind: 4, max_packet: 8 }],
             7,
         ),
-        ("isochronous", 0, 1 << 6 | 1, &[EndpointSetup { index: 6, kind: 1, max_packet: 8 }], 8),
     ];
     let mut world = world();
     let slot = addressed(&mut world, Speed::High);

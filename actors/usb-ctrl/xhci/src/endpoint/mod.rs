@@ -96,7 +96,7 @@ pub(crate) enum Kind {
     Bulk,
     /// Interrupt.
     Interrupt,
-    /// Isochronous without bandwidth: exists, and does nothing.
+    /// Isochronous; without bandwidth (packets of 0 bytes) it exists, too.
     Isochronous,
 }
 
@@ -204,10 +204,6 @@ impl Endpoint {
             (CONTROL, ..) => return Err(CompletionCode::ParameterError),
             // Message pipes beside the default one: no device has them, and a request cannot say them.
             (_, Kind::Control, _) => return Err(CompletionCode::ResourceError),
-            // Not supported yet. Without bandwidth it may exist: such an alternate setting 0 is common.
-            (_, Kind::Isochronous, _) if context.kind.max_packet() != 0 => {
-                return Err(CompletionCode::BandwidthError);
-            }
             (_, _, direction) if direction != Some(address.direction()) => {
                 return Err(CompletionCode::ParameterError);
             }
@@ -303,7 +299,6 @@ impl Endpoint {
         });
         match self.state {
             _ if !there.unwrap_or(stream == 0) => false,
-            _ if self.kind == Kind::Isochronous => false,
             State::Running => true,
             State::Stopped => {
                 self.state = State::Running;

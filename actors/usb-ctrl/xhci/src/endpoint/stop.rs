@@ -7,7 +7,7 @@
 
 use wire::usb::ToRemote;
 
-use super::{Endpoint, State};
+use super::{Endpoint, Kind, State};
 use crate::{
     Output,
     transfer::{Hands, orphan::Fate, td::Progress},
@@ -16,7 +16,8 @@ use crate::{
 impl Endpoint {
     /// Whether nothing may be submitted at the moment.
     pub(crate) fn fenced(&self) -> bool {
-        self.cancels > 0 || self.fence.is_some()
+        // Order matters to none of an isochronous endpoint's packets, and the end of one may be lost.
+        self.cancels > 0 && self.kind != Kind::Isochronous || self.fence.is_some()
     }
 
     /// Asks the remote to end what is in flight.
@@ -81,7 +82,8 @@ impl Endpoint {
             }
             None => self.mirror(hands.cx.dma),
         }
-        self.orphan_all(Fate::Open);
+        // A packet has its time, and nobody runs it again.
+        self.orphan_all(if self.kind == Kind::Isochronous { Fate::Void } else { Fate::Open });
         self.fetch = self.dequeue;
         Some(true)
     }

@@ -9,7 +9,7 @@ use super::{
     td::{Element, Progress, Td},
 };
 use crate::{
-    endpoint::{Endpoint, Resume},
+    endpoint::{Endpoint, Kind, Resume},
     ring::{Fetched, RingPointer, fetch},
     trb::{
         event::CompletionCode,
@@ -53,8 +53,11 @@ impl Endpoint {
             self.queued_bytes = self.queued_bytes.saturating_add(td.length.min(CREDIT));
             self.queued_trbs += td.elements.len();
             self.tds.push_back(td);
-            self.submit(hands);
             hands.budget.take_td();
+            // Isochronous ones go together: the next turn of the endpoint's work submits them.
+            if self.kind != Kind::Isochronous {
+                self.submit(hands);
+            }
         }
     }
 
@@ -134,6 +137,9 @@ impl Endpoint {
         Some(match (before, kind) {
             (None, TransferKind::NoOp | TransferKind::EventData(_)) => Stage::Only,
             (Some((stage, true)), TransferKind::NoOp | TransferKind::EventData(_)) => stage,
+            // Each TD of an isochronous endpoint begins with an Isoch TRB, and no other has one. xHCI 1.2 §4.11.2.5.
+            (None, TransferKind::Isoch(_)) if self.kind == Kind::Isochronous => Stage::Only,
+            (None, TransferKind::Normal(_)) if self.kind == Kind::Isochronous => return None,
             (None | Some((Stage::Only, true)), TransferKind::Normal(_)) if !self.is_control() => Stage::Only,
             (None, TransferKind::Setup(_)) if self.is_control() => Stage::Setup,
             (Some((Stage::Setup, _)), TransferKind::Data { .. }) => Stage::Data,

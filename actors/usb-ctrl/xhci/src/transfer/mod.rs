@@ -10,6 +10,7 @@
 
 pub(crate) mod gather;
 pub(crate) mod intercept;
+mod isoch;
 pub(crate) mod orphan;
 pub(crate) mod retire;
 pub(crate) mod settle;

@@ -6,7 +6,7 @@ use super::{
     td::{Element, Position, Td},
 };
 use crate::{
-    endpoint::{Endpoint, Resume, State},
+    endpoint::{Endpoint, Kind, Resume, State},
     trb::{
         event::{CompletionCode, Event, TransferEvent},
         transfer::TransferKind,
@@ -32,7 +32,13 @@ impl Endpoint {
                 Some(code) if flushed.is_ok() => code,
                 _ => CompletionCode::TrbError,
             };
-            if code == CompletionCode::Success {
+            if self.kind == Kind::Isochronous
+                && code != CompletionCode::Success
+                && code != CompletionCode::TrbError
+            {
+                self.report_failure(hands, &td, td.position().index, code);
+                self.dequeue = td.after;
+            } else if code == CompletionCode::Success {
                 self.report_success(hands, &td);
                 self.dequeue = td.after;
                 self.cautious = false;
@@ -48,7 +54,7 @@ impl Endpoint {
         let mut short = false;
         for (index, element) in td.elements.iter().enumerate() {
             match element.trb.kind {
-                TransferKind::Normal(_) | TransferKind::Data { .. } => {
+                TransferKind::Normal(_) | TransferKind::Isoch(_) | TransferKind::Data { .. } => {
                     let residue = count.pass(element);
                     let skipped = short;
                     short |= residue > 0;
@@ -74,7 +80,7 @@ impl Endpoint {
                         self.post(hands, element, CompletionCode::Success, 0);
                     }
                 }
-                TransferKind::NoOp | TransferKind::Isoch | TransferKind::Unknown => {
+                TransferKind::NoOp | TransferKind::Unknown => {
                     if element.trb.interrupt {
                         self.post(hands, element, code(short), 0);
                     }

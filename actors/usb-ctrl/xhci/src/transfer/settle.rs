@@ -8,7 +8,10 @@ use super::{
     intercept::disguise,
     td::{Progress, Td},
 };
-use crate::{endpoint::Endpoint, trb::event::CompletionCode};
+use crate::{
+    endpoint::{Endpoint, Kind},
+    trb::event::CompletionCode,
+};
 
 /// A completion, checked against its request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +83,9 @@ impl Endpoint {
         if self.streams.is_some() {
             self.with_streams(|_, streams| Self::complete_stream(hands, streams, id, completion));
             return;
+        }
+        if self.kind == Kind::Isochronous {
+            return self.complete_packets(hands, id, completion);
         }
         let index = self.tds.iter().position(|td| td.sent().is_some_and(|sent| sent.id == id));
         let td = match index {

@@ -26,6 +26,7 @@ impl Endpoint {
             let Some(td) = self.tds.get(self.submitted) else { return };
             match &td.progress {
                 Progress::Finished(_) => self.submitted += 1,
+                Progress::Sent(_) if self.kind == Kind::Isochronous => self.submitted += 1,
                 Progress::Sent(sent) if td.setup.is_some() || covers(td, sent) => self.submitted += 1,
                 Progress::Sent(_) => return,
                 Progress::Waiting if hands.device.is_none() => {
@@ -42,6 +43,7 @@ impl Endpoint {
                     self.void_next = false;
                     self.conclude(self.submitted, CompletionCode::StallError);
                 }
+                Progress::Waiting if self.kind == Kind::Isochronous => self.submit_packets(hands),
                 Progress::Waiting => self.submit_one(hands, limit),
             }
         }
@@ -53,7 +55,7 @@ impl Endpoint {
         MAX_BODY as u32 / packet * packet
     }
 
-    fn conclude(&mut self, index: usize, code: CompletionCode) {
+    pub(super) fn conclude(&mut self, index: usize, code: CompletionCode) {
         if let Some(td) = self.tds.get_mut(index) {
             td.progress = Progress::Finished(code);
         }

@@ -25,7 +25,9 @@ impl Element {
     /// Its piece of data, if it is one.
     pub(crate) fn piece(&self) -> Option<Piece> {
         match self.trb.kind {
-            TransferKind::Normal(piece) | TransferKind::Data { piece, .. } => Some(piece),
+            TransferKind::Normal(piece) | TransferKind::Isoch(piece) | TransferKind::Data { piece, .. } => {
+                Some(piece)
+            }
             _ => None,
         }
     }

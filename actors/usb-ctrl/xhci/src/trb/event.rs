@@ -105,8 +105,6 @@ pub(crate) enum CompletionCode {
     StallError = 6,
     /// The endpoint's kind is not supported.
     ResourceError = 7,
-    /// There is no bandwidth for it.
-    BandwidthError = 8,
     /// All slots are in use.
     NoSlotsAvailableError = 9,
     /// The slot is not enabled.
@@ -121,6 +119,8 @@ pub(crate) enum CompletionCode {
     ContextStateError = 19,
     /// The last free place of an event ring.
     EventRingFullError = 21,
+    /// An isochronous TD came too late for its interval, or was lost on the way.
+    MissedServiceError = 23,
     /// The command ring has stopped.
     CommandRingStopped = 24,
     /// The command was aborted.

@@ -37,8 +37,8 @@ pub(crate) enum TransferKind {
     },
     /// The handshake of a control request.
     Status,
-    /// One interval of an isochronous endpoint.
-    Isoch,
+    /// The first piece of one interval's data of an isochronous endpoint.
+    Isoch(Piece),
     /// An event with this value, if it asks for one.
     EventData(u64),
     /// Nothing.
@@ -86,7 +86,7 @@ impl TransferTrb {
                 TransferKind::Data { piece, inward: control.endpoint().value() & 1 != 0 }
             }
             (Ok(TrbType::StatusStage), _) => TransferKind::Status,
-            (Ok(TrbType::Isoch), _) => TransferKind::Isoch,
+            (Ok(TrbType::Isoch), Some(piece)) => TransferKind::Isoch(piece),
             (Ok(TrbType::EventData), _) => TransferKind::EventData(raw.parameter),
             (Ok(TrbType::NoOp), _) => TransferKind::NoOp,
             _ => TransferKind::Unknown,
