@@ -24,7 +24,7 @@ struct Streamed {
 
 /// Configure Endpoint for the bulk IN endpoint with this first dword.
 fn configure(world: &mut World, slot: u8, first: u32) -> u8 {
-    let mut store = |at: u64, dwords: &[u32]| {
+    let store = |at: u64, dwords: &[u32]| {
         let bytes: Vec<u8> = dwords.iter().flat_map(|dword| dword.to_le_bytes()).collect();
         world.host.ram.write(at, &bytes).unwrap();
     };
