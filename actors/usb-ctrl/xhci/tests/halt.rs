@@ -182,9 +182,9 @@ fn a_trb_that_makes_no_sense_stops_the_endpoint_in_its_error_state() {
     }
 }
 
-/// The bytes that did not move in a TRB: a Normal TRB has some, if its fields make sense.
+/// The bytes that did not move in a TRB: a Normal or Isoch TRB has some, if its fields make sense.
 fn data_length(trb: Trb) -> u32 {
-    let is_data = trb.control >> 10 & 0x3f == 1;
+    let is_data = [1, 5].contains(&(trb.control >> 10 & 0x3f));
     let makes_sense = trb.control & Trb::IDT == 0 || trb.status <= 8;
     if is_data && makes_sense { trb.status } else { 0 }
 }
