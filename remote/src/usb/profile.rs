@@ -60,7 +60,9 @@ pub(super) fn read<T: UsbContext>(handle: &DeviceHandle<T>, speed: Speed) -> Kno
             reader.read(DEVICE, STRING, *index, language, STRING_MOST);
         }
     }
-    for setting in known.configurations.iter().flat_map(|configuration| &configuration.settings) {
+    // With more configurations an interface number says several things.
+    let only = known.configurations.iter().filter(|_| known.configurations.len() == 1);
+    for setting in only.flat_map(|configuration| &configuration.settings) {
         if setting.number == 0 && setting.report_length > 0 {
             reader.read(INTERFACE, REPORT, 0, setting.interface.into(), setting.report_length.min(MOST));
         }

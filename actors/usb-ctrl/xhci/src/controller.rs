@@ -266,6 +266,7 @@ impl Xhci {
         let mut effects = Vec::new();
         let mut hands = Hands {
             device: slot.device,
+            profile: port.map(|port| &**port.profile()),
             gated: port.is_none_or(|port| port.gated()),
             enabled: slot.enabled(),
             starved: false,

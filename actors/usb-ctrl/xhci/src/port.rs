@@ -113,7 +113,6 @@ impl Port {
     }
 
     /// What is known of the device on it beforehand.
-    #[expect(dead_code, reason = "the descriptor cache will read it")]
     pub(crate) fn profile(&self) -> &Arc<Profile> {
         &self.profile
     }

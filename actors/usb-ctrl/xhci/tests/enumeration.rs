@@ -3,7 +3,10 @@
 mod world;
 
 use pci::Width;
-use wire::usb::{Endpoint, Failure, Moved, Payload, Speed, ToRemote, Transfer};
+use wire::{
+    control::{Descriptor, Profile},
+    usb::{Endpoint, Failure, Moved, Payload, Speed, ToRemote, Transfer},
+};
 use world::*;
 use xhci::driver::{EndpointSetup, Host, code};
 
@@ -80,6 +83,73 @@ fn a_descriptor_is_read_and_a_short_one_says_so() {
         [(data, code::SHORT_PACKET, 64 - 18), (status, code::SUCCESS, 0)],
         "residual at the data stage, success at the status stage"
     );
+}
+
+/// What the remote has told of a device: its descriptor, and a configuration that claims remote wake-up.
+fn told() -> Profile {
+    let descriptor = |request_type, value, data: &[u8]| Descriptor {
+        request_type,
+        value,
+        index: 0,
+        data: data.to_vec().into(),
+    };
+    let configuration = [9, 2, 12, 0, 1, 1, 0, 0xa0, 50, 3, 0x30, 0];
+    Profile {
+        descriptors: vec![
+            descriptor(0x80, 0x0100, &(1..=18).collect::<Vec<_>>()),
+            descriptor(0x80, 0x0200, &configuration),
+            descriptor(0x81, 0x2200, &[5, 1]),
+        ],
+        ..Profile::default()
+    }
+}
+
+/// A device that the remote has told of, with a slot and an address.
+fn known() -> (World, u8) {
+    let mut world = world();
+    let slot = addressed_as(&mut world, Speed::High, told());
+    (world, slot)
+}
+
+#[test]
+fn a_descriptor_that_is_known_is_answered_without_a_round_trip_as_the_device_would() {
+    let (mut world, slot) = known();
+    let [_, data, status] = world.control(slot, [0x80, 6, 0, 1, 0, 0, 64, 0], 0x10_0000);
+    assert!(messages(&mut world).is_empty(), "nobody is asked");
+    assert_eq!(transfers(&mut world), [(data, code::SHORT_PACKET, 64 - 18), (status, code::SUCCESS, 0)]);
+    assert_eq!(memory(&world, 0x10_0000, 19), [(1..=18).collect::<Vec<u8>>(), vec![0]].concat());
+
+    let [.., status] = world.control(slot, [0x80, 6, 0, 1, 0, 0, 8, 0], 0x10_0000);
+    assert_eq!(transfers(&mut world), [(status, code::SUCCESS, 0)], "as much as is asked for");
+
+    world.control(slot, [0x80, 6, 0, 2, 0, 0, 12, 0], 0x10_0000);
+    assert_eq!(memory(&world, 0x10_0000, 12)[7], 0x80, "no remote wake-up from the cache either");
+    world.control(slot, [0x81, 6, 0, 0x22, 0, 0, 2, 0], 0x10_0000);
+    assert_eq!(memory(&world, 0x10_0000, 2), [5, 1], "the report descriptor of interface 0");
+    assert!(messages(&mut world).is_empty());
+}
+
+#[test]
+fn what_is_not_known_is_asked_and_answers_come_in_ring_order() {
+    let (mut world, slot) = known();
+    let asked: [[u8; 8]; 4] = [
+        [0x80, 6, 1, 1, 0, 0, 18, 0],   // another index
+        [0x80, 6, 0, 1, 9, 4, 18, 0],   // another language
+        [0x82, 6, 0, 1, 0, 0, 18, 0],   // of an endpoint
+        [0xa1, 6, 0, 0x22, 0, 0, 2, 0], // of a class
+    ];
+    for setup in asked {
+        world.control(slot, setup, 0x10_0000);
+        let request = request(&mut world);
+        world.host.give(request.id, vec![0; 2]);
+    }
+    world.events();
+    let [.., first] = world.control(slot, [0x00, 9, 1, 0, 0, 0, 0, 0], 0);
+    let set = request(&mut world);
+    let [.., second] = world.control(slot, [0x80, 6, 0, 1, 0, 0, 18, 0], 0x10_0000);
+    assert_eq!(transfers(&mut world), [], "the one before it is still at the device");
+    world.host.complete(set.id, Ok(()), Moved::Out(0));
+    assert_eq!(transfers(&mut world), [(first, code::SUCCESS, 0), (second, code::SUCCESS, 0)]);
 }
 
 #[test]

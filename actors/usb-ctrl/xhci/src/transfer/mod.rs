@@ -18,7 +18,10 @@ pub(crate) mod submit;
 pub(crate) mod td;
 
 use pci::Cx;
-use wire::usb::{DeviceId, RequestId};
+use wire::{
+    control::Profile,
+    usb::{DeviceId, RequestId},
+};
 
 use crate::{Output, budget::Budget, interrupter::Events, requests::Requests};
 
@@ -34,6 +37,8 @@ pub(crate) struct Hands<'a, 'c> {
     pub(crate) budget: &'a mut Budget,
     /// The device, if it can be reached.
     pub(crate) device: Option<DeviceId>,
+    /// What is known of it beforehand.
+    pub(crate) profile: Option<&'a Profile>,
     /// The remote is still resetting it.
     pub(crate) gated: bool,
     /// The endpoints of the slot that are enabled: bit n for device context index n.

@@ -8,7 +8,7 @@ use wire::{
 
 use super::{
     Hands, SlotEffect,
-    intercept::{Plan, plan},
+    intercept::{Plan, disguise, known, plan},
     td::{Progress, Sent, Td},
 };
 use crate::{
@@ -122,6 +122,12 @@ impl Endpoint {
         let Some(td) = self.tds.get_mut(index) else { return };
         if plan == Plan::Answer {
             td.done = if td.inward { 0 } else { td.length };
+            return self.conclude(index, CompletionCode::Success);
+        }
+        if let Some(data) = known(hands.profile, setup).filter(|_| td.inward) {
+            let data = disguise(setup, data);
+            td.done = u32::try_from(data.len()).unwrap_or(u32::MAX).min(td.length);
+            td.pending = Some((0, data.slice(..td.done as usize)));
             return self.conclude(index, CompletionCode::Success);
         }
         let payload = if td.inward && setup.length > 0 {

@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use pci::Dma;
-use wire::usb::{DeviceId, Request, Speed, ToRemote};
+use wire::{
+    control::Profile,
+    usb::{DeviceId, Request, Speed, ToRemote},
+};
 use xhci::{
     Config,
     driver::{Bare, Driver, EndpointSetup, Event, Plan, code},
@@ -31,7 +34,12 @@ pub fn world_with(config: Config, plan: Plan) -> World {
 
 /// Plugs the device in, resets its port, gives it a slot and an address.
 pub fn addressed(world: &mut World, speed: Speed) -> u8 {
-    let port = world.host.attach(DEVICE, speed).expect("a free port").0;
+    addressed_as(world, speed, Profile::default())
+}
+
+/// The same with a device of which something is known beforehand.
+pub fn addressed_as(world: &mut World, speed: Speed, profile: Profile) -> u8 {
+    let port = world.host.attach_known(DEVICE, speed, profile).expect("a free port").0;
     assert!(world.reset_port(port), "the port is enabled");
     assert!(world.host.take_requests().is_empty());
     let slot = world.enable_slot();
@@ -48,7 +56,12 @@ pub fn addressed(world: &mut World, speed: Speed) -> u8 {
 
 /// The same with two bulk endpoints and an interrupt endpoint.
 pub fn configured(world: &mut World) -> u8 {
-    let slot = addressed(world, Speed::High);
+    configured_as(world, Profile::default())
+}
+
+/// The same with a device of which something is known beforehand.
+pub fn configured_as(world: &mut World, profile: Profile) -> u8 {
+    let slot = addressed_as(world, Speed::High, profile);
     let endpoints = [
         EndpointSetup::bulk(BULK_OUT, 512),
         EndpointSetup::bulk(BULK_IN, 512),
