@@ -37,9 +37,21 @@ impl Flight {
         self.waiting.insert(id, Kind { lane: Lane::Ctl, reads: false });
     }
 
+    /// Whether it is still to end.
+    pub(crate) fn has(&self, id: RequestId) -> bool {
+        self.waiting.contains_key(&id)
+    }
+
     /// The device has ended it.
     pub(crate) fn ended(&mut self, id: RequestId) {
         self.waiting.remove(&id);
+    }
+
+    /// It ends without having been carried out.
+    pub(crate) fn refuse(&mut self, request: &Request, failure: Failure) {
+        let lane = request.transfer.lane();
+        let end = nobody(lane, request.id, matches!(request.payload, Payload::In { .. }));
+        self.orphans[place(lane)].push_back(Completion { result: Err(failure), ..end });
     }
 
     /// The device is gone: whatever waits ends as disconnected.

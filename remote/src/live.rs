@@ -8,7 +8,7 @@ use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Config, Event as SessionEvent, Role, Session};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use wire::{Lane, Message, ToHost, ToRemote, usb};
+use wire::{Lane, Message, ToHost, ToRemote};
 
 use crate::{port, remote::Remote};
 
@@ -148,9 +148,10 @@ impl Live {
                 let length = bytes.len();
                 let message =
                     ToRemote::decode(lane, bytes).map_err(|e| format!("the host sent nonsense: {e}"))?;
-                if let (Some(tap), ToRemote::Usb(usb::ToRemote::Submit(request))) = (&mut self.tap, &message)
+                if let (Some(tap), ToRemote::Usb(message)) = (&mut self.tap, &message)
+                    && let Some(request) = message.request()
                 {
-                    tap.submitted(request);
+                    tap.submitted(&request);
                 }
                 Ok(Some((message, lane, length)))
             }

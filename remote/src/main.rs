@@ -14,6 +14,7 @@ mod control;
 mod devices;
 mod events;
 mod flight;
+mod follow;
 mod lend;
 mod lender;
 mod lent;

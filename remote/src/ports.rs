@@ -151,14 +151,12 @@ impl Remote {
         credit: (Lane, usize),
         ctx: &mut Context<Self>,
     ) {
-        let (usb::ToRemote::Submit(usb::Request { device, .. })
-        | usb::ToRemote::Cancel { device, .. }
-        | usb::ToRemote::Reset { device, .. }
-        | usb::ToRemote::Streams { device, .. }) = &message;
-        let lent = self.lent.values().find(|lent| lent.attached && lent.attachment.device == *device);
+        let device = message.device();
+        let lent = self.lent.values().find(|lent| lent.attached && lent.attachment.device == device);
         let port = lent.map(|lent| &lent.port);
         let what = match message {
             usb::ToRemote::Submit(request) => What::Submit(request),
+            usb::ToRemote::Follow(follow) => What::Follow { after: follow.after, request: follow.into() },
             usb::ToRemote::Cancel { endpoint, through, .. } => What::Cancel { endpoint, through },
             usb::ToRemote::Reset { id, .. } => What::Reset { id },
             usb::ToRemote::Streams { id, endpoints, count, .. } => What::Streams { id, endpoints, count },
@@ -174,7 +172,9 @@ impl Remote {
     fn nobodys(&mut self, what: What, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
         let Some(live) = &mut self.live else { return };
         let completion = match what {
-            What::Submit(request) => nobody(lane, request.id, matches!(request.payload, Payload::In { .. })),
+            What::Submit(request) | What::Follow { request, .. } => {
+                nobody(lane, request.id, matches!(request.payload, Payload::In { .. }))
+            }
             What::Reset { id } | What::Streams { id, .. } => nobody(lane, id, false),
             What::Cancel { .. } | What::Renew { .. } | What::Unplug => return live.consumed(lane, length),
         };

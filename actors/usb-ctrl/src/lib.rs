@@ -175,10 +175,7 @@ impl UsbCtrl {
     /// Ids are never reused in a session, not even by a rebuilt model.
     fn remember_ids(&self, messages: &[ToRemote]) {
         for message in messages {
-            if let ToRemote::Submit(wire::usb::Request { id, .. })
-            | ToRemote::Reset { id, .. }
-            | ToRemote::Streams { id, .. } = message
-            {
+            if let Some(id) = message.id() {
                 self.next_request.set(self.next_request.get().max(id.0 + 1));
             }
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use usb_ctrl::Attach;
 use wire::{
     control::Attachment,
-    usb::{DeviceId, Request, RequestId, ToRemote},
+    usb::{DeviceId, RequestId, ToRemote},
 };
 
 /// The most devices that one remote may lend; the controller has no more slots.
@@ -58,26 +58,11 @@ impl Ports {
 
     /// The message with the remote's id in it; `None` if the device is not lent any more: the controller will hear of
     /// it, and completes what it waits for by itself.
-    pub(crate) fn address(&mut self, message: ToRemote) -> Option<ToRemote> {
-        if let ToRemote::Submit(Request { id, .. })
-        | ToRemote::Reset { id, .. }
-        | ToRemote::Streams { id, .. } = &message
-        {
-            self.last_request = self.last_request.max(id.0);
-        }
-        let theirs = |device: DeviceId| self.lent.get(&device).map(|(remote, _)| *remote);
-        Some(match message {
-            ToRemote::Submit(request) => {
-                ToRemote::Submit(Request { device: theirs(request.device)?, ..request })
-            }
-            ToRemote::Cancel { device, endpoint, through } => {
-                ToRemote::Cancel { device: theirs(device)?, endpoint, through }
-            }
-            ToRemote::Reset { device, id } => ToRemote::Reset { device: theirs(device)?, id },
-            ToRemote::Streams { device, id, endpoints, count } => {
-                ToRemote::Streams { device: theirs(device)?, id, endpoints, count }
-            }
-        })
+    pub(crate) fn address(&mut self, mut message: ToRemote) -> Option<ToRemote> {
+        self.last_request = self.last_request.max(message.id().map_or(0, |id| id.0));
+        let (theirs, _) = self.lent.get(&message.device())?;
+        *message.device_mut() = *theirs;
+        Some(message)
     }
 }
 

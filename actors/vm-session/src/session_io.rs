@@ -42,8 +42,8 @@ impl VmSession {
     pub(crate) fn record(&mut self, messages: &[usb::ToRemote]) {
         let Some(tap) = self.tap.as_mut().filter(|_| self.link.is_some()) else { return };
         for message in messages {
-            if let usb::ToRemote::Submit(request) = message {
-                tap.submitted(request);
+            if let Some(request) = message.request() {
+                tap.submitted(&request);
             }
         }
     }

@@ -132,6 +132,15 @@ impl World {
         self.tell(What::Submit(request(DeviceId(1), id))).await;
     }
 
+    /// The ends of this lane so far.
+    fn ends_of(&mut self, lane: Lane) -> Vec<(u64, Result<(), Failure>)> {
+        let mut ends = Vec::new();
+        while let Some(said) = self.said(lane) {
+            ends.extend(said.completions.into_iter().map(|end| (end.id.0, end.result)));
+        }
+        ends
+    }
+
     fn said(&mut self, lane: Lane) -> Option<Ended> {
         self.ends[place(lane)].try_recv().ok()
     }
@@ -164,6 +173,50 @@ async fn what_nobody_listens_to_stays_in_the_function_and_comes_in_order_later()
         seen.extend(said.completions.iter().map(|end| end.id.0));
     }
     assert!(seen.into_iter().eq(0..50));
+}
+
+#[actix::test]
+async fn a_follower_begins_when_the_one_before_has_ended_well_and_is_cancelled_otherwise() {
+    let mut world = world(0).await;
+    let follow = |after, id| What::Follow { after, request: request(DeviceId(1), id) };
+    world.submit(NEVER.0).await;
+    world.tell(follow(NEVER, 800)).await;
+    world.tell(follow(RequestId(800), 801)).await;
+    assert_eq!(world.ends_of(Lane::Int), []);
+    // It ends as cancelled.
+    world.later.store(NEVER.0, Relaxed);
+    world.wakes.recv().unwrap()();
+    world.submit(900).await;
+    world.tell(follow(RequestId(900), 901)).await;
+    world.tell(follow(RequestId(901), 902)).await;
+    let cancelled = Err(Failure::Cancelled);
+    let mut ends = world.ends_of(Lane::Int);
+    ends.sort_unstable_by_key(|(id, _)| *id);
+    assert_eq!(
+        ends,
+        [
+            (NEVER.0, cancelled),
+            (800, cancelled),
+            (801, cancelled),
+            (900, Ok(())),
+            (901, Ok(())),
+            (902, Ok(()))
+        ]
+    );
+}
+
+#[actix::test]
+async fn a_follower_whose_endpoint_is_cancelled_or_whose_device_is_reset_never_begins() {
+    let mut world = world(0).await;
+    let follow = |id| What::Follow { after: NEVER, request: request(DeviceId(1), id) };
+    world.submit(NEVER.0).await;
+    world.tell(follow(800)).await;
+    let endpoint = request(DeviceId(1), 800).endpoint;
+    world.tell(What::Cancel { endpoint, through: RequestId(800) }).await;
+    assert!(world.ends_of(Lane::Int).contains(&(800, Err(Failure::Cancelled))));
+    world.tell(follow(801)).await;
+    world.tell(What::Reset { id: RequestId(802) }).await;
+    assert_eq!(world.ends_of(Lane::Int), [(801, Err(Failure::Cancelled))]);
 }
 
 #[actix::test]

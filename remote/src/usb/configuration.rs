@@ -1,6 +1,9 @@
 //! What a configuration descriptor says. USB 2.0 §9.6.3 to §9.6.6. Its bytes are the device's word: any may be wrong.
 
-use wire::usb::{Direction, Endpoint};
+use wire::{
+    control::BulkOnly,
+    usb::{Direction, Endpoint},
+};
 
 /// Descriptor types. USB 2.0 table 9-5.
 const INTERFACE: u8 = 4;
@@ -9,6 +12,12 @@ const ENDPOINT: u8 = 5;
 const COMMUNICATIONS: u8 = 2;
 const HID: u8 = 3;
 const HUB: u8 = 9;
+/// Mass storage; its protocol Bulk-Only Transport. USB Mass Storage Class Specification Overview 1.4 §2, §3.
+const MASS_STORAGE: u8 = 8;
+const BULK_ONLY: u8 = 0x50;
+/// `bmAttributes`: bulk, interrupt. USB 2.0 table 9-13.
+const BULK: u8 = 2;
+const INTERRUPT: u8 = 3;
 /// HID 1.11 §6.2.1, §7.1: the HID descriptor, and the report descriptor it announces.
 const HID_DESCRIPTOR: u8 = 0x21;
 
@@ -30,6 +39,8 @@ pub(super) struct Setting {
     pub(super) number: u8,
     /// `bInterfaceClass`.
     pub(super) class: u8,
+    /// `bInterfaceProtocol`.
+    pub(super) protocol: u8,
     /// Its endpoints, and the transfer type of each (`bmAttributes` bits 0 and 1).
     pub(super) endpoints: Vec<(Endpoint, u8)>,
     /// The length of its HID report descriptor, 0 for none.
@@ -43,10 +54,11 @@ impl Configuration {
         let mut settings: Vec<Setting> = Vec::new();
         for descriptor in descriptors(bytes) {
             match (descriptor, settings.last_mut()) {
-                ([_, INTERFACE, interface, number, _, class, ..], _) => settings.push(Setting {
+                ([_, INTERFACE, interface, number, _, class, _, protocol, ..], _) => settings.push(Setting {
                     interface: *interface,
                     number: *number,
                     class: *class,
+                    protocol: *protocol,
                     ..Setting::default()
                 }),
                 ([_, ENDPOINT, address, attributes, ..], Some(setting)) => {
@@ -83,8 +95,23 @@ impl Configuration {
     pub(super) fn read_ahead(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let settings = self.settings.iter().filter(|s| matches!(s.class, COMMUNICATIONS | HID | HUB));
         let interrupt_in =
-            |(endpoint, kind): &&(Endpoint, u8)| *kind == 3 && endpoint.direction() == Direction::In;
+            |(endpoint, kind): &&(Endpoint, u8)| *kind == INTERRUPT && endpoint.direction() == Direction::In;
         settings.flat_map(move |setting| setting.endpoints.iter().filter(interrupt_in).map(|(e, _)| *e))
+    }
+
+    /// The endpoints of interfaces that speak Bulk-Only Transport, unless they are told to speak something else.
+    pub(super) fn bulk_only(&self) -> impl Iterator<Item = BulkOnly> + '_ {
+        let is_bulk_only = |setting: &&Setting| {
+            (setting.number, setting.class, setting.protocol) == (0, MASS_STORAGE, BULK_ONLY)
+        };
+        self.settings.iter().filter(is_bulk_only).filter_map(|setting| {
+            let bulk = |direction| {
+                let mut endpoints = setting.endpoints.iter();
+                let found = endpoints.find(|(e, kind)| *kind == BULK && e.direction() == direction);
+                found.map(|(endpoint, _)| *endpoint)
+            };
+            Some(BulkOnly { out: bulk(Direction::Out)?, input: bulk(Direction::In)? })
+        })
     }
 }
 
@@ -132,6 +159,23 @@ mod tests {
     #[test]
     fn only_news_of_a_state_is_read_ahead() {
         assert_eq!(addresses(Configuration::parse(COMPOSITE).read_ahead()), [0x81, 0x82]);
+    }
+
+    /// A disk that speaks Bulk-Only Transport, and USB Attached SCSI in its other setting.
+    const DISK: &[u8] = &[
+        9, 2, 0, 0, 1, 1, 0, 0x80, 50, // configuration 1
+        9, 4, 0, 0, 2, 8, 6, 0x50, 0, // setting 0
+        7, 5, 0x81, 2, 0, 2, 0, 7, 5, 0x02, 2, 0, 2, 0, // bulk IN 1, bulk OUT 2
+        9, 4, 0, 1, 4, 8, 6, 0x62, 0, // setting 1
+        7, 5, 0x83, 2, 0, 2, 0, 7, 5, 0x04, 2, 0, 2, 0,
+    ];
+
+    #[test]
+    fn only_bulk_only_transport_is_known_by_its_endpoints() {
+        let pairs: Vec<_> = Configuration::parse(DISK).bulk_only().collect();
+        let [BulkOnly { out, input }] = pairs[..] else { panic!("{pairs:?}") };
+        assert_eq!((out.address(), input.address()), (0x02, 0x81));
+        assert_eq!(Configuration::parse(COMPOSITE).bulk_only().count(), 0);
     }
 
     #[test]

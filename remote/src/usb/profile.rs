@@ -68,6 +68,9 @@ pub(super) fn read<T: UsbContext>(handle: &DeviceHandle<T>, speed: Speed) -> Kno
         }
     }
     known.profile.read_ahead = read_ahead(&known.configurations);
+    if let [configuration] = &known.configurations[..] {
+        known.profile.bulk_only = configuration.bulk_only().collect();
+    }
     known
 }
 

@@ -58,14 +58,11 @@ impl Devices {
 
     /// Carries out what a host says; every end is of something that could have been asked.
     pub(crate) fn carry_out(&mut self, message: ToRemote) {
-        let (ToRemote::Submit(wire::usb::Request { device, .. })
-        | ToRemote::Cancel { device, .. }
-        | ToRemote::Reset { device, .. }
-        | ToRemote::Streams { device, .. }) = &message;
-        let number = device.0 as usize % self.devices.len();
+        let number = message.device().0 as usize % self.devices.len();
         let Some(device) = self.devices.get_mut(number) else { return };
         match message {
             ToRemote::Submit(request) => device.submit(request),
+            ToRemote::Follow(follow) => device.submit(follow.into()),
             ToRemote::Cancel { endpoint, through, .. } => device.cancel(endpoint, through),
             ToRemote::Reset { id, .. } => device.reset(id),
             ToRemote::Streams { id, endpoints, count, .. } => device.streams(id, &endpoints, count),

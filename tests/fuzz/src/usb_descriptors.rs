@@ -6,7 +6,7 @@ use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use wire::{
     Lane, ToHost,
-    control::{self, Attachment, Descriptor, Profile},
+    control::{self, Attachment, BulkOnly, Descriptor, Profile},
     usb::{DeviceId, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed, ToRemote, Transfer},
 };
 use xhci::{
@@ -84,7 +84,13 @@ fn profile(data: &mut Unstructured<'_>) -> Result<Profile> {
     let descriptors = descriptors.collect::<Result<_>>()?;
     let read_ahead = (0..data.int_in_range(0..=3)?).map(|_| Ok(Endpoint::from_address(data.arbitrary()?)));
     let read_ahead = read_ahead.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    Ok(Profile { descriptors, read_ahead })
+    let bulk_only = (0..data.int_in_range(0..=1)?).map(|_| {
+        let out = Endpoint::from_address(data.int_in_range(0..=15)?);
+        let input = Endpoint::from_address(data.int_in_range(0x80..=0x8f)?);
+        Ok(out.zip(input).map(|(out, input)| BulkOnly { out, input }))
+    });
+    let bulk_only = bulk_only.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    Ok(Profile { descriptors, read_ahead, bulk_only })
 }
 
 /// Descriptors one behind the other, with lengths and types that make sense, mostly.

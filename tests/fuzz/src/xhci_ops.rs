@@ -6,9 +6,7 @@ use arbitrary::{Result, Unstructured};
 use pci::{Dma, Model, Width};
 use wire::{
     Lane,
-    usb::{
-        Completion, DeviceId, Failure, MAX_PACKETS, Moved, PacketEnd, RequestId, Speed, ToRemote, Transfer,
-    },
+    usb::{Completion, DeviceId, Failure, MAX_PACKETS, Moved, PacketEnd, RequestId, Speed, Transfer},
 };
 use xhci::{
     Config,
@@ -220,20 +218,13 @@ impl Storm {
         let messages = self.driver.host.take_messages();
         assert!(messages.len() < MOST_MESSAGES, "{} messages", messages.len());
         for message in messages {
-            let (id, packets) = match message {
-                ToRemote::Submit(request) => {
-                    assert!(
-                        request.payload.requested() as usize <= wire::MAX_BODY,
-                        "a message has no room for it"
-                    );
-                    let packets = match &request.transfer {
-                        Transfer::Isochronous(packets) => packets.lengths().len(),
-                        _ => 0,
-                    };
-                    (request.id, packets)
-                }
-                ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => (id, 0),
-                ToRemote::Cancel { .. } => continue,
+            let Some(id) = message.id() else { continue };
+            let request = message.request();
+            let bytes = request.as_ref().map_or(0, |request| request.payload.requested());
+            assert!(bytes as usize <= wire::MAX_BODY, "a message has no room for it");
+            let packets = match request.map(|request| request.transfer) {
+                Some(Transfer::Isochronous(packets)) => packets.lengths().len(),
+                _ => 0,
             };
             assert!(id > self.last, "ids grow");
             self.last = id;

@@ -82,6 +82,18 @@ pub struct Profile {
     /// Interrupt IN endpoints that may be read before the guest asks: their reports mean the same a little later.
     #[serde(default)]
     pub read_ahead: Vec<Endpoint>,
+    /// Endpoints of Bulk-Only Transport: a command decides what is read next.
+    #[serde(default)]
+    pub bulk_only: Vec<BulkOnly>,
+}
+
+/// The two bulk endpoints of a Bulk-Only Transport interface. USB Mass Storage Class, Bulk-Only Transport 1.0 §4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BulkOnly {
+    /// Commands and data to the device.
+    pub out: Endpoint,
+    /// Data from the device, and the status of each command.
+    pub input: Endpoint,
 }
 
 /// The most bytes of all descriptors of a [`Profile`] together; what does not fit is asked for.

@@ -318,11 +318,37 @@ pub struct Completion {
     pub lane: Lane,
 }
 
+/// A bulk IN transfer that begins when another request has ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// The request before it, of the same device and with a smaller id.
+    pub after: RequestId,
+    /// Its id.
+    pub id: RequestId,
+    /// The device.
+    pub device: DeviceId,
+    /// The endpoint.
+    pub endpoint: Endpoint,
+    /// The most bytes that may come back, at most [`crate::MAX_BODY`].
+    pub max: u32,
+}
+
+impl From<Follow> for Request {
+    fn from(Follow { after: _, id, device, endpoint, max }: Follow) -> Self {
+        let (transfer, payload) = (Transfer::Bulk { stream: 0 }, Payload::In { max });
+        Self { id, device, endpoint, transfer, payload }
+    }
+}
+
 /// USB messages to the remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToRemote {
     /// Carry this transfer out. Requests of one endpoint are carried out in order.
     Submit(Request),
+    /// Carry a bulk IN transfer out as soon as another request of the device has ended well, as if it were submitted
+    /// then; if that one ends in any other way, this one is completed as cancelled. What a protocol of the device makes
+    /// certain is so asked for without a round trip. One that has ended already counts, too.
+    Follow(Follow),
     /// Cancel every request of this endpoint with an id up to and including `through`, newest first.
     /// A request that arrives later with such an id is completed as cancelled at once: the message may
     /// overtake what it cancels. Each cancelled request still has its completion.
@@ -360,12 +386,58 @@ pub enum ToRemote {
 pub const MAX_STREAM_ENDPOINTS: usize = 30;
 
 impl ToRemote {
+    /// The transfer that is asked for, if it is one.
+    #[must_use]
+    pub fn request(&self) -> Option<Request> {
+        match self {
+            Self::Submit(request) => Some(request.clone()),
+            Self::Follow(follow) => Some((*follow).into()),
+            Self::Cancel { .. } | Self::Reset { .. } | Self::Streams { .. } => None,
+        }
+    }
+
+    /// The device it is for.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        match self {
+            Self::Submit(Request { device, .. })
+            | Self::Follow(Follow { device, .. })
+            | Self::Cancel { device, .. }
+            | Self::Reset { device, .. }
+            | Self::Streams { device, .. } => *device,
+        }
+    }
+
+    /// The same, to give it another.
+    pub fn device_mut(&mut self) -> &mut DeviceId {
+        match self {
+            Self::Submit(Request { device, .. })
+            | Self::Follow(Follow { device, .. })
+            | Self::Cancel { device, .. }
+            | Self::Reset { device, .. }
+            | Self::Streams { device, .. } => device,
+        }
+    }
+
+    /// The id under which it will be completed, if it will.
+    #[must_use]
+    pub fn id(&self) -> Option<RequestId> {
+        match self {
+            Self::Submit(Request { id, .. })
+            | Self::Follow(Follow { id, .. })
+            | Self::Reset { id, .. }
+            | Self::Streams { id, .. } => Some(*id),
+            Self::Cancel { .. } => None,
+        }
+    }
+
     /// The lane this message travels on: bulk by `Bulk`, isochronous by `Iso`, other transfers by `Int`, the rest by
     /// `Ctl`.
     #[must_use]
     pub fn lane(&self) -> Lane {
         match self {
             Self::Submit(Request { transfer, .. }) => transfer.lane(),
+            Self::Follow(_) => Lane::Bulk,
             Self::Cancel { .. } | Self::Reset { .. } | Self::Streams { .. } => Lane::Ctl,
         }
     }

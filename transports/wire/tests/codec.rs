@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use wire::{
     DecodeError, HEAD_LEN, Lane, MAX_BODY, Message, ToHost, ToRemote,
     audio::{self, Encoding, Format, Packet, StreamId},
-    control::{self, Answer, Attachment, Descriptor, Hello, Profile, Refusal},
+    control::{self, Answer, Attachment, BulkOnly, Descriptor, Hello, Profile, Refusal},
     usb::{
-        self, Completion, DeviceId, Direction, Endpoint, Failure, Moved, PacketEnd, Packets, Payload,
+        self, Completion, DeviceId, Direction, Endpoint, Failure, Follow, Moved, PacketEnd, Packets, Payload,
         Request, RequestId, Setup, Speed, Transfer,
     },
 };
@@ -40,6 +40,21 @@ fn a_submit_is_written_as_it_was_in_version_1() {
     // kind, transfer, endpoint, in | device | id | setup | length | stream, zero
     let golden = "10 00 00 01  05000000  0403020100000000  8006000100001200  12000000  0000 0000";
     assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+}
+
+#[test]
+fn a_follower_names_the_request_before_it_which_is_older() {
+    let (endpoint, device) = (Endpoint::new(1, Direction::In).unwrap(), DeviceId(5));
+    let follow = Follow { after: RequestId(6), id: RequestId(7), device, endpoint, max: 512 };
+    let message = ToRemote::Usb(usb::ToRemote::Follow(follow));
+    let encoded = message.clone().encode();
+    let golden = "14 02 81 01  05000000  0700000000000000  0600000000000000  00020000  0000 0000";
+    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
+    assert_eq!(ToRemote::decode(Lane::Bulk, contiguous(&encoded)), Ok(message));
+
+    let itself = ToRemote::Usb(usb::ToRemote::Follow(Follow { after: RequestId(7), ..follow })).encode();
+    let error = ToRemote::decode(Lane::Bulk, contiguous(&itself)).unwrap_err();
+    assert!(matches!(error, DecodeError::Field { field: "follow", .. }), "{error}");
 }
 
 #[test]
@@ -147,6 +162,10 @@ fn control_messages_are_read_back_and_unknown_fields_are_skipped() {
                 data: Bytes::from_static(&[18, 1]),
             }],
             read_ahead: vec![Endpoint::new(1, Direction::In).unwrap()],
+            bulk_only: vec![BulkOnly {
+                out: Endpoint::new(2, Direction::Out).unwrap(),
+                input: Endpoint::new(3, Direction::In).unwrap(),
+            }],
         },
     };
     let message = ToHost::Control(control::ToHost::Attached(attachment));

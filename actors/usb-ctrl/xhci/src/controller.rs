@@ -280,13 +280,19 @@ impl Xhci {
         if hands.starved {
             self.starved.insert((id, dci));
         }
-        for effect in effects {
+        for effect in core::mem::take(hands.effects) {
             for dci in CONTROL + 1..=LAST {
                 let Some(endpoint) = slot.endpoint_mut(dci) else { continue };
                 match effect {
-                    SlotEffect::Flush => endpoint.void(None),
-                    SlotEffect::ClearHalt { endpoint: index, fence } if index == dci => endpoint.void(fence),
-                    SlotEffect::ClearHalt { .. } => {}
+                    SlotEffect::FlushInterface if endpoint.reads_reports_ahead(&hands) => {}
+                    SlotEffect::Flush | SlotEffect::FlushInterface => endpoint.void(&mut hands, None),
+                    SlotEffect::ClearHalt { endpoint: index, fence } if index == dci => {
+                        endpoint.void(&mut hands, fence);
+                    }
+                    SlotEffect::Expect { endpoint: index, after, next } if index == dci => {
+                        endpoint.expect(&mut hands, after, next);
+                    }
+                    SlotEffect::ClearHalt { .. } | SlotEffect::Expect { .. } => {}
                 }
             }
         }

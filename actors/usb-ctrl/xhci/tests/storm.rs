@@ -7,10 +7,14 @@ use pci::{Dma, Model, Width};
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use wire::{
     Lane,
-    usb::{Completion, DeviceId, Failure, Moved, RequestId, Speed, ToRemote},
+    control::{BulkOnly, Profile},
+    usb::{Completion, DeviceId, Endpoint, Failure, Moved, RequestId, Speed, ToRemote},
 };
 use world::*;
-use xhci::{Config, driver::Bare};
+use xhci::{
+    Config,
+    driver::{Bare, EndpointSetup, Trb, code},
+};
 
 /// Anything a guest or a remote can do.
 #[derive(Debug, Clone)]
@@ -21,6 +25,8 @@ enum Op {
     Trb { at: u64, parameter: u64, status: u32, control: u32 },
     Attach { device: u32, speed: Speed },
     Detach { device: u32 },
+    Queue { endpoint: u8, length: u32 },
+    Command { length: u32, inward: bool },
     Answer { pick: usize, result: Result<(), Failure>, moved: usize, as_out: bool },
     Invent { id: u64 },
     Wait { micros: u64 },
@@ -95,6 +101,8 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         1 => (0_u32..4, speed()).prop_map(|(device, speed)| Op::Attach { device, speed }),
         1 => (0_u32..4).prop_map(|device| Op::Detach { device }),
+        4 => (2_u8..8, 0_u32..3000).prop_map(|(endpoint, length)| Op::Queue { endpoint, length }),
+        2 => (0_u32..3000, any::<bool>()).prop_map(|(length, inward)| Op::Command { length, inward }),
         6 => (any::<usize>(), failure(), 0_usize..3000, any::<bool>())
             .prop_map(|(pick, result, moved, as_out)| Op::Answer { pick, result, moved, as_out }),
         1 => any::<u64>().prop_map(|id| Op::Invent { id }),
@@ -108,6 +116,22 @@ const MOST_CALLS: usize = 2000;
 /// Messages of one call.
 const MOST_MESSAGES: usize = 4096;
 
+/// The slot that is configured at first, and its isochronous IN endpoint.
+const SLOT: u8 = 1;
+const ISOCH_IN: u8 = 7;
+/// Where a command for a disk is.
+const COMMAND: u64 = 0x3f_0000;
+
+/// Everything may be asked for ahead.
+fn told() -> Profile {
+    let endpoint = |address| Endpoint::from_address(address).unwrap();
+    Profile {
+        read_ahead: (0x81..0x8f).map(endpoint).collect(),
+        bulk_only: vec![BulkOnly { out: endpoint(0x01), input: endpoint(0x81) }],
+        ..Profile::default()
+    }
+}
+
 struct Storm {
     world: World,
     in_flight: Vec<RequestId>,
@@ -117,7 +141,10 @@ struct Storm {
 impl Storm {
     fn new() -> Self {
         let mut world = world();
-        configured(&mut world);
+        let slot = configured_as(&mut world, told());
+        assert_eq!(slot, SLOT);
+        let isochronous = EndpointSetup { index: ISOCH_IN, kind: 5, max_packet: 192 };
+        assert_eq!(world.configure(slot, &[isochronous]).code, code::SUCCESS);
         Self { world, in_flight: Vec::new(), last: RequestId(0) }
     }
 
@@ -136,17 +163,12 @@ impl Storm {
         let messages = self.host().take_messages();
         assert!(messages.len() < MOST_MESSAGES, "{} messages", messages.len());
         for message in messages {
-            let id = match message {
-                ToRemote::Submit(request) => {
-                    assert!(request.payload.requested() as usize <= wire::MAX_BODY);
-                    request.id
-                }
-                ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => id,
-                ToRemote::Cancel { through, .. } => {
-                    assert!(through <= self.last, "only what was sent is cancelled");
-                    continue;
-                }
-            };
+            if let ToRemote::Cancel { through, .. } = message {
+                assert!(through <= self.last, "only what was sent is cancelled");
+            }
+            let bytes = message.request().map_or(0, |request| request.payload.requested());
+            assert!(bytes as usize <= wire::MAX_BODY);
+            let Some(id) = message.id() else { continue };
             assert!(id > self.last, "ids grow");
             self.last = id;
             self.in_flight.push(id);
@@ -170,8 +192,25 @@ impl Storm {
                 ram.write(at + 12, &control.to_le_bytes()).unwrap();
             }
             Op::Attach { device, speed } => {
-                let _ =
-                    self.host().once(|xhci, cx| xhci.attach(cx, DeviceId(device), speed, Default::default()));
+                let _ = self.host().once(|xhci, cx| xhci.attach(cx, DeviceId(device), speed, told().into()));
+            }
+            Op::Queue { endpoint, length } => {
+                let endpoint = if endpoint == 4 { BULK_IN } else { endpoint.min(ISOCH_IN) };
+                if [BULK_OUT, BULK_IN, INTERRUPT_IN].contains(&endpoint) {
+                    self.world.transfer(SLOT, endpoint, 0x8000, length);
+                } else {
+                    let trb = Trb { parameter: 0x8000, status: length, control: 5 << 10 | Trb::IOC };
+                    self.world.queue(SLOT, ISOCH_IN, trb);
+                    self.world.ring_doorbell(SLOT, ISOCH_IN);
+                }
+            }
+            Op::Command { length, inward } => {
+                let mut wrapper = [0; 31];
+                wrapper[..4].copy_from_slice(b"USBC");
+                wrapper[8..12].copy_from_slice(&length.to_le_bytes());
+                (wrapper[12], wrapper[14]) = (u8::from(inward) << 7, 6);
+                self.host().ram.write(COMMAND, &wrapper).unwrap();
+                self.world.transfer(SLOT, BULK_OUT, COMMAND, 31);
             }
             Op::Detach { device } => self.host().once(|xhci, cx| xhci.detach(cx, DeviceId(device))),
             Op::Answer { pick, result, moved, as_out } => {

@@ -90,7 +90,9 @@ impl Line {
                     self.requests = kept;
                     self.cancelled.extend::<Vec<_>>(gone);
                 }
-                ToRemote::Reset { .. } | ToRemote::Streams { .. } => unreachable!("nobody asks for it"),
+                ToRemote::Follow(_) | ToRemote::Reset { .. } | ToRemote::Streams { .. } => {
+                    unreachable!("nobody asks for it")
+                }
             }
         }
         for event in self.world.events().iter().filter(|e| e.is_transfer() && e.code != code::STOPPED) {

@@ -78,6 +78,11 @@ pub(crate) trait Class {
         Vec::new()
     }
 
+    /// The endpoints of Bulk-Only Transport.
+    fn bulk_only(&self) -> Vec<wire::control::BulkOnly> {
+        Vec::new()
+    }
+
     /// Whether a halt may be cleared now.
     fn may_clear_halt(&self, _endpoint: Endpoint) -> bool {
         true
@@ -255,6 +260,7 @@ impl<C: Class> Function for Device<C> {
         Profile {
             descriptors: descriptors.into_iter().flatten().collect(),
             read_ahead: self.class.read_ahead(),
+            bulk_only: self.class.bulk_only(),
         }
     }
 

@@ -317,6 +317,11 @@ impl<M: Medium> Class for BulkOnly<M> {
         &self.description
     }
 
+    fn bulk_only(&self) -> Vec<wire::control::BulkOnly> {
+        let endpoints = Endpoint::from_address(OUT_ADDRESS).zip(Endpoint::from_address(IN_ADDRESS));
+        endpoints.map(|(out, input)| wire::control::BulkOnly { out, input }).into_iter().collect()
+    }
+
     /// BOT §3.1, §3.2.
     fn control(&mut self, setup: Setup, _: &[u8]) -> Answer {
         match (setup.request_type, setup.request) {

@@ -18,6 +18,7 @@ mod kind {
     pub(super) const CANCEL: u8 = 0x11;
     pub(super) const RESET: u8 = 0x12;
     pub(super) const STREAMS: u8 = 0x13;
+    pub(super) const FOLLOW: u8 = 0x14;
     pub(super) const COMPLETED: u8 = 0x18;
     pub(super) const PLAY: u8 = 0x20;
     pub(super) const PAUSE: u8 = 0x21;
@@ -98,7 +99,7 @@ impl ToRemote {
         let (kind, head, body) = split(message)?;
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
-            kind::SUBMIT | kind::CANCEL | kind::RESET | kind::STREAMS => {
+            kind::SUBMIT | kind::FOLLOW | kind::CANCEL | kind::RESET | kind::STREAMS => {
                 usb::decode(kind, lane, &head, body).map(Self::Usb)
             }
             kind::PLAY | kind::PAUSE => audio::decode(kind, &head, body).map(Self::Audio),

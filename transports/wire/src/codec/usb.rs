@@ -7,7 +7,7 @@ use super::{DecodeError, HEAD_LEN, Head, kind};
 use crate::{
     Lane, MAX_BODY, Message,
     usb::{
-        Completion, DeviceId, Endpoint, Failure, MAX_PACKETS, MAX_STREAM_ENDPOINTS, Moved, PacketEnd,
+        Completion, DeviceId, Endpoint, Failure, Follow, MAX_PACKETS, MAX_STREAM_ENDPOINTS, Moved, PacketEnd,
         Packets, Payload, Request, RequestId, Setup, ToRemote, Transfer,
     },
 };
@@ -18,7 +18,7 @@ const LENGTH: usize = 2;
 const END: usize = 4;
 
 // USB head: kind u8 | transfer or failure u8 | endpoint u8 | direction u8 | device u32 | id u64 | setup 8 bytes
-//           | length u32 | stream u16 | packets u16
+//           | length u32 | stream u16 | packets u16. Of a follower the setup's place has the id of the one before it.
 fn usb_head(kind: u8, what: u8, endpoint: u8, input: bool, device: u32, id: u64, length: u32) -> BytesMut {
     let mut head = BytesMut::with_capacity(HEAD_LEN);
     head.put_slice(&[kind, what, endpoint, u8::from(input)]);
@@ -33,6 +33,13 @@ fn usb_head(kind: u8, what: u8, endpoint: u8, input: bool, device: u32, id: u64,
 pub(super) fn encode(message: ToRemote) -> Message {
     let lane = message.lane();
     match message {
+        ToRemote::Follow(Follow { after, id, device, endpoint, max }) => {
+            let mut head = usb_head(kind::FOLLOW, 2, endpoint.address(), true, device.0, id.0, max);
+            if let Some(place) = head.get_mut(16..24) {
+                place.copy_from_slice(&after.0.to_le_bytes());
+            }
+            Message { lane, head: head.freeze(), body: Bytes::new() }
+        }
         ToRemote::Submit(Request { id, device, endpoint, transfer, payload }) => {
             let (what, setup, stream, packets) = match transfer {
                 Transfer::Control(setup) => (0, setup.to_bytes(), 0, None),
@@ -98,6 +105,13 @@ pub(super) fn decode(kind: u8, lane: Lane, head: &Head, mut body: Bytes) -> Resu
     let message = match kind {
         kind::CANCEL => ToRemote::Cancel { device, endpoint, through: id },
         kind::RESET => ToRemote::Reset { device, id },
+        kind::FOLLOW => {
+            let (after, max) = (RequestId(head.u64(16)), head.u32(24));
+            if max as usize > MAX_BODY || after >= id {
+                return Err(DecodeError::Field { field: "follow", value: max.into() });
+            }
+            ToRemote::Follow(Follow { after, id, device, endpoint, max })
+        }
         kind::STREAMS => {
             if body.len() > MAX_STREAM_ENDPOINTS {
                 return Err(DecodeError::Field { field: "endpoints", value: body.len() as u64 });

@@ -112,6 +112,7 @@ impl Bare {
         while let Some(message) = self.messages.pop_front() {
             match message {
                 ToRemote::Submit(request) => requests.push(request),
+                ToRemote::Follow(follow) => requests.push(follow.into()),
                 ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => {
                     self.complete(id, Ok(()), Moved::Out(0))
                 }

@@ -6,16 +6,20 @@ use wire::usb::{self, Payload, RequestId, Transfer};
 use super::{Endpoint, State};
 use crate::{
     requests::{Owner, Requests},
-    transfer::{Hands, intercept::clear_halt, submit::emit, td::Progress},
+    transfer::{Hands, bulk_only::Commands, intercept::clear_halt, submit::emit, td::Progress},
     trb::event::CompletionCode,
 };
 
 impl Endpoint {
     /// Late data counts for nothing any more, and perhaps a request must be completed before anything else.
-    pub(crate) fn void(&mut self, fence: Option<RequestId>) {
+    pub(crate) fn void(&mut self, hands: &mut Hands<'_, '_>, fence: Option<RequestId>) {
+        if self.expects_more() {
+            self.cancel_sent(hands);
+        }
         self.void_late_data();
+        self.commands = Commands::default();
         self.resume = None;
-        self.rings_mut().for_each(|ring| ring.void(None));
+        self.rings_mut().for_each(|ring| ring.void(hands, None));
         self.fence = fence.or(self.fence);
     }
 

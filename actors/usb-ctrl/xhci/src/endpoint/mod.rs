@@ -28,6 +28,7 @@ use crate::{
     slot::SlotId,
     transfer::{
         Hands,
+        bulk_only::Commands,
         gather::Partial,
         orphan::Orphan,
         submit::Late,
@@ -172,6 +173,10 @@ pub(crate) struct Endpoint {
     pub(crate) void_next: bool,
     /// It has just failed: one TD at a time until one succeeds.
     pub(crate) cautious: bool,
+    /// What was asked for ahead has failed: nothing more is, until a TD succeeds.
+    pub(crate) ahead_failed: bool,
+    /// The commands that were sent, if it speaks Bulk-Only Transport.
+    pub(crate) commands: Commands,
     /// Its rings, if it has streams; then it has none of its own.
     pub(crate) streams: Option<Box<Streams>>,
     /// The stream whose ring this is.
@@ -257,6 +262,8 @@ impl Endpoint {
             fence: None,
             void_next: false,
             cautious: false,
+            ahead_failed: false,
+            commands: Commands::default(),
             streams: None,
             stream: None,
             context,
@@ -322,9 +329,10 @@ impl Endpoint {
             let concluded = self.tds.front().is_some_and(|td| td.finished().is_some());
             self.retire(hands);
             if !concluded && before == (self.tds.len(), self.submitted) {
-                return;
+                break;
             }
         }
+        self.read_reports_ahead(hands);
     }
 
     /// Reset Endpoint. xHCI 1.2 §4.6.8. The device is not told: its toggle is the class driver's business.

@@ -10,7 +10,7 @@ use wire::usb::ToRemote;
 use super::{Endpoint, Kind, State};
 use crate::{
     Output,
-    transfer::{Hands, orphan::Fate, td::Progress},
+    transfer::{Hands, bulk_only::Commands, orphan::Fate, td::Progress},
 };
 
 impl Endpoint {
@@ -23,7 +23,8 @@ impl Endpoint {
     /// Asks the remote to end what is in flight.
     pub(crate) fn cancel_sent(&mut self, hands: &mut Hands<'_, '_>) {
         let mut through = None;
-        for td in &mut self.tds {
+        let unborn = self.orphans.iter_mut().map(|orphan| &mut orphan.td);
+        for td in self.tds.iter_mut().chain(unborn) {
             if let Progress::Sent(sent) = &mut td.progress
                 && !sent.cancelled
             {
@@ -44,6 +45,8 @@ impl Endpoint {
             return false;
         }
         self.state = State::Stopping;
+        // What is sent again afterwards would count twice.
+        self.commands = Commands::default();
         self.cancel_sent(hands);
         for ring in self.rings_mut() {
             ring.begin_stop(hands);

@@ -55,9 +55,8 @@ pub(crate) fn plan(setup: Setup, enabled: u32) -> Plan {
             Plan::Answer
         }
         (TO_INTERFACE, CLEAR_FEATURE | SET_FEATURE, FUNCTION_SUSPEND) => Plan::Answer,
-        (TO_DEVICE, SET_CONFIGURATION, _) | (TO_INTERFACE, SET_INTERFACE, _) => {
-            Plan::ForwardWith(SlotEffect::Flush)
-        }
+        (TO_DEVICE, SET_CONFIGURATION, _) => Plan::ForwardWith(SlotEffect::Flush),
+        (TO_INTERFACE, SET_INTERFACE, _) => Plan::ForwardWith(SlotEffect::FlushInterface),
         (TO_ENDPOINT, CLEAR_FEATURE, ENDPOINT_HALT) => match context_index(setup.index) {
             Some(index) if index > 1 && enabled & 1 << index != 0 => Plan::Acknowledge(index),
             _ => Plan::Forward,

@@ -6,8 +6,11 @@
 //! ```
 //!
 //! Every queued TD is submitted at once; results are retired in ring order. A TD whose request was cancelled by a
-//! stop or behind an error becomes an orphan ([`orphan`]): the guest may run it again, and then its result counts.
+//! stop or behind an error becomes an orphan ([`orphan`]): the guest may run it again, and then its result counts. What
+//! is certain to be asked for is asked for ahead ([`ahead`]).
 
+pub(crate) mod ahead;
+pub(crate) mod bulk_only;
 pub(crate) mod gather;
 pub(crate) mod intercept;
 mod isoch;
@@ -23,6 +26,7 @@ use wire::{
     usb::{DeviceId, RequestId},
 };
 
+use self::bulk_only::Next;
 use crate::{Output, budget::Budget, interrupter::Events, requests::Requests};
 
 /// What an endpoint needs from its controller to make progress.
@@ -60,6 +64,18 @@ pub(crate) enum SlotEffect {
         /// The request that new submissions wait for.
         fence: Option<RequestId>,
     },
-    /// Late data of all endpoints is void: the configuration or an alternate setting changes.
+    /// A bulk endpoint is certain to be asked for something.
+    Expect {
+        /// The endpoint's device context index.
+        endpoint: u8,
+        /// The request of another endpoint that comes before it.
+        after: RequestId,
+        /// What it will be asked for.
+        next: Next,
+    },
+    /// Late data of all endpoints is void: the configuration changes.
     Flush,
+    /// An alternate setting changes. Late data is void, but for reports that were read ahead: those endpoints hardly ever
+    /// belong to an interface that has settings.
+    FlushInterface,
 }

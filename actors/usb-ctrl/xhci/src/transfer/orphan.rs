@@ -18,7 +18,7 @@ use wire::usb::RequestId;
 
 use super::{
     submit::Late,
-    td::{Position, Progress, Td},
+    td::{Position, Progress, Sent, Td},
 };
 use crate::{endpoint::Endpoint, trb::event::CompletionCode};
 
@@ -99,6 +99,16 @@ impl Endpoint {
 }
 
 impl Orphan {
+    /// One that never had a TD: its bytes are for the next ones.
+    pub(crate) fn unborn(td: Td) -> Self {
+        Self { td, start: Position::START, fate: Fate::Open }
+    }
+
+    /// Its request in flight.
+    pub(crate) fn sent(&self) -> Option<&Sent> {
+        self.td.sent()
+    }
+
     fn of(td: Td, fate: Fate) -> Self {
         let start = if td.done == 0 { Position::START } else { td.position() };
         Self { td, start, fate }

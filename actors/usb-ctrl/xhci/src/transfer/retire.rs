@@ -42,6 +42,7 @@ impl Endpoint {
                 self.report_success(hands, &td);
                 self.dequeue = td.after;
                 self.cautious = false;
+                self.ahead_failed = false;
             } else {
                 self.fail(hands, &td, code);
             }

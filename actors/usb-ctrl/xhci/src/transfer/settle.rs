@@ -95,11 +95,14 @@ impl Endpoint {
         let Some(td) = td else { return };
         let Progress::Sent(sent) = core::mem::replace(&mut td.progress, Progress::Waiting) else { return };
         let settled = Settled::check(&sent.payload, completion);
+        // Nobody hears of the failure of what nobody has asked for yet.
+        let ahead_failed = index.is_none() && !sent.cancelled && settled.end != End::Done;
         hands.budget.spend_bytes(settled.moved);
         td.apply(settled, sent.cancelled);
         if let (Some(index), Progress::Waiting) = (index, &td.progress) {
             self.submitted = self.submitted.min(index);
         }
+        self.ahead_failed |= ahead_failed;
         self.cancels = self.cancels.saturating_sub(usize::from(sent.cancelled));
         self.sort_orphans();
     }

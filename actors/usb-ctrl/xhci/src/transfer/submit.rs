@@ -1,10 +1,7 @@
 //! From TDs to requests: every queued TD at once, in ring order, parts of a long one after each other.
 
 use bytes::Bytes;
-use wire::{
-    MAX_BODY,
-    usb::{self, Payload, Request, RequestId, ToRemote, Transfer},
-};
+use wire::usb::{self, Payload, Request, RequestId, ToRemote, Transfer};
 
 use super::{
     Hands, SlotEffect,
@@ -13,7 +10,7 @@ use super::{
 };
 use crate::{
     Output,
-    endpoint::{Endpoint, Kind},
+    endpoint::{Endpoint, Kind, context_index},
     requests::Owner,
     trb::event::CompletionCode,
 };
@@ -33,7 +30,7 @@ impl Endpoint {
                     self.conclude(self.submitted, CompletionCode::UsbTransactionError);
                 }
                 Progress::Waiting if self.serves_late_data() => self.serve_stash(hands),
-                Progress::Waiting if self.fenced() || hands.gated => return,
+                Progress::Waiting if self.fenced() || hands.gated || self.expects_more() => return,
                 Progress::Waiting if self.submitted > 0 && !hands.requests.has_credit() => {
                     hands.starved = true;
                     return;
@@ -47,12 +44,6 @@ impl Endpoint {
                 Progress::Waiting => self.submit_one(hands, limit),
             }
         }
-    }
-
-    /// Parts of a long TD: whole packets, at most what a message carries.
-    fn part_limit(&self) -> u32 {
-        let packet = u32::from(self.max_packet.max(1));
-        MAX_BODY as u32 / packet * packet
     }
 
     pub(super) fn conclude(&mut self, index: usize, code: CompletionCode) {
@@ -71,13 +62,11 @@ impl Endpoint {
         if let Some(setup) = td.setup {
             return self.submit_control(hands, index, setup);
         }
-        let left = td.length.saturating_sub(td.done);
-        let payload = if td.inward {
-            let packet = u32::from(self.max_packet.max(1));
-            let room = left.max(1).checked_next_multiple_of(packet).unwrap_or(limit);
-            Payload::In { max: room.min(limit) }
+        let (left, inward) = (td.length.saturating_sub(td.done), td.inward);
+        let payload = if inward {
+            Payload::In { max: self.whole_packets(left) }
         } else {
-            match out_data(td, hands, left.min(limit)) {
+            match self.tds.get(index).and_then(|td| out_data(td, hands, left.min(limit))) {
                 Some(data) => Payload::Out(data),
                 None => return self.conclude(index, CompletionCode::TrbError),
             }
@@ -157,11 +146,26 @@ impl Endpoint {
     fn send(&mut self, hands: &mut Hands<'_, '_>, index: usize, transfer: Transfer, payload: Payload) {
         let owner = Owner::Endpoint(self.slot, self.dci);
         let Some(id) = emit(hands, owner, self.address, transfer, payload.clone()) else { return };
+        self.announce(hands, id, &payload);
         if let Some(td) = self.tds.get_mut(index) {
             if let Payload::Out(data) = &payload {
                 td.sent_out = Some((td.done, data.clone()));
             }
             td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
+        }
+    }
+}
+
+impl Endpoint {
+    /// What is sent may make certain what another endpoint is asked for next.
+    fn announce(&mut self, hands: &mut Hands<'_, '_>, after: RequestId, payload: &Payload) {
+        let (Kind::Bulk, Some(profile), Payload::Out(data)) = (self.kind, hands.profile, payload) else {
+            return;
+        };
+        let Some(pair) = profile.bulk_only.iter().find(|pair| pair.out == self.address) else { return };
+        if let Some(next) = self.commands.sent(data) {
+            let endpoint = context_index(pair.input);
+            hands.effects.push(SlotEffect::Expect { endpoint, after, next });
         }
     }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Sent {
     pub(crate) cancelled: bool,
 }
 
-/// One USB transfer. There is at least one element.
+/// One USB transfer. Those of the guest have at least one element.
 #[derive(Debug, Clone)]
 pub(crate) struct Td {
     /// Its TRBs in order, Links left out.
@@ -102,6 +102,22 @@ impl Td {
         };
         this.push(first);
         this
+    }
+
+    /// Room for bytes that no TD has asked for yet; the ring goes on here.
+    pub(crate) fn unasked(after: RingPointer, length: u32, progress: Progress) -> Self {
+        Self {
+            elements: Vec::new(),
+            setup: None,
+            inward: true,
+            length,
+            done: 0,
+            moved_before: 0,
+            pending: None,
+            sent_out: None,
+            after,
+            progress,
+        }
     }
 
     /// A TD that is nothing but a mistake, found here.

@@ -8,6 +8,9 @@
 //! function ends here, too: the device counts as gone until the Remote renews it. What a device that is gone leaves
 //! behind ends as disconnected; a port that was unplugged says so, and ends with its thread.
 
+mod carry;
+mod tell;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -20,17 +23,14 @@ use std::{
 use actix::prelude::*;
 use anyhow::{Result, anyhow};
 use functions::Function;
-use tokio::{
-    sync::mpsc::{self, OwnedPermit, error::TrySendError},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 use wire::{
     Lane,
     control::{Attachment, MAX_TEXT},
-    usb::{Completion, DeviceId, Endpoint, Moved, Request, RequestId},
+    usb::{Completion, DeviceId, Endpoint, Request, RequestId},
 };
 
-use crate::flight::Flight;
+use crate::{flight::Flight, follow::Followers};
 
 /// The lanes of USB, most urgent first: ends have no room in common, so that bulk never holds up a key.
 pub(crate) const LANES: [Lane; 4] = [Lane::Ctl, Lane::Int, Lane::Iso, Lane::Bulk];
@@ -45,6 +45,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 pub(crate) enum What {
     /// Carry this out.
     Submit(Request),
+    /// Carry this out when the one before it has ended well.
+    Follow { after: RequestId, request: Request },
     /// Cancel requests of an endpoint.
     Cancel { endpoint: Endpoint, through: RequestId },
     /// Reset the port, and complete this request.
@@ -131,6 +133,9 @@ pub(crate) struct UsbPort<F: Function> {
     /// Resets that are done and not yet told.
     resets: Vec<RequestId>,
     flight: Flight,
+    followers: Followers,
+    /// A follower has begun, or was refused, since the lanes were passed on.
+    again: bool,
     taken: Ends<usize>,
     gone: bool,
     /// It ends when everything is said.
@@ -151,6 +156,8 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
             start: Instant::now(),
             resets: Vec::new(),
             flight: Flight::default(),
+            followers: Followers::default(),
+            again: false,
             taken: Ends::default(),
             gone: false,
             unplugged: false,
@@ -220,125 +227,8 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
         if catch_unwind(AssertUnwindSafe(|| drop(function))).is_err() {
             tracing::error!(port = self.parts.port.0, "closing a lent device panicked");
         }
+        self.followers = Followers::default();
         self.flight.abandon();
-    }
-
-    fn pump(&mut self, ctx: &mut Context<Self>) {
-        // Control messages last: they say that the device is gone, which any of the others may show.
-        for lane in [Lane::Int, Lane::Iso, Lane::Bulk, Lane::Ctl] {
-            let at = place(lane);
-            while !self.waiting[at] {
-                match self.parts.ends[at].clone().try_reserve_owned() {
-                    Ok(room) => match self.batch(at, lane) {
-                        Some(batch) => drop(room.send(batch)),
-                        None => break,
-                    },
-                    Err(TrySendError::Full(sender)) => {
-                        self.waiting[at] = true;
-                        let room = sender.reserve_owned().into_actor(self);
-                        ctx.spawn(room.map(move |room, act, ctx| act.has_room(at, room.ok(), ctx)));
-                    }
-                    Err(TrySendError::Closed(_)) => break,
-                }
-            }
-        }
-        if let Some(function) = &self.function {
-            (self.parts.watch)(function);
-        }
-        self.set_timer(ctx);
-        if self.unplugged && !self.waiting.contains(&true) {
-            ctx.stop();
-        }
-    }
-
-    fn has_room(&mut self, at: usize, room: Option<OwnedPermit<Ended>>, ctx: &mut Context<Self>) {
-        drop(room);
-        self.waiting[at] = false;
-        self.pump(ctx);
-    }
-
-    /// What there is to say about a lane.
-    fn batch(&mut self, at: usize, lane: Lane) -> Option<Ended> {
-        let now = self.start.elapsed();
-        let (mut completions, mut bytes) = (Vec::new(), 0);
-        if lane == Lane::Ctl {
-            completions.extend(self.resets.drain(..).map(done));
-        }
-        while completions.len() < BATCH_ENDS && bytes < BATCH_BYTES {
-            let polled = self.guarded(|function| function.poll(now, lane)).flatten();
-            let Some(end) = polled.or_else(|| self.flight.orphan(lane)) else { break };
-            self.flight.ended(end.id);
-            bytes += end.moved.len() as usize;
-            completions.push(end);
-        }
-        let taken = std::mem::take(&mut self.taken[at]);
-        let gone = lane == Lane::Ctl && std::mem::take(&mut self.gone);
-        let something = !completions.is_empty() || taken > 0 || gone;
-        something.then(|| Ended { session: self.session, port: self.parts.port, completions, taken, gone })
-    }
-
-    fn set_timer(&mut self, ctx: &mut Context<Self>) {
-        let now = self.start.elapsed();
-        // What is due and has no room goes when there is room.
-        let stuck = self.waiting.contains(&true);
-        let deadline = self.function.as_ref().and_then(F::deadline).filter(|at| !stuck || *at > now);
-        if deadline == self.timer.map(|(at, _)| at) {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let ring = |act: &mut Self, ctx: &mut Context<Self>| {
-            act.timer = None;
-            act.pump(ctx);
-        };
-        self.timer = deadline.map(|at| (at, ctx.run_later(at.saturating_sub(now), ring)));
-    }
-
-    /// What the old session asked for ends here, and nobody hears of it.
-    fn renew(&mut self, session: u64, ctx: &Context<Self>) {
-        self.session = session;
-        self.resets.clear();
-        self.flight.forget();
-        self.taken = Ends::default();
-        if self.guarded(F::replug).is_none()
-            && let Err(error) = self.make(ctx)
-        {
-            tracing::error!(port = self.parts.port.0, "a lent device does not come back: {error:#}");
-        }
-        self.gone = self.function.is_none();
-    }
-
-    fn submit(&mut self, request: Request) {
-        self.flight.submitted(&request);
-        self.carried_out(|function| function.submit(request));
-    }
-
-    fn reset(&mut self, id: RequestId) {
-        self.flight.asked(id);
-        if self.carried_out(|function| function.reset(id)) {
-            self.flight.ended(id);
-            self.resets.push(id);
-        }
-    }
-
-    fn streams(&mut self, id: RequestId, endpoints: &[Endpoint], count: u16) {
-        self.flight.asked(id);
-        self.carried_out(|function| function.streams(id, endpoints, count));
-    }
-
-    /// Without a device, what was asked for has ended already.
-    fn carried_out(&mut self, step: impl FnOnce(&mut F)) -> bool {
-        let done = self.guarded(step).is_some();
-        if !done {
-            self.flight.abandon();
-        }
-        done
-    }
-
-    fn unplug(&mut self) {
-        self.close();
-        self.unplugged = true;
     }
 }
 
@@ -358,7 +248,8 @@ impl<F: Function + Unpin + 'static> Handler<Do> for UsbPort<F> {
         self.taken[place(lane)] += bytes;
         match what {
             What::Submit(request) => self.submit(request),
-            What::Cancel { endpoint, through } => drop(self.guarded(|f| f.cancel(endpoint, through))),
+            What::Follow { after, request } => self.add_follower(after, request),
+            What::Cancel { endpoint, through } => self.cancel(endpoint, through),
             What::Reset { id } => self.reset(id),
             What::Streams { id, endpoints, count } => self.streams(id, &endpoints, count),
             What::Renew { session } => self.renew(session, ctx),
@@ -388,8 +279,4 @@ impl<F: Function + Unpin + 'static> Handler<Awake> for UsbPort<F> {
 /// The place of a lane in [`LANES`]; the lanes of sound carry no USB.
 pub(crate) fn place(lane: Lane) -> usize {
     LANES.iter().position(|known| *known == lane).unwrap_or(0)
-}
-
-fn done(id: RequestId) -> Completion {
-    Completion { id, result: Ok(()), moved: Moved::Out(0), packets: Vec::new(), lane: Lane::Ctl }
 }
