@@ -1,6 +1,6 @@
 //! A device is a function: what the public types pass on.
 
-/// Makes a public type that holds a [`Device`] a [`Function`].
+/// Makes a public type that holds a [`Device`](crate::device::Device) a [`Function`](crate::Function).
 macro_rules! as_function {
     ([$($generics:tt)*] $function:ty) => {
         impl<$($generics)*> $crate::Function for $function {
