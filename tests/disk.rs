@@ -1,9 +1,9 @@
-//! A file at the remote is a disk in the VM: read, written, and booted from.
+//! A file at the remote is a disk in the VM: read and written.
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::{Firmware, Lab, farbus::Host};
+use lab::{Lab, farbus::Host};
 
 const MIB: usize = 1 << 20;
 
@@ -67,56 +67,4 @@ async fn a_known_image_is_read_in_the_guest_with_the_same_sha256_and_writes_come
     let refused = vm.run(&format!("dd if=/dev/zero of={known} bs=512 count=1 conv=fsync")).await?;
     ensure!(refused.status != 0, "a read-only disk let itself be written");
     Ok(())
-}
-
-#[tokio::test]
-async fn seabios_boots_from_the_remotes_disk_and_reaches_its_boot_sector() -> Result<()> {
-    const GREETING: &[u8] = b"FARBUS BOOT SECTOR REACHED\r\n";
-    let folder = tempfile::tempdir()?;
-    let image = folder.path().join("boot.img");
-    std::fs::write(&image, boot_disk(GREETING))?;
-    let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["a"]).await?;
-    let mut remote = host.remote("remote", "a", &["--disk", &format!("{}:ro", image.display())])?;
-    remote.wait_for("connected").await?;
-    host.program.wait_for("attached").await?;
-    let seat = host.seat("a");
-    let vm = lab
-        .vm("a")
-        .usb_socket(seat.usb_socket())
-        .firmware(Firmware::SeaBios)
-        .kernel_boot(false)
-        .boot()
-        .await?;
-    let greeting = std::str::from_utf8(GREETING)?.trim_end();
-    vm.console().wait_for(greeting, Duration::from_secs(120)).await?;
-    Ok(())
-}
-
-/// A disk whose boot sector writes a text to COM1 and halts.
-fn boot_disk(text: &[u8]) -> Vec<u8> {
-    let mut disk = vec![0; MIB];
-    let code: &[u8] = &[
-        0x31, 0xc0, // xor ax, ax
-        0x8e, 0xd8, // mov ds, ax
-        0xbe, 0x20, 0x7c, // mov si, text
-        0xac, // next: lodsb
-        0x84, 0xc0, // test al, al
-        0x74, 0x11, // jz halt
-        0x88, 0xc4, // mov ah, al
-        0xba, 0xfd, 0x03, // mov dx, 0x3fd
-        0xec, // wait: in al, dx
-        0xa8, 0x20, // test al, 0x20: the transmitter is empty
-        0x74, 0xfb, // jz wait
-        0x88, 0xe0, // mov al, ah
-        0xb2, 0xf8, // mov dl, 0xf8
-        0xee, // out dx, al
-        0xeb, 0xea, // jmp next
-        0xf4, // halt: hlt
-        0xeb, 0xfd, // jmp halt
-    ];
-    disk[..code.len()].copy_from_slice(code);
-    disk[code.len()..code.len() + text.len()].copy_from_slice(text);
-    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    disk
 }
