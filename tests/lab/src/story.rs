@@ -16,9 +16,9 @@ use crate::{
 /// Frames per second of the story's sound.
 pub const RATE: u32 = 48_000;
 /// Bytes of a frame: 16 bits, two channels.
-const FRAME_BYTES: usize = 4;
+pub const FRAME_BYTES: usize = 4;
 /// Bytes of a plain WAV file before its samples.
-const WAV_HEADER: usize = 44;
+pub const WAV_HEADER: usize = 44;
 
 /// Waits until the guest's drivers have found both functions: a guest is up before its sound card is.
 const SETTLE: &str = r#"
