@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 
 use crate::desk::DeskBuilder;
-use crate::provision::{Cache, Initramfs, Kernel, Qemu};
+use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents};
 use crate::qtest::QtestBuilder;
 use crate::vm::VmBuilder;
 
@@ -46,6 +46,16 @@ impl Lab {
     /// A machine without processor, firmware and guest, whose bus is driven from here.
     pub fn qtest(&self, name: &str) -> QtestBuilder<'_> {
         QtestBuilder::new(self, name)
+    }
+
+    /// The stacks to be measured beside Farbus, as a cpio archive for [`Vm::unpack`](crate::Vm::unpack) that brings the
+    /// commands `usbredirect`, `usbip` and `usbipd`; fetched if they are not there yet.
+    ///
+    /// # Errors
+    /// If they cannot be fetched.
+    pub async fn incumbents(&self) -> Result<Vec<u8>> {
+        let cache = self.cache.clone();
+        spawn_blocking(move || incumbents(&cache)).await?.context("providing the stacks to be measured")
     }
 
     /// The QEMU that runs its machines.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Desk, INTERFACE};
+use super::{Desk, INTERFACE, NETWORK};
 use crate::lab::Lab;
 use crate::machine::chain;
 use crate::vm::VmBuilder;
@@ -146,7 +146,8 @@ impl<'lab> DeskBuilder<'lab> {
     pub async fn boot(self) -> Result<Desk> {
         ensure!(self.gadget_ports <= MOST_GADGET_PORTS, "at most {MOST_GADGET_PORTS} gadget ports");
         let script = self.script();
-        let mut vm = self.vm.extra_args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]);
+        let (network, card) = (format!("user,id={NETWORK}"), format!("virtio-net-pci,netdev={NETWORK}"));
+        let mut vm = self.vm.extra_args(["-netdev", &network, "-device", &card]);
         for controller in &self.controllers {
             vm = vm.extra_args(["-device", controller.device()]);
         }

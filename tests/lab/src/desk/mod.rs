@@ -26,11 +26,12 @@ mod function;
 mod gadget;
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener};
 use std::ops::Deref;
 use std::path::Path;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
@@ -46,9 +47,9 @@ pub use gadget::{Gadget, GadgetBuilder, Speed};
 pub const HOST_ADDRESS: &str = "10.0.2.2";
 /// The desk's network interface.
 const INTERFACE: &str = "eth0";
+/// What QEMU calls the network behind it.
+const NETWORK: &str = "net";
 const REMOTE: &str = "farbus-remote";
-/// How long a program may take to get into the desk.
-const INSTALLS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A running desk. It is a [`Vm`], and can be used as one; but a reset takes its network and its gadgets away.
 #[derive(Debug)]
@@ -80,11 +81,7 @@ impl Desk {
         }
         let name = program.to_owned();
         let archive = spawn_blocking(move || pack(&binary(&name)?)).await?;
-        let unpack = self.command("cd / && cpio -idmu 2>/dev/null");
-        let unpack = unpack.stdin(archive?).timeout(INSTALLS_WITHIN).run().await;
-        unpack
-            .and_then(|output| output.success())
-            .with_context(|| format!("installing {program} in the desk"))?;
+        self.unpack(archive?).await.with_context(|| format!("installing {program} in the desk"))?;
         installed.insert(program.to_owned());
         Ok(())
     }
@@ -118,6 +115,19 @@ impl Desk {
         let words: Vec<_> = arguments.iter().map(|word| quoted(word)).collect();
         let script = format!("exec {} {}", quoted(program), words.join(" "));
         Program::in_vm(name, self.background(&script).await?, folder)
+    }
+
+    /// Opens a port of this computer's loopback that leads to a TCP port in the desk; its number.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub async fn forward(&self, port: u16) -> Result<u16> {
+        // QEMU takes no 0 here: a port that is free now has to do.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let command = format!("hostfwd_add {NETWORK} tcp:127.0.0.1:{free}-:{port}");
+        let said = self.qmp("human-monitor-command", json!({ "command-line": command })).await?;
+        ensure!(said.as_str().is_some_and(str::is_empty), "forwarding port {free} to {port}: {said}");
+        Ok(free)
     }
 
     /// What `farbus-remote devices --json` says in the desk.

@@ -12,6 +12,7 @@
 //!   guest-KEY/              the guest's programs
 //!   kernel-PACKAGE-KEY/     one kernel package, unpacked, with its module indexes
 //!   testusb-KEY/            the kernel's program for testing USB controllers
+//!   incumbents-KEY/         other stacks for USB over a network, once they are measured
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
 //! `KEY` is a hash of the recipe, so a lab with another recipe never meets a stale tree. A tree appears under its name
@@ -21,6 +22,7 @@ mod apt;
 mod cache;
 mod cpio;
 mod guest;
+mod incumbents;
 mod kernel;
 mod programs;
 mod qemu;
@@ -35,6 +37,7 @@ use anyhow::{Context as _, Result, bail};
 
 pub use cache::Cache;
 pub use guest::{DEFAULT_MODULES, Initramfs};
+pub(crate) use incumbents::incumbents;
 pub use kernel::{DEFAULT_KERNEL, Kernel};
 pub(crate) use programs::pack;
 pub use qemu::Qemu;
@@ -105,10 +108,17 @@ fn walk(folder: &Path) -> Result<Vec<PathBuf>> {
 /// A command for a program of an unpacked Debian root, run by that root's own loader with its own libraries, so that
 /// neither chroot nor the system's C library is needed. `name` is what the program finds as its own name.
 fn foreign(root: &Path, program: &str, name: impl AsRef<OsStr>) -> Command {
+    let mut command = loader(root);
+    command.arg("--argv0").arg(name).arg(root.join(program));
+    command
+}
+
+/// The loader of an unpacked Debian root, which finds that root's libraries.
+fn loader(root: &Path) -> Command {
     let mut libraries = root.join("usr/lib/x86_64-linux-gnu").into_os_string();
     libraries.push(":");
     libraries.push(root.join("lib/x86_64-linux-gnu"));
-    let mut command = Command::new(root.join("lib64/ld-linux-x86-64.so.2"));
-    command.arg("--library-path").arg(libraries).arg("--argv0").arg(name).arg(root.join(program));
+    let mut command = Command::new(root.join(programs::LOADER.trim_start_matches('/')));
+    command.arg("--library-path").arg(libraries);
     command
 }

@@ -1,6 +1,7 @@
-//! Programs of this computer, made ready to run in a guest: with the libraries they need and with the loader that
-//! belongs to those, so that it does not matter which C library the guest has.
+//! Programs made ready to run in a guest: with the libraries they need and with the loader that belongs to those, so that
+//! it does not matter which C library the guest has.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,29 +9,51 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::cpio::Cpio;
-use super::run;
+use super::{loader, run};
 
 /// The loader of x86-64 programs (System V ABI, AMD64 supplement), which lists what a program needs when asked to.
-const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+pub(super) const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// A cpio archive that makes `program` a command of the guest in whose root it is unpacked.
+/// A cpio archive that makes a program of this computer a command of the guest in whose root it is unpacked.
 ///
 /// # Errors
 /// If the program cannot be read, or a library that it needs is missing here.
 pub(crate) fn pack(program: &Path) -> Result<Vec<u8>> {
-    let Some(name) = program.file_name().map(|name| name.to_string_lossy().into_owned()) else {
-        bail!("{} is no program", program.display());
-    };
+    let home = format!("opt/{}", file_name(program)?);
+    pack_into(&home, &[program.to_owned()], Path::new(LOADER), || Command::new(LOADER))
+}
+
+/// The same for programs of an unpacked Debian root, which share the folder `home` in the guest.
+///
+/// # Errors
+/// As of [`pack`].
+pub(super) fn pack_foreign(home: &str, root: &Path, programs: &[&str]) -> Result<Vec<u8>> {
+    let programs: Vec<_> = programs.iter().map(|program| root.join(program)).collect();
+    pack_into(home, &programs, &root.join(LOADER.trim_start_matches('/')), || loader(root))
+}
+
+/// `list` makes the loader's command, by which it is asked what a program needs.
+fn pack_into(home: &str, programs: &[PathBuf], loader: &Path, list: impl Fn() -> Command) -> Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let home = format!("opt/{name}");
     let mut cpio = Cpio::new(Vec::new());
-    cpio.file(&format!("{home}/bin/{name}"), true, &without_debug_information(program)?)?;
-    for (library, file) in libraries(program)? {
+    let mut needed = BTreeMap::new();
+    for program in programs {
+        let name = file_name(program)?;
+        cpio.file(&format!("{home}/bin/{name}"), true, &without_debug_information(program)?)?;
+        cpio.file(&format!("usr/bin/{name}"), true, call(&name, home).as_bytes())?;
+        needed.extend(libraries(list().arg("--list").arg(program))?);
+    }
+    for (library, file) in needed {
         cpio.file(&format!("{home}/lib/{library}"), true, &read(&file)?)?;
     }
-    cpio.file(&format!("{home}{LOADER}"), true, &read(Path::new(LOADER))?)?;
-    cpio.file(&format!("usr/bin/{name}"), true, call(&name, &home).as_bytes())?;
+    cpio.file(&format!("{home}{LOADER}"), true, &read(loader)?)?;
+    cpio.link(&format!("{home}/var/run"), "/run")?;
     Ok(cpio.finish()?)
+}
+
+fn file_name(program: &Path) -> Result<String> {
+    let name = program.file_name().with_context(|| format!("{} is no program", program.display()))?;
+    Ok(name.to_string_lossy().into_owned())
 }
 
 /// The command that runs a program in a root of its own, in which it finds its loader, its libraries and itself, and all
@@ -47,9 +70,8 @@ fn call(name: &str, home: &str) -> String {
 
 /// The libraries of a program by the names it calls them, and their files. The loader only looks: nothing of the
 /// program runs.
-fn libraries(program: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let list = run(Command::new(LOADER).arg("--list").arg(program))?;
-    list.lines().filter_map(|line| parse_library(line.trim()).transpose()).collect()
+fn libraries(list: &mut Command) -> Result<Vec<(String, PathBuf)>> {
+    run(list)?.lines().filter_map(|line| parse_library(line.trim()).transpose()).collect()
 }
 
 /// Reads a line `NAME => FILE (ADDRESS)`; others name the loader itself and what the kernel provides.

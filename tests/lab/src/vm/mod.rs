@@ -30,6 +30,8 @@ pub use command::{Command, Output, Running, TimedOut};
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// How long QEMU may take to reset the machine.
 const RESETS_WITHIN: Duration = Duration::from_secs(30);
+/// How long an archive may take to get into the guest.
+const UNPACKS_WITHIN: Duration = Duration::from_secs(120);
 /// How long the news of QEMU's end may lag behind the end of its channels.
 const NEWS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -94,6 +96,15 @@ impl Vm {
         let put = self.command(&format!("mkdir -p \"$(dirname {to})\" && cat > {to}")).stdin(content);
         let put = put.run().await.and_then(Output::success);
         put.map(drop).with_context(|| format!("writing {to} in the guest"))
+    }
+
+    /// Unpacks a cpio archive in the guest's root.
+    ///
+    /// # Errors
+    /// If it cannot be unpacked there.
+    pub async fn unpack(&self, archive: impl Into<Vec<u8>>) -> Result<()> {
+        let unpack = self.command("cd / && cpio -idmu 2>/dev/null").stdin(archive).timeout(UNPACKS_WITHIN);
+        unpack.run().await.and_then(Output::success).map(drop).context("unpacking in the guest")
     }
 
     /// The content of a file in the guest.
