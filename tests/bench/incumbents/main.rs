@@ -1,0 +1,71 @@
+//! Farbus beside the two stacks that Debian has for USB over a network: usb-redir with usbredirect, and usbip. All lend the
+//! same device of QEMU's, a SuperSpeed usb-storage in the desk VM, to a guest of their own. `make bench` runs it; alone it
+//! is `cargo bench -p farbus --bench incumbents`, which measures the release programs as they were last built.
+//!
+//! ```text
+//!                    desk VM                                              guest VM
+//!   farbus     usb-storage ── farbus-remote ── netem ──► farbus-host ──► xHCI by vfio-user
+//!   usb-redir  usb-storage ── usbredirect ──── netem ──────────────────► qemu-xhci, usb-redir
+//!   usbip      usb-storage ── usbip_host ───── netem ──────────────────► vhci_hcd
+//! ```
+//! Each is measured in turn, several rounds, and the best counts: the machine is noisy. For the same reason a missed bar
+//! is no failure; a stack that does not work is.
+
+mod report;
+mod stacks;
+mod workload;
+
+use std::{fs::File, path::Path, process::Command, time::Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use lab::Lab;
+use report::Board;
+use stacks::{Pair, Stack};
+
+const ROUNDS: u32 = 2;
+/// The disk, bytes.
+const IMAGE: u64 = 64 << 20;
+const ROUND_TRIPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/incumbents/round_trips.c");
+
+fn main() -> Result<()> {
+    // Cargo passes flags for the built-in harness; there are none here.
+    ensure!(!cfg!(debug_assertions), "this measures release programs: cargo bench -p farbus");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(measure())
+}
+
+async fn measure() -> Result<()> {
+    let start = Instant::now();
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("disk.img");
+    File::create(&image)?.set_len(IMAGE)?;
+    let round_trips = folder.path().join("round-trips");
+    compile(ROUND_TRIPS.as_ref(), &round_trips)?;
+    let lab = Lab::open().await?;
+    let incumbents = lab.incumbents().await?;
+
+    println!("USB over a network: load average before {}", report::load()?);
+    let mut board = Board::default();
+    for round in 1..=ROUNDS {
+        for stack in Stack::ALL {
+            let since = start.elapsed().as_secs();
+            eprintln!("  {since:>4} s: {stack}, round {round} of {ROUNDS}");
+            let figures = async {
+                let mut pair = Pair::boot(&lab, stack, &image, &incumbents).await?;
+                workload::measure(&mut pair, &round_trips).await
+            };
+            board.take(stack, figures.await.with_context(|| format!("{stack} does not work"))?);
+        }
+    }
+    print!("{board}");
+    println!("load average after {}; it took {} s", report::load()?, start.elapsed().as_secs());
+    Ok(())
+}
+
+/// A static program, so that it runs in any guest.
+fn compile(source: &Path, program: &Path) -> Result<()> {
+    let mut cc = Command::new("cc");
+    let status = cc.args(["-O2", "-static", "-o"]).args([program, source]).status().context("running cc")?;
+    ensure!(status.success(), "{} does not compile", source.display());
+    Ok(())
+}

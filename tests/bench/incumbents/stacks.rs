@@ -1,0 +1,223 @@
+//! The three stacks: how each brings the desk's device to a guest, and takes it away again.
+
+use std::{fmt, fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result};
+use lab::{
+    Lab, Vm,
+    desk::{Desk, HOST_ADDRESS},
+    farbus::{Host, Program},
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// QEMU's usb-storage, by vendor and product.
+pub(crate) const ID: &str = "46f4:0001";
+/// Prints where it is plugged in: `2-1`.
+pub(crate) const LOCATION: &str = "basename $(dirname $(grep -l 46f4 /sys/bus/usb/devices/*/idVendor))";
+/// Where usbipd listens, here and as `/proc/net/tcp` has it.
+const USBIPD: (u16, &str) = (3240, ":0CA8 ");
+/// The guest's network: what QEMU's user network is by its documentation.
+const NETWORK: &str = "set -e
+    ip link set lo up; ip link set eth0 up
+    ip addr add 10.0.2.15/24 dev eth0; ip route add default via 10.0.2.2";
+/// Takes away the one device that vhci_hcd has: its port is the one in use, VDEV_ST_USED.
+const DETACH: &str =
+    "usbip detach -p $(awk '$3 == \"006\" { print $2 }' /sys/devices/platform/vhci_hcd.0/status)";
+/// How long a device may take to be free again after it was taken back.
+const FREE_WITHIN: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stack {
+    Farbus,
+    UsbRedir,
+    Usbip,
+}
+
+impl Stack {
+    pub(crate) const ALL: [Self; 3] = [Self::Farbus, Self::UsbRedir, Self::Usbip];
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Farbus => "Farbus",
+            Self::UsbRedir => "usb-redir",
+            Self::Usbip => "usbip",
+        })
+    }
+}
+
+/// A desk with the device, a guest without it yet, and a stack between them.
+pub(crate) struct Pair {
+    pub(crate) guest: Vm,
+    pub(crate) lender: Lender,
+}
+
+/// The end that has the device.
+pub(crate) struct Lender {
+    pub(crate) desk: Desk,
+    means: Means,
+    folder: TempDir,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Means {
+    /// A host with a remote that is connected and lends nothing yet.
+    Farbus { host: Host, _remote: Program },
+    /// The port at which the guest's QEMU listens, and the program that is connected to it.
+    UsbRedir { port: u16, program: Option<Program> },
+    /// The port of this computer that leads to usbipd, and where the device is.
+    Usbip { port: u16, location: String },
+}
+
+/// Processor time, in seconds, of the desk's QEMU, the guest's QEMU, and Farbus's host if there is one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cpu {
+    pub(crate) desk: f64,
+    pub(crate) guest: f64,
+    pub(crate) host: f64,
+}
+
+impl Pair {
+    pub(crate) async fn boot(lab: &Lab, stack: Stack, image: &Path, incumbents: &[u8]) -> Result<Self> {
+        let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+        let desk = lab.desk("desk").gadget_ports(0).modules(["usbip_host"]).qemu_args([
+            "-drive",
+            &drive,
+            "-device",
+            "usb-storage,bus=xhci.0,drive=stick",
+        ]);
+        let guest = lab.vm("guest");
+        let folder = tempfile::tempdir()?;
+        let (desk, guest, means) = match stack {
+            Stack::Farbus => {
+                let mut host = Host::start(folder.path(), &["vm"]).await?;
+                let guest = guest.usb_socket(host.seat("vm").usb_socket());
+                let (desk, guest) = tokio::try_join!(desk.boot(), guest.boot())?;
+                let mut remote = desk.remote(&host, "remote", "vm", &[]).await?;
+                remote.wait_for("connected").await?;
+                host.program.wait_for("linked").await?;
+                (desk, guest, Means::Farbus { host, _remote: remote })
+            }
+            Stack::UsbRedir => {
+                let guest = guest.extra_args([
+                    "-chardev",
+                    "socket,id=redir,host=127.0.0.1,port=0,server=on,wait=off",
+                    "-device",
+                    "qemu-xhci,id=xhci",
+                    "-device",
+                    "usb-redir,chardev=redir,bus=xhci.0",
+                ]);
+                let (desk, guest) = tokio::try_join!(desk.boot(), guest.boot())?;
+                desk.unpack(incumbents).await?;
+                let port = listening(&guest).await?;
+                (desk, guest, Means::UsbRedir { port, program: None })
+            }
+            Stack::Usbip => {
+                let guest = guest.modules(["virtio_net", "vhci_hcd"]).extra_args([
+                    "-netdev",
+                    "user,id=net",
+                    "-device",
+                    "virtio-net-pci,netdev=net",
+                ]);
+                let (desk, guest) = tokio::try_join!(desk.boot(), guest.boot())?;
+                desk.unpack(incumbents).await?;
+                guest.unpack(incumbents).await?;
+                guest.run(NETWORK).await?.success()?;
+                let port = desk.forward(USBIPD.0).await?;
+                (desk, guest, Means::Usbip { port, location: String::new() })
+            }
+        };
+        let mut lender = Lender { desk, means, folder };
+        lender.prepare().await?;
+        Ok(Self { guest, lender })
+    }
+
+    pub(crate) fn cpu(&self) -> Result<Cpu> {
+        let mut cpu =
+            Cpu { desk: seconds(self.lender.desk.id())?, guest: seconds(self.guest.id())?, host: 0.0 };
+        if let Means::Farbus { host, .. } = &self.lender.means {
+            for id in host.workers.values().copied().chain(host.program.id()) {
+                cpu.host += seconds(i32::try_from(id)?)?;
+            }
+        }
+        Ok(cpu)
+    }
+}
+
+impl Lender {
+    /// Brings the desk to where the device only has to be lent.
+    async fn prepare(&mut self) -> Result<()> {
+        // The desk's own driver would look through the disk whenever it came back.
+        let find = format!("until lsusb -d {ID}; do usleep 10000; done; modprobe -r uas usb_storage");
+        self.desk.run(&find).await?.success()?;
+        if let Means::Usbip { location, .. } = &mut self.means {
+            *location = self.desk.run(LOCATION).await?.success()?.stdout.trim().to_owned();
+            let listens = format!("until grep -q '{}' /proc/net/tcp*; do usleep 10000; done", USBIPD.1);
+            let serve = format!("usbipd -D > /dev/null 2>&1; {listens}; usbip bind -b {location}");
+            self.desk.run(&serve).await?.success()?;
+        }
+        Ok(())
+    }
+
+    /// Says that the device shall go to the guest, and does not wait until it is there.
+    pub(crate) async fn attach(&mut self, guest: &Vm) -> Result<()> {
+        match &mut self.means {
+            Means::Farbus { .. } => {
+                drop(self.desk.run(&format!("farbus-remote lend {ID}")).await?.success()?)
+            }
+            Means::UsbRedir { port, program } => {
+                let arguments =
+                    ["--device", ID, "--to", &format!("{HOST_ADDRESS}:{port}")].map(str::to_owned);
+                let folder = self.folder.path();
+                *program = Some(self.desk.program("usbredirect", "usbredirect", &arguments, folder).await?);
+            }
+            Means::Usbip { port, location } => {
+                let attach = format!("usbip --tcp-port {port} attach -r {HOST_ADDRESS} -b {location}");
+                guest.run(&attach).await?.success()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the device back, until it could be lent again.
+    pub(crate) async fn detach(&mut self, guest: &Vm) -> Result<()> {
+        match &mut self.means {
+            Means::Farbus { .. } => {
+                drop(self.desk.run(&format!("farbus-remote return {ID}")).await?.success()?)
+            }
+            Means::UsbRedir { program, .. } => {
+                if let Some(mut program) = program.take() {
+                    program.stop().await?;
+                }
+            }
+            Means::Usbip { location, .. } => {
+                guest.run(DETACH).await?.success()?;
+                let status = format!("/sys/bus/usb/devices/{location}/usbip_status");
+                let free = format!("until [ $(cat {status}) = 1 ]; do usleep 10000; done");
+                self.desk.command(&free).timeout(FREE_WITHIN).run().await?.success()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The port at which a QEMU, told to choose one, waits for usbredirect.
+async fn listening(guest: &Vm) -> Result<u16> {
+    let channels = guest.qmp("query-chardev", json!({})).await?;
+    let channel = channels.as_array().and_then(|all| all.iter().find(|one| one["label"] == "redir"));
+    // It reads `disconnected:tcp:127.0.0.1:PORT,server=on`.
+    let place = channel.and_then(|channel| channel["filename"].as_str()?.split(',').next());
+    let port = place.and_then(|place| place.rsplit(':').next()?.parse().ok());
+    port.filter(|port| *port != 0).with_context(|| format!("QEMU listens nowhere: {channels}"))
+}
+
+/// What a process has used of the processors (proc(5), `/proc/PID/stat`, utime and stime).
+fn seconds(id: i32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    // The second field, a name, may hold anything, even spaces; the third follows the last parenthesis.
+    let fields = stat.rsplit_once(')').context("a stat file without a name")?.1.split_whitespace();
+    let ticks: Vec<u64> = fields.skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
+    Ok(ticks.iter().sum::<u64>() as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
