@@ -3,10 +3,12 @@
 //! ```text
 //!   Bus ── what comes and goes ── which: what is lent, and why not
 //!   Device ── what a port drives ── Claims: interfaces taken and given back
-//!     └─ Engine ── transfers in flight (unsafe inside) ── the event thread of the bus
+//!     └─ Queue ── requests and their ends ── credit
+//!         └─ Engine ── transfers in flight (unsafe inside) ── the event thread of the bus
 //! ```
 
 pub(crate) mod bus;
+mod carrier;
 mod claims;
 mod configuration;
 mod credit;
@@ -15,6 +17,7 @@ mod device;
 pub(crate) mod keeper;
 mod pipe;
 mod profile;
+mod queue;
 mod request;
 mod selector;
 mod standard;

@@ -5,7 +5,7 @@ use wire::usb::{
     Completion, Direction, Endpoint, Failure, Moved, PacketEnd, Payload, Request, RequestId, Setup, Transfer,
 };
 
-use super::transfer::Finished;
+use super::carrier::Finished;
 
 /// libusb's limit for the data of a control transfer; who asks for more gets so much.
 const MAX_CONTROL: usize = 4096;

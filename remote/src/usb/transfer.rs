@@ -35,46 +35,10 @@ use rusb::{
 };
 use wire::usb::{Endpoint, Failure, PacketEnd, Transfer};
 
+use super::carrier::{Carrier, Finished, Order, SubmitError};
+
 /// How long the end of a device waits for its transfers: a kernel that does not give them back has a bug.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// A transfer as it goes to libusb.
-#[derive(Debug)]
-pub(super) struct Order {
-    pub(super) number: u64,
-    pub(super) endpoint: Endpoint,
-    pub(super) transfer: Transfer,
-    /// For a control transfer the eight setup bytes and the data; for others the data, or room for it.
-    pub(super) buffer: Vec<u8>,
-}
-
-/// Why a transfer was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SubmitError {
-    /// The kernel has no memory for it now; it may have some when others have ended.
-    #[error("no memory for another transfer")]
-    NoMemory,
-    /// The device is gone.
-    #[error("the device is gone")]
-    Gone,
-    /// libusb does not take it, with this code.
-    #[error("libusb error {0}")]
-    Other(c_int),
-}
-
-/// The end of a transfer.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) number: u64,
-    pub(super) endpoint: Endpoint,
-    pub(super) result: Result<(), Failure>,
-    /// Bytes that moved; the setup bytes of a control transfer do not count.
-    pub(super) actual: usize,
-    /// The buffer it was ordered with.
-    pub(super) buffer: Vec<u8>,
-    /// Of an isochronous transfer.
-    pub(super) packets: Vec<PacketEnd>,
-}
 
 /// Numbers of transfers that have ended, put in by the event thread.
 struct Finishes {
@@ -129,7 +93,9 @@ unsafe impl Send for Flight {}
 pub(super) struct Engine<T: UsbContext> {
     handle: Arc<DeviceHandle<T>>,
     finishes: Arc<Finishes>,
+    /// By numbers of our own: nobody else may choose what is freed.
     flights: HashMap<u64, Flight>,
+    last: u64,
     /// Finishes that were taken out of the queue, in order.
     taken: std::vec::IntoIter<u64>,
 }
@@ -139,20 +105,41 @@ impl<T: UsbContext> Engine<T> {
     /// there is something to take, and must not wait.
     pub(super) fn new(handle: Arc<DeviceHandle<T>>, wake: Box<dyn Fn() + Send + Sync>) -> Self {
         let finishes = Finishes { ended: Mutex::default(), changed: Condvar::new(), wake };
-        Self { handle, finishes: Arc::new(finishes), flights: HashMap::new(), taken: Vec::new().into_iter() }
+        Self {
+            handle,
+            finishes: Arc::new(finishes),
+            flights: HashMap::new(),
+            last: 0,
+            taken: Vec::new().into_iter(),
+        }
     }
 
-    /// How many transfers libusb has.
-    pub(super) fn flying(&self) -> usize {
-        self.flights.len()
-    }
-
-    /// Hands a transfer to libusb.
+    /// Gives bulk endpoints streams; how many there are.
     ///
     /// # Errors
-    /// It was not taken, and comes back.
-    pub(super) fn submit(&mut self, order: Order) -> Result<(), (SubmitError, Order)> {
-        let Order { number, endpoint, transfer, mut buffer } = order;
+    /// libusb's code.
+    pub(super) fn alloc_streams(&self, endpoints: &[Endpoint], count: u16) -> Result<u32, c_int> {
+        let mut addresses: Vec<u8> = endpoints.iter().map(|endpoint| endpoint.address()).collect();
+        let number = addresses.len() as c_int;
+        // SAFETY: the addresses live during the call, and their number is right.
+        let code = unsafe {
+            libusb_alloc_streams(self.handle.as_raw(), count.into(), addresses.as_mut_ptr(), number)
+        };
+        u32::try_from(code).map_err(|_| code)
+    }
+
+    /// Takes the streams of bulk endpoints away.
+    pub(super) fn free_streams(&self, endpoints: &[Endpoint]) {
+        let mut addresses: Vec<u8> = endpoints.iter().map(|endpoint| endpoint.address()).collect();
+        let number = addresses.len() as c_int;
+        // SAFETY: as above. That there are none is no harm.
+        unsafe { libusb_free_streams(self.handle.as_raw(), addresses.as_mut_ptr(), number) };
+    }
+}
+
+impl<T: UsbContext> Carrier for Engine<T> {
+    fn submit(&mut self, order: Order) -> Result<u64, SubmitError> {
+        let Order { endpoint, transfer, mut buffer } = order;
         let lengths = match &transfer {
             Transfer::Isochronous(packets) => packets.lengths(),
             _ => &[],
@@ -160,8 +147,10 @@ impl<T: UsbContext> Engine<T> {
         // SAFETY: it allocates, or answers null; the count is at most MAX_PACKETS.
         let allocated = NonNull::new(unsafe { libusb_alloc_transfer(lengths.len() as c_int) });
         let Some(raw) = allocated else {
-            return Err((SubmitError::NoMemory, Order { number, endpoint, transfer, buffer }));
+            return Err(SubmitError::NoMemory);
         };
+        self.last += 1;
+        let number = self.last;
         let note = Box::new(Note { number, finishes: Arc::clone(&self.finishes) });
         let control = matches!(transfer, Transfer::Control(_));
         // SAFETY: libusb_alloc_transfer has given room for one transfer and so many packets, and nobody else has it
@@ -189,17 +178,16 @@ impl<T: UsbContext> Engine<T> {
         // SAFETY: the transfer is complete, and the device is open as long as the engine is.
         let code = unsafe { libusb_submit_transfer(raw.as_ptr()) };
         let error = match code {
-            LIBUSB_SUCCESS => return Ok(()),
+            LIBUSB_SUCCESS => return Ok(number),
             LIBUSB_ERROR_NO_MEM => SubmitError::NoMemory,
             LIBUSB_ERROR_NO_DEVICE => SubmitError::Gone,
             other => SubmitError::Other(other),
         };
-        let buffer = self.flights.remove(&number).map(Flight::land).unwrap_or_default();
-        Err((error, Order { number, endpoint, transfer, buffer }))
+        self.flights.remove(&number);
+        Err(error)
     }
 
-    /// Asks for the end of a transfer, which comes like any other; nothing happens if it has ended.
-    pub(super) fn cancel(&self, number: u64) {
+    fn cancel(&self, number: u64) {
         if let Some(flight) = self.flights.get(&number) {
             // SAFETY: the transfer is in the map, so it was submitted and is not freed. That it has just ended is
             // answered with an error, and that is right.
@@ -207,8 +195,7 @@ impl<T: UsbContext> Engine<T> {
         }
     }
 
-    /// The next transfer that has ended, in the order in which they did.
-    pub(super) fn next_finished(&mut self) -> Option<Finished> {
+    fn next_finished(&mut self) -> Option<Finished> {
         loop {
             let Some(number) = self.taken.next() else {
                 let more = self.finishes.take();
@@ -223,33 +210,11 @@ impl<T: UsbContext> Engine<T> {
         }
     }
 
-    /// Waits, at most until then, for a transfer to end.
-    pub(super) fn wait(&self, until: Instant) {
+    fn wait(&self, until: Instant) -> bool {
         if self.taken.len() == 0 {
             self.finishes.wait(until);
         }
-    }
-
-    /// Gives bulk endpoints streams; how many there are.
-    ///
-    /// # Errors
-    /// libusb's code.
-    pub(super) fn alloc_streams(&self, endpoints: &[Endpoint], count: u16) -> Result<u32, c_int> {
-        let mut addresses: Vec<u8> = endpoints.iter().map(|endpoint| endpoint.address()).collect();
-        let number = addresses.len() as c_int;
-        // SAFETY: the addresses live during the call, and their number is right.
-        let code = unsafe {
-            libusb_alloc_streams(self.handle.as_raw(), count.into(), addresses.as_mut_ptr(), number)
-        };
-        u32::try_from(code).map_err(|_| code)
-    }
-
-    /// Takes the streams of bulk endpoints away.
-    pub(super) fn free_streams(&self, endpoints: &[Endpoint]) {
-        let mut addresses: Vec<u8> = endpoints.iter().map(|endpoint| endpoint.address()).collect();
-        let number = addresses.len() as c_int;
-        // SAFETY: as above. That there are none is no harm.
-        unsafe { libusb_free_streams(self.handle.as_raw(), addresses.as_mut_ptr(), number) };
+        Instant::now() < until
     }
 }
 
@@ -259,10 +224,7 @@ impl<T: UsbContext> Drop for Engine<T> {
             self.cancel(*number);
         }
         let until = Instant::now() + PATIENCE;
-        while !self.flights.is_empty() && Instant::now() < until {
-            while self.next_finished().is_some() {}
-            self.wait(until);
-        }
+        while self.next_finished().is_some() || (!self.flights.is_empty() && self.wait(until)) {}
         // What never ended is libusb's for ever: its memory must not be given to anybody else, nor the handle closed.
         for (_, flight) in self.flights.drain() {
             tracing::error!("a transfer did not end within {PATIENCE:?}");
