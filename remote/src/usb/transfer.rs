@@ -14,6 +14,7 @@
 use std::{
     collections::HashMap,
     ffi::{c_int, c_uint, c_void},
+    io,
     ptr::NonNull,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -22,10 +23,11 @@ use std::{
 use rusb::{
     DeviceHandle, UsbContext,
     constants::{
-        LIBUSB_ERROR_NO_DEVICE, LIBUSB_ERROR_NO_MEM, LIBUSB_SUCCESS, LIBUSB_TRANSFER_CANCELLED,
-        LIBUSB_TRANSFER_COMPLETED, LIBUSB_TRANSFER_NO_DEVICE, LIBUSB_TRANSFER_OVERFLOW,
-        LIBUSB_TRANSFER_STALL, LIBUSB_TRANSFER_TYPE_BULK, LIBUSB_TRANSFER_TYPE_BULK_STREAM,
-        LIBUSB_TRANSFER_TYPE_CONTROL, LIBUSB_TRANSFER_TYPE_INTERRUPT, LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
+        LIBUSB_ERROR_IO, LIBUSB_ERROR_NO_DEVICE, LIBUSB_ERROR_NO_MEM, LIBUSB_SUCCESS,
+        LIBUSB_TRANSFER_CANCELLED, LIBUSB_TRANSFER_COMPLETED, LIBUSB_TRANSFER_NO_DEVICE,
+        LIBUSB_TRANSFER_OVERFLOW, LIBUSB_TRANSFER_STALL, LIBUSB_TRANSFER_TYPE_BULK,
+        LIBUSB_TRANSFER_TYPE_BULK_STREAM, LIBUSB_TRANSFER_TYPE_CONTROL, LIBUSB_TRANSFER_TYPE_INTERRUPT,
+        LIBUSB_TRANSFER_TYPE_ISOCHRONOUS,
     },
     ffi::{
         libusb_alloc_streams, libusb_alloc_transfer, libusb_cancel_transfer, libusb_free_streams,
@@ -177,14 +179,13 @@ impl<T: UsbContext> Carrier for Engine<T> {
         self.flights.insert(number, Flight { transfer: raw, endpoint, buffer, _note: note });
         // SAFETY: the transfer is complete, and the device is open as long as the engine is.
         let code = unsafe { libusb_submit_transfer(raw.as_ptr()) };
-        let error = match code {
-            LIBUSB_SUCCESS => return Ok(number),
-            LIBUSB_ERROR_NO_MEM => SubmitError::NoMemory,
-            LIBUSB_ERROR_NO_DEVICE => SubmitError::Gone,
-            other => SubmitError::Other(other),
-        };
+        if code == LIBUSB_SUCCESS {
+            return Ok(number);
+        }
+        // First of all: whatever else is done may change it.
+        let last = io::Error::last_os_error().kind();
         self.flights.remove(&number);
-        Err(error)
+        Err(refusal(code, last))
     }
 
     fn cancel(&self, number: u64) {
@@ -282,6 +283,17 @@ extern "system" fn ended(it: *mut libusb_transfer) {
     finishes.push(number);
 }
 
+/// Why libusb has not taken a transfer; `last` is what the operating system said to it. Of a control or isochronous
+/// transfer without memory libusb says only that something went wrong.
+fn refusal(code: c_int, last: io::ErrorKind) -> SubmitError {
+    match code {
+        LIBUSB_ERROR_NO_MEM => SubmitError::NoMemory,
+        LIBUSB_ERROR_IO if last == io::ErrorKind::OutOfMemory => SubmitError::NoMemory,
+        LIBUSB_ERROR_NO_DEVICE => SubmitError::Gone,
+        other => SubmitError::Other(other),
+    }
+}
+
 fn kind(transfer: &Transfer) -> u8 {
     match transfer {
         Transfer::Control(_) => LIBUSB_TRANSFER_TYPE_CONTROL,
@@ -301,5 +313,25 @@ fn result(status: c_int) -> Result<(), Failure> {
         LIBUSB_TRANSFER_OVERFLOW => Err(Failure::Overflow),
         // A timeout cannot be: none was set.
         _ => Err(Failure::Fault),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_memory_is_known_whatever_libusb_makes_of_it() {
+        use io::ErrorKind::{InvalidInput, OutOfMemory};
+        let enomem = io::Error::from_raw_os_error(rustix::io::Errno::NOMEM.raw_os_error()).kind();
+        for (code, last, expected) in [
+            (LIBUSB_ERROR_NO_MEM, InvalidInput, SubmitError::NoMemory),
+            (LIBUSB_ERROR_IO, enomem, SubmitError::NoMemory),
+            (LIBUSB_ERROR_IO, InvalidInput, SubmitError::Other(LIBUSB_ERROR_IO)),
+            // What was said before means nothing.
+            (LIBUSB_ERROR_NO_DEVICE, OutOfMemory, SubmitError::Gone),
+        ] {
+            assert_eq!(refusal(code, last), expected, "{code}, {last}");
+        }
     }
 }
