@@ -4,8 +4,8 @@
 const TRBS: u32 = 1024;
 /// TDs and commands that are begun or ended.
 const TDS: u32 = 64;
-/// Payload bytes that are copied.
-const BYTES: u32 = 1 << 20;
+/// Payload bytes that are copied: some 20 microseconds.
+const BYTES: u32 = 128 << 10;
 
 /// What is left for this call; the rest is for the next tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,13 @@ impl Budget {
     /// Pays for TRBs that are already there.
     pub(crate) fn spend_trbs(&mut self, trbs: usize) {
         self.trbs = self.trbs.saturating_sub(u32::try_from(trbs).unwrap_or(u32::MAX));
+    }
+
+    /// Pays for as many of these bytes as may be copied now; how many that are.
+    pub(crate) fn take_bytes(&mut self, bytes: usize) -> usize {
+        let taken = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes);
+        self.bytes -= taken;
+        taken as usize
     }
 
     /// Pays for bytes that are copied.

@@ -99,14 +99,31 @@ impl Xhci {
         let failed = self.usbsts.controller_error();
         let (was_running, run) = (self.usbcmd.run(), command.run() && !failed);
         self.usbcmd = command.with_run(run);
-        if asked.restore_state() && !run {
-            // Nothing is kept outside of this model: the driver sets everything up anew. xHCI 1.2 §4.23.2.
-            self.usbsts = self.usbsts.with_save_restore_error(true);
+        if !run && was_running {
+            self.end_waiting(cx);
+            self.stop(cx.now);
+        }
+        if !run {
+            self.save_or_restore(asked);
         }
         if run && !was_running {
             self.start(cx.now);
-        } else if !run && was_running {
-            self.stop(cx.now);
+        }
+    }
+
+    /// A driver saves the state before the power may go, and restores it afterwards. All of it is still here unless there
+    /// was a reset: then the driver sets everything up anew. xHCI 1.2 §4.23.2.
+    fn save_or_restore(&mut self, asked: UsbCmd) {
+        if asked.save_state() {
+            self.events.save();
+            self.saved = true;
+        }
+        if asked.restore_state() {
+            if core::mem::take(&mut self.saved) {
+                self.events.restore();
+            } else {
+                self.usbsts = self.usbsts.with_save_restore_error(true);
+            }
         }
     }
 
@@ -166,6 +183,8 @@ impl Xhci {
             requests: _, // ids go on
             work,
             starved,
+            paced,
+            saved,
         } = self;
         *usbcmd = UsbCmd::DEFAULT;
         *usbsts = UsbSts::DEFAULT;
@@ -180,6 +199,8 @@ impl Xhci {
         *slots = Slots::new(shape.slots);
         work.clear();
         starved.clear();
+        paced.clear();
+        *saved = false;
         // USB 3 links are reset with the controller; USB 2 devices keep their state until their port is reset.
         for device in bound.into_iter().filter_map(|(_, device)| device) {
             let usb3 = |port: &Port| port.device() == Some(device) && port.protocol() == Protocol::Usb3;
@@ -236,15 +257,11 @@ impl Xhci {
                 }
                 self.work.insert((slot, dci));
             }
-            Some(Owner::Streams(slot)) => self.answer_streams(slot, id, completion.result.is_ok()),
-            Some(Owner::Port(index)) => {
-                let Some(port) = self.ports.get_mut(usize::from(index)) else { return };
-                if port.gate() == Some(id) {
-                    port.set_gate(None);
-                }
-                let waiting = self.slots.iter().filter(|slot| slot.port == Some(index));
-                self.work.extend(waiting.flat_map(|slot| (CONTROL..=LAST).map(|dci| (slot.id, dci))));
+            Some(Owner::Streams(slot)) => {
+                let given = completion.result.map_or(0, |()| completion.moved.len());
+                self.answer_streams(slot, id, given);
             }
+            Some(Owner::Port(index)) => self.end_reset(cx, index, id, completion.result.is_ok()),
             None => {}
         }
         if self.requests.has_credit() {
@@ -268,6 +285,8 @@ impl Xhci {
             device: slot.device,
             profile: port.map(|port| &**port.profile()),
             gated: port.is_none_or(|port| port.gated()),
+            frame: (self.frames.index(cx.now) >> 3) as u16,
+            interrupter: slot.context.hub.interrupter().value(),
             enabled: slot.enabled(),
             starved: false,
             cx,
@@ -279,6 +298,10 @@ impl Xhci {
         let result = step(slot.endpoint_mut(dci)?, &mut hands);
         if hands.starved {
             self.starved.insert((id, dci));
+        }
+        match slot.endpoint(dci).and_then(|endpoint| endpoint.lost_at) {
+            Some(at) => drop(self.paced.insert((id, dci), at)),
+            None => drop(self.paced.remove(&(id, dci))),
         }
         for effect in core::mem::take(hands.effects) {
             for dci in CONTROL + 1..=LAST {
@@ -304,6 +327,8 @@ impl Xhci {
         let mut budget = Budget::new();
         self.ports.iter_mut().for_each(|port| port.tick(cx.now));
         if !self.usbsts.halted() {
+            let overdue = self.paced.iter().filter(|(_, at)| **at <= cx.now);
+            self.work.extend(overdue.map(|(endpoint, _)| *endpoint));
             self.events.drain(cx.dma);
             self.announce_ports(cx);
             self.announce_wrap(cx);
@@ -354,6 +379,7 @@ impl Xhci {
         let wrap = self.frames.next_wrap().filter(|_| self.usbcmd.enable_wrap_event());
         let at_once = busy.then_some(Duration::ZERO);
         let commands = self.commands.deadline().filter(|_| self.events.ready());
-        [ports, interrupts, wrap, at_once, commands].into_iter().flatten().min()
+        let lost = self.paced.values().copied().min().filter(|_| self.events.ready());
+        [ports, interrupts, wrap, at_once, commands, lost].into_iter().flatten().min()
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct EventRing {
     dequeue: u64,
     /// The producer's place; none before the first event since the table was set.
     enqueue: Option<Place>,
+    /// Where the producer was when the driver had the state saved.
+    saved: Option<Place>,
     /// Whether the guest was told that the ring is full, since it last had room for everything.
     told_full: bool,
 }
@@ -78,6 +80,16 @@ impl EventRing {
         self.table = table;
         self.enqueue = None;
         self.told_full = false;
+    }
+
+    /// The state is saved.
+    pub(crate) fn save(&mut self) {
+        self.saved = self.enqueue;
+    }
+
+    /// The state is restored, although ERSTBA was written since.
+    pub(crate) fn restore(&mut self) {
+        self.enqueue = self.saved.take();
     }
 
     /// ERDP was written.

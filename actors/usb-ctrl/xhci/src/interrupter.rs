@@ -162,6 +162,16 @@ impl Events {
         self.error.take()
     }
 
+    /// Remembers where the rings stand. xHCI 1.2 §4.23.2.
+    pub(crate) fn save(&mut self) {
+        self.interrupters.iter_mut().for_each(|interrupter| interrupter.ring.save());
+    }
+
+    /// The rings go on where they stood, although their registers have been written anew.
+    pub(crate) fn restore(&mut self) {
+        self.interrupters.iter_mut().for_each(|interrupter| interrupter.ring.restore());
+    }
+
     /// Sends the messages that are due, folding interrupters into this many vectors. Answers whether EINT is to be
     /// set.
     pub(crate) fn interrupt(&mut self, cx: &mut Cx<'_, Output>, enabled: bool, vectors: u16) -> bool {

@@ -14,9 +14,10 @@
 //! No command waits for the network without a bound: port resets and commands complete from local state, and
 //! fences keep the order towards the device (DESIGN D9).
 //!
-//! Isochronous endpoints are paced by the remote's bus: a TD ends when its packet has ended there. Not supported yet:
-//! Frame IDs (CFC is 0), ring underrun and overrun events, a frame clock that follows the remote's, secondary stream
-//! arrays, and restoring a saved state (it answers Save/Restore Error, and drivers set up anew).
+//! Isochronous endpoints are paced by the remote's bus: a TD ends when its packet has ended there. Not supported: a frame
+//! clock that follows the remote's (a Frame ID only tells whether a TD is too late), secondary stream arrays, TDs of more
+//! than 2048 TRBs, and restoring a state that was saved before a reset (that answers Save/Restore Error, and drivers set up
+//! anew).
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -41,7 +42,10 @@ mod trb;
 mod work;
 
 use core::time::Duration;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use pci::{Cx, Model, Width};
 use wire::{
@@ -157,6 +161,10 @@ pub struct Xhci {
     work: Work,
     /// Endpoints that wait until less is in flight.
     starved: BTreeSet<(SlotId, u8)>,
+    /// Isochronous endpoints with packets in flight, and when those count as lost.
+    paced: BTreeMap<(SlotId, u8), Duration>,
+    /// The driver had the state saved, and nothing was reset since.
+    saved: bool,
 }
 
 impl Xhci {
@@ -188,6 +196,8 @@ impl Xhci {
             requests: Requests::new(config.first_request),
             work: Work::default(),
             starved: BTreeSet::new(),
+            paced: BTreeMap::new(),
+            saved: false,
             config,
         }
     }
@@ -221,12 +231,10 @@ impl Xhci {
     /// that still come for it are dropped.
     pub fn detach(&mut self, cx: &mut Cx<'_, Output>, device: DeviceId) {
         let Some(port) = self.ports.iter_mut().find(|port| port.device() == Some(device)) else { return };
-        let gate = port.gate();
         port.disconnect();
-        if let Some(gate) = gate {
-            self.requests.forget(gate);
-        }
         self.remove_device(cx, device);
+        self.requests.lose_all_of(device);
+        self.work.extend(core::mem::take(&mut self.starved));
         self.run(cx);
     }
 

@@ -239,6 +239,19 @@ impl Port {
         });
     }
 
+    /// The device could not be reset: it cannot be talked to before another reset has worked, a warm one on USB 3.
+    /// xHCI 1.2 §4.19.1.1.8, §4.19.1.2.
+    pub(crate) fn fail_reset(&mut self) {
+        let was_resetting = self.resetting.take().is_some();
+        let status = self.status.with_reset(false).with_enabled(false);
+        let usb2 = self.protocol == Protocol::Usb2;
+        self.status = status.with_link_state(if usb2 { LinkState::Polling } else { LinkState::Inactive });
+        self.change(|status| {
+            let status = if was_resetting { status.with_reset_change(true) } else { status };
+            if usb2 { status.with_enable_change(true) } else { status.with_link_change(true) }
+        });
+    }
+
     /// Reads a register.
     pub(crate) fn read(&self, register: PortRegister) -> u32 {
         match register {

@@ -1,7 +1,7 @@
 //! The root hub: what happens on ports, and what it means for the slots of their devices. xHCI 1.2 §4.19.
 
 use pci::Cx;
-use wire::usb::{DeviceId, ToRemote};
+use wire::usb::{DeviceId, RequestId, ToRemote};
 
 use crate::{
     Output, Owner, Xhci,
@@ -41,12 +41,27 @@ impl Xhci {
     pub(crate) fn reset_device_of(&mut self, cx: &mut Cx<'_, Output>, index: u8) {
         let Some(port) = self.ports.get_mut(usize::from(index)) else { return };
         let Some(device) = port.device() else { return };
-        let id = self.requests.allocate(Owner::Port(index), 0);
-        if let Some(older) = port.gate() {
-            self.requests.forget(older);
+        if port.gate().is_some() {
+            // Nothing was sent to it since the last one, which is still to come.
+            return;
         }
+        let id = self.requests.allocate(Owner::Port(index), device, 0);
         port.set_gate(Some(id));
         cx.emit(Output::Usb(ToRemote::Reset { device, id }));
+    }
+
+    /// The remote has reset the device on a port, or could not.
+    pub(crate) fn end_reset(&mut self, cx: &mut Cx<'_, Output>, index: u8, id: RequestId, well: bool) {
+        let Some(port) = self.ports.get_mut(usize::from(index)).filter(|port| port.gate() == Some(id)) else {
+            return;
+        };
+        port.set_gate(None);
+        if let Some(device) = port.device().filter(|_| !well) {
+            port.fail_reset();
+            self.lose_device(cx, device);
+        }
+        let waiting = self.slots.iter().filter(|slot| slot.port == Some(index));
+        self.work.extend(waiting.flat_map(|slot| (CONTROL..=LAST).map(|dci| (slot.id, dci))));
     }
 
     /// The device does not listen to its slots any more.

@@ -150,7 +150,7 @@ fn a_stop_covers_all_streams_and_their_contexts_say_where_they_stand() {
     assert_eq!((at.dequeue_of(1), at.dequeue_of(2)), (one | 3, two | 3), "with SCT and DCS");
     // One goes on behind its TD, the other from where it was.
     assert_eq!(at.command(SET_DEQUEUE, (one + 16) | 1, 1 << 16), code::SUCCESS);
-    assert_eq!(at.command(SET_DEQUEUE, one | 1, 77 << 16), 5, "TRB Error: no such stream");
+    assert_eq!(at.command(SET_DEQUEUE, one | 1, 77 << 16), 34, "Invalid Stream ID");
     at.doorbell(1);
     at.doorbell(2);
     assert_eq!(at.requests().iter().map(stream).collect::<Vec<_>>(), [2]);

@@ -7,7 +7,7 @@ use crate::{
     Output, Xhci,
     budget::Budget,
     context::{Contexts, InputControl},
-    endpoint::{CONTROL, Endpoint, LAST},
+    endpoint::{CONTROL, Endpoint, LAST, context_index},
     slot::{SlotId, SlotState},
     trb::event::CompletionCode,
 };
@@ -77,6 +77,10 @@ impl Xhci {
         }
 
         let before = self.stream_endpoints(id);
+        let has_streams = |endpoint: &Endpoint| endpoint.streams.is_some();
+        if added.iter().any(has_streams) && !self.requests.has_room() {
+            return Err(CompletionCode::ResourceError);
+        }
         // An endpoint that is added although it is there is made anew, as if it were dropped as well.
         for dci in (CONTROL + 1..=LAST).filter(|dci| (drop | add) & 1 << dci != 0) {
             self.close_endpoint(cx, budget, id, dci);
@@ -87,7 +91,8 @@ impl Xhci {
             slot.replace(endpoint.dci, Some(Box::new(endpoint)));
         }
         self.show_configuration(cx.dma, id, context.map(|context| context.route.entries()));
-        self.ask_for_streams(cx, id, &before);
+        let changed = |endpoint| (drop | add) & 1 << context_index(endpoint) != 0;
+        self.ask_for_streams(cx, id, &before, changed);
         Ok(())
     }
 

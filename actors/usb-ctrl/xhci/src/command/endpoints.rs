@@ -60,6 +60,7 @@ impl Xhci {
             return Err(CompletionCode::TrbError);
         }
         let slot = self.slots.get_mut(id).ok_or(CompletionCode::SlotNotEnabledError)?;
-        slot.endpoint_mut(dci).ok_or(CompletionCode::EndpointNotEnabledError)
+        // These commands are for an endpoint in a state; Disabled is a wrong one. xHCI 1.2 §4.6.8 to §4.6.10.
+        slot.endpoint_mut(dci).ok_or(CompletionCode::ContextStateError)
     }
 }

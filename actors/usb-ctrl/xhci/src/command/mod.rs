@@ -37,6 +37,8 @@ pub(crate) struct CommandRing {
     rung: bool,
     /// A stop was asked for while a command was waiting.
     stop: bool,
+    /// The upper half of the write that stopped the ring is still to come: it is no pointer.
+    stopped_by_half: bool,
     /// The command that waits for the remote.
     waiting: Option<Waiting>,
 }
@@ -96,11 +98,12 @@ impl Xhci {
         let asked = Crcr::new_with_raw_value(write.bits());
         let ring = &mut self.commands;
         if register == Operational::CrcrHigh {
-            if !ring.running {
+            if !core::mem::take(&mut ring.stopped_by_half) && !ring.running {
                 ring.pointer.at = write.into_high(ring.pointer.at);
             }
             return;
         }
+        ring.stopped_by_half = ring.running && (asked.abort() || asked.stop());
         if ring.running {
             if asked.abort() {
                 self.abort_command(cx);
@@ -223,13 +226,28 @@ impl Xhci {
         }
     }
 
-    /// Command Abort. What the waiting command began cannot be taken back: the endpoint is stopped all the same.
+    /// The controller stops running: the command that waits is answered before that, or not at all.
+    pub(crate) fn end_waiting(&mut self, cx: &mut Cx<'_, Output>) {
+        let Some(waiting) = &mut self.commands.waiting else { return };
+        waiting.deadline = cx.now;
+        self.finish_waiting(cx, &mut Budget::new());
+        self.commands.stop = false;
+        if let Some(Waiting { slot, endpoint, .. }) = self.commands.waiting.take() {
+            self.abandon_stop(slot, endpoint);
+        }
+    }
+
+    fn abandon_stop(&mut self, slot: SlotId, endpoint: u8) {
+        if let Some(endpoint) = self.slots.get_mut(slot).and_then(|slot| slot.endpoint_mut(endpoint)) {
+            endpoint.abandon_stop();
+        }
+        self.work.insert((slot, endpoint));
+    }
+
+    /// Command Abort. A stop that waits has not happened: the endpoint runs on.
     fn abort_command(&mut self, cx: &mut Cx<'_, Output>) {
         if let Some(Waiting { slot, endpoint, command, .. }) = self.commands.waiting.take() {
-            if let Some(endpoint) = self.slots.get_mut(slot).and_then(|slot| slot.endpoint_mut(endpoint)) {
-                endpoint.abandon_stop();
-            }
-            self.work.insert((slot, endpoint));
+            self.abandon_stop(slot, endpoint);
             self.answer(cx, command, CompletionCode::CommandAborted, slot.number());
         }
         self.end_commands(cx);

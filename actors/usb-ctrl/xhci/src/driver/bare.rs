@@ -113,9 +113,8 @@ impl Bare {
             match message {
                 ToRemote::Submit(request) => requests.push(request),
                 ToRemote::Follow(follow) => requests.push(follow.into()),
-                ToRemote::Reset { id, .. } | ToRemote::Streams { id, .. } => {
-                    self.complete(id, Ok(()), Moved::Out(0))
-                }
+                ToRemote::Reset { id, .. } => self.complete(id, Ok(()), Moved::Out(0)),
+                ToRemote::Streams { id, count, .. } => self.complete(id, Ok(()), Moved::Out(count.into())),
                 ToRemote::Cancel { .. } => {}
             }
         }

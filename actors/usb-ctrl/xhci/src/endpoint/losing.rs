@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use wire::usb::{self, Payload, RequestId, Transfer};
 
-use super::{Endpoint, State};
+use super::{Endpoint, Kind, State};
 use crate::{
     requests::{Owner, Requests},
     transfer::{Hands, bulk_only::Commands, intercept::clear_halt, submit::emit, td::Progress},
@@ -13,13 +13,17 @@ use crate::{
 impl Endpoint {
     /// Late data counts for nothing any more, and perhaps a request must be completed before anything else.
     pub(crate) fn void(&mut self, hands: &mut Hands<'_, '_>, fence: Option<RequestId>) {
-        if self.expects_more() {
+        // The remote ends what is in flight before it clears the halt.
+        if fence.is_some() || self.expects_more() {
             self.cancel_sent(hands);
         }
         self.void_late_data();
         self.commands = Commands::default();
         self.resume = None;
         self.rings_mut().for_each(|ring| ring.void(hands, None));
+        if let Some(older) = self.fence.filter(|_| fence.is_some()) {
+            hands.requests.forget(older);
+        }
         self.fence = fence.or(self.fence);
     }
 
@@ -49,6 +53,14 @@ impl Endpoint {
         if self.state == State::Stopping {
             return;
         }
+        if self.kind == Kind::Isochronous {
+            // No error halts it: each of them is told.
+            for td in self.tds.iter_mut().filter(|td| td.finished().is_none()) {
+                td.progress = Progress::Finished(CompletionCode::UsbTransactionError);
+            }
+            self.submitted = self.tds.len();
+            return;
+        }
         let done = self.tds.iter().position(|td| td.finished().is_none());
         let Some(first) = done else { return };
         self.tds.truncate(first + 1);
@@ -74,7 +86,11 @@ impl Endpoint {
     fn forget_requests(&mut self, requests: &mut Requests) {
         for td in self.tds.iter_mut().chain(self.orphans.iter_mut().map(|orphan| &mut orphan.td)) {
             if let Some(sent) = td.sent() {
-                requests.forget(sent.id);
+                match self.kind {
+                    // Its end may be lost on the way.
+                    Kind::Isochronous => requests.lose(sent.id),
+                    _ => requests.forget(sent.id),
+                }
                 td.progress = Progress::Waiting;
             }
         }
@@ -86,5 +102,6 @@ impl Endpoint {
         self.resume = None;
         self.cancels = 0;
         self.void_next = false;
+        self.lost_at = None;
     }
 }

@@ -15,6 +15,7 @@ mod losing;
 mod stop;
 pub(crate) mod streams;
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use arbitrary_int::u3;
@@ -31,6 +32,7 @@ use crate::{
         bulk_only::Commands,
         gather::Partial,
         orphan::Orphan,
+        retire::moved_before,
         submit::Late,
         td::{Position, Td},
     },
@@ -110,14 +112,14 @@ pub(crate) struct Resume {
     pub(crate) length: u32,
     /// Bytes moved in it.
     pub(crate) offset: u32,
-    /// Bytes moved in the TRBs before it.
+    /// Bytes moved in the TRBs before it, since the last Event Data TRB.
     pub(crate) before: u32,
 }
 
 impl Resume {
     /// The place where this TD stands; none if it would start over anyway.
     pub(crate) fn at(td: &Td, position: Position) -> Option<Self> {
-        let before = td.moved_before.saturating_add(position.before);
+        let before = moved_before(td, position.index);
         let element = td.elements.get(position.index)?;
         let length = element.piece()?.length;
         let moved = position.offset > 0 || before > 0;
@@ -175,6 +177,10 @@ pub(crate) struct Endpoint {
     pub(crate) cautious: bool,
     /// What was asked for ahead has failed: nothing more is, until a TD succeeds.
     pub(crate) ahead_failed: bool,
+    /// When packets in flight count as lost, if it is isochronous.
+    pub(crate) lost_at: Option<Duration>,
+    /// An isochronous ring has not run dry since the guest was last told that it has.
+    pub(crate) flows: bool,
     /// The commands that were sent, if it speaks Bulk-Only Transport.
     pub(crate) commands: Commands,
     /// Its rings, if it has streams; then it has none of its own.
@@ -263,6 +269,8 @@ impl Endpoint {
             void_next: false,
             cautious: false,
             ahead_failed: false,
+            lost_at: None,
+            flows: false,
             commands: Commands::default(),
             streams: None,
             stream: None,
@@ -302,7 +310,7 @@ impl Endpoint {
     pub(crate) fn ring(&mut self, dma: &dyn Dma, stream: u16) -> bool {
         let there = self.with_streams(|this, streams| {
             let ring = this.stream_mut(streams, dma, stream);
-            ring.map(|ring| ring.ring(dma, 0)).is_some()
+            ring.map(|ring| ring.ring(dma, 0)).is_ok()
         });
         match self.state {
             _ if !there.unwrap_or(stream == 0) => false,
@@ -321,6 +329,7 @@ impl Endpoint {
         if self.with_streams(|this, streams| this.work_streams(hands, streams)).is_some() {
             return;
         }
+        self.lose_overdue(hands);
         self.retire(hands);
         while self.state == State::Running && hands.events.ready() && hands.budget.left() {
             let before = (self.tds.len(), self.submitted);
@@ -333,6 +342,7 @@ impl Endpoint {
             }
         }
         self.read_reports_ahead(hands);
+        self.tell_dry(hands);
     }
 
     /// Reset Endpoint. xHCI 1.2 §4.6.8. The device is not told: its toggle is the class driver's business.
@@ -361,11 +371,10 @@ impl Endpoint {
             return code;
         }
         if self.stream.is_none() && stream != 0 {
-            return CompletionCode::TrbError;
+            return CompletionCode::InvalidStreamIdError;
         }
-        if pointer.at != self.dequeue.at {
-            self.resume = None;
-        }
+        // A TD that is to go on gets a doorbell; whatever is here now is another one.
+        self.resume = None;
         (self.dequeue, self.fetch) = (pointer, pointer);
         self.state = State::Stopped;
         self.mirror(dma);

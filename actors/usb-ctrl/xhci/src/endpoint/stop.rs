@@ -10,7 +10,12 @@ use wire::usb::ToRemote;
 use super::{Endpoint, Kind, State};
 use crate::{
     Output,
-    transfer::{Hands, bulk_only::Commands, orphan::Fate, td::Progress},
+    transfer::{
+        Hands,
+        bulk_only::Commands,
+        orphan::Fate,
+        td::{Position, Progress, Td},
+    },
 };
 
 impl Endpoint {
@@ -45,6 +50,7 @@ impl Endpoint {
             return false;
         }
         self.state = State::Stopping;
+        self.flows = false;
         // What is sent again afterwards would count twice.
         self.commands = Commands::default();
         self.cancel_sent(hands);
@@ -75,20 +81,51 @@ impl Endpoint {
             return None;
         }
         self.state = State::Stopped;
-        match self.tds.pop_front() {
-            Some(mut head) => {
-                let _ = head.flush(hands.cx.dma);
-                self.report_stopped(hands, &head);
-                if head.sent().is_some() {
-                    self.tds.push_front(head);
-                }
+        let stands = self.take_head(hands);
+        let first = match &stands {
+            Some(head) => self.report_stopped(hands, head),
+            None => {
+                self.mirror(hands.cx.dma);
+                Position::START
             }
-            None => self.mirror(hands.cx.dma),
-        }
+        };
         // A packet has its time, and nobody runs it again.
-        self.orphan_all(if self.kind == Kind::Isochronous { Fate::Void } else { Fate::Open });
-        self.fetch = self.dequeue;
+        let fate = if self.kind == Kind::Isochronous { Fate::Void } else { Fate::Open };
+        self.orphan_behind(stands, first, fate);
         Some(true)
+    }
+
+    /// The TD that is to stand still, with all that it has received in the guest's memory.
+    fn take_head(&mut self, hands: &mut Hands<'_, '_>) -> Option<Td> {
+        let mut head = self.tds.pop_front()?;
+        let _ = head.flush_all(hands.cx.dma);
+        Some(head)
+    }
+
+    /// What is in flight of a TD that stands still here, and of those behind it, goes on as orphans.
+    fn orphan_behind(&mut self, stands: Option<Td>, at: Position, fate: Fate) {
+        match stands.filter(|head| head.sent().is_some()) {
+            Some(head) => {
+                self.tds.push_front(head);
+                self.orphan_all(fate, at);
+            }
+            None => self.orphan_all(fate, Position::START),
+        }
+        self.fetch = self.dequeue;
+    }
+
+    /// The ring of a stream stands still because another one has failed. Nobody is told where.
+    pub(super) fn quiesce(&mut self, hands: &mut Hands<'_, '_>, state: State) {
+        self.retire_at_any_cost(hands);
+        if !self.state.runs() {
+            return;
+        }
+        self.state = state;
+        self.cancel_sent(hands);
+        let stands = self.take_head(hands);
+        let at = stands.as_ref().map_or(Position::START, |head| self.stand_still(head));
+        self.orphan_behind(stands, at, Fate::Open);
+        self.mirror(hands.cx.dma);
     }
 
     /// A stop that is aborted has not happened: what was cancelled for it is submitted again.
@@ -96,6 +133,9 @@ impl Endpoint {
         if self.state == State::Stopping {
             self.state = State::Running;
         }
-        self.rings_mut().for_each(Self::abandon_stop);
+        // Some of its rings may have stopped already.
+        for ring in self.rings_mut().filter(|ring| matches!(ring.state, State::Stopping | State::Stopped)) {
+            ring.state = State::Running;
+        }
     }
 }

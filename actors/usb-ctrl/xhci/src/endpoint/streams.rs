@@ -9,13 +9,7 @@ use pci::Dma;
 use wire::usb::{Completion, RequestId};
 
 use super::{Endpoint, State};
-use crate::{
-    context,
-    requests::Requests,
-    ring::RingPointer,
-    transfer::{Hands, orphan::Fate},
-    trb::event::CompletionCode,
-};
+use crate::{context, requests::Requests, ring::RingPointer, transfer::Hands, trb::event::CompletionCode};
 
 /// MaxPSASize: arrays of up to 2^(4+1) stream contexts. xHCI 1.2 §5.3.6.
 pub(crate) const MAX_PRIMARY_ARRAY: u8 = 4;
@@ -49,15 +43,15 @@ pub(crate) struct Streams {
     rings: BTreeMap<u16, Endpoint>,
     /// The remote gives the device its streams under this request; nothing is submitted before.
     pub(crate) awaited: Option<RequestId>,
-    /// It could not.
-    refused: bool,
+    /// The highest stream that the device has.
+    given: u16,
 }
 
 impl Streams {
     /// Streams by the endpoint context's array, none used yet.
     pub(super) fn new(array: u64, max_primary: u8) -> Self {
         let last = (1 << (max_primary + 1)) - 1;
-        Self { array: array & !0xf, last, rings: BTreeMap::new(), awaited: None, refused: false }
+        Self { array: array & !0xf, last, rings: BTreeMap::new(), awaited: None, given: last }
     }
 
     /// The highest stream.
@@ -65,11 +59,11 @@ impl Streams {
         self.last
     }
 
-    /// The remote has answered.
-    pub(crate) fn answered(&mut self, id: RequestId, given: bool) {
+    /// The remote has answered: the device has so many.
+    pub(crate) fn answered(&mut self, id: RequestId, given: u32) {
         if self.awaited == Some(id) {
             self.awaited = None;
-            self.refused = !given;
+            self.given = u16::try_from(given).unwrap_or(u16::MAX);
         }
     }
 
@@ -90,26 +84,26 @@ impl Endpoint {
         Some(result)
     }
 
-    /// The ring of a stream; none if there is no such stream, or its context is no ring's.
+    /// The ring of a stream, or why there is none. xHCI 1.2 §4.12.2.
     pub(super) fn stream_mut<'s>(
         &self,
         streams: &'s mut Streams,
         dma: &dyn Dma,
         id: u16,
-    ) -> Option<&'s mut Self> {
+    ) -> Result<&'s mut Self, CompletionCode> {
         if id == 0 || id > streams.last {
-            return None;
+            return Err(CompletionCode::InvalidStreamIdError);
         }
         if !streams.rings.contains_key(&id) {
             let at = streams.array.wrapping_add(u64::from(id) * CONTEXT);
-            let raw = context::pointer(dma, at).ok()?;
+            let raw = context::pointer(dma, at).map_err(|_| CompletionCode::TrbError)?;
             if ![PRIMARY_RING, SECONDARY_RING].contains(&(raw >> 1 & 7)) {
-                return None;
+                return Err(CompletionCode::InvalidStreamTypeError);
             }
             let ring = self.ring_of_stream(RingPointer::from_raw(raw), Stream { id, at });
             streams.rings.insert(id, ring);
         }
-        streams.rings.get_mut(&id)
+        streams.rings.get_mut(&id).ok_or(CompletionCode::InvalidStreamIdError)
     }
 
     /// Works on every ring; a failure on one stops them all.
@@ -118,10 +112,9 @@ impl Endpoint {
             return;
         }
         let device = hands.device;
-        if streams.refused {
-            hands.device = None;
-        }
-        for ring in streams.rings.values_mut() {
+        for (id, ring) in &mut streams.rings {
+            // A stream that the device does not have is as good as a device that is not there.
+            hands.device = device.filter(|_| *id <= streams.given);
             ring.void_next |= core::mem::take(&mut self.void_next);
             ring.work(hands);
             if matches!(ring.state, State::Halted | State::Error) {
@@ -131,18 +124,14 @@ impl Endpoint {
         }
         hands.device = device;
         if !self.state.runs() {
-            self.quiesce(hands, streams);
+            self.quiesce_all(hands, streams);
         }
     }
 
     /// All rings stand still where they are: one of them has failed, and with it the endpoint.
-    fn quiesce(&mut self, hands: &mut Hands<'_, '_>, streams: &mut Streams) {
+    fn quiesce_all(&mut self, hands: &mut Hands<'_, '_>, streams: &mut Streams) {
         for ring in streams.rings.values_mut().filter(|ring| ring.state.runs()) {
-            ring.state = self.state;
-            ring.cancel_sent(hands);
-            ring.orphan_all(Fate::Open);
-            ring.fetch = ring.dequeue;
-            ring.mirror(hands.cx.dma);
+            ring.quiesce(hands, self.state);
         }
     }
 
@@ -158,7 +147,7 @@ impl Endpoint {
         self.state = failed.map_or(State::Stopped, |ring| ring.state);
         let stopped = self.state == State::Stopped;
         if !stopped {
-            self.quiesce(hands, streams);
+            self.quiesce_all(hands, streams);
         }
         self.mirror(hands.cx.dma);
         Some(stopped)
@@ -173,14 +162,14 @@ impl Endpoint {
     ) -> CompletionCode {
         let state = State::Stopped;
         match self.stream_mut(streams, dma, id) {
-            Some(ring) => {
+            Ok(ring) => {
                 ring.state = state;
                 let code = ring.set_dequeue(dma, id, pointer);
                 self.state = state;
                 self.mirror(dma);
                 code
             }
-            None => CompletionCode::TrbError,
+            Err(code) => code,
         }
     }
 

@@ -70,7 +70,8 @@ impl Endpoint {
     pub(crate) fn expect(&mut self, hands: &mut Hands<'_, '_>, after: RequestId, next: Next) {
         let idle = self.tds.is_empty() && self.partial.is_none();
         let clean = self.orphans.is_empty() && self.stash.is_empty();
-        if self.kind != Kind::Bulk || !idle || !clean || !self.may_ask_ahead(hands) {
+        let room = hands.requests.has_credit();
+        if self.kind != Kind::Bulk || !idle || !clean || !room || !self.may_ask_ahead(hands) {
             return;
         }
         let after = match next {
@@ -103,7 +104,7 @@ impl Endpoint {
         after: Option<RequestId>,
     ) -> Option<RequestId> {
         let (device, endpoint) = (hands.device?, self.address);
-        let id = hands.requests.allocate(Owner::Endpoint(self.slot, self.dci), max);
+        let id = hands.requests.allocate(Owner::Endpoint(self.slot, self.dci), device, max);
         let payload = Payload::In { max };
         let message = match after {
             Some(after) => ToRemote::Follow(Follow { after, id, device, endpoint, max }),

@@ -50,6 +50,9 @@ impl Endpoint {
         while self.has_room() && hands.budget.left() {
             let Some(mut td) = self.next_td(hands) else { return };
             self.resume_or_adopt(&mut td, hands.cx.dma);
+            if self.kind == Kind::Isochronous && self.misses_its_frame(&td, hands.frame) {
+                td.progress = Progress::Finished(CompletionCode::MissedServiceError);
+            }
             self.queued_bytes = self.queued_bytes.saturating_add(td.length.min(CREDIT));
             self.queued_trbs += td.elements.len();
             self.tds.push_back(td);

@@ -45,6 +45,10 @@ pub(crate) struct Hands<'a, 'c> {
     pub(crate) profile: Option<&'a Profile>,
     /// The remote is still resetting it.
     pub(crate) gated: bool,
+    /// The frame of the moment: MFINDEX without its microframe.
+    pub(crate) frame: u16,
+    /// The slot's interrupter, for events of no TRB.
+    pub(crate) interrupter: u16,
     /// The endpoints of the slot that are enabled: bit n for device context index n.
     pub(crate) enabled: u32,
     /// There was no credit left in the whole controller: to be called again when there is.

@@ -17,8 +17,9 @@ use pci::Dma;
 use wire::usb::RequestId;
 
 use super::{
+    retire::moved_before,
     submit::Late,
-    td::{Position, Progress, Sent, Td},
+    td::{Pending, Position, Progress, Sent, Td},
 };
 use crate::{endpoint::Endpoint, trb::event::CompletionCode};
 
@@ -43,13 +44,15 @@ pub(crate) enum Fate {
 
 impl Endpoint {
     /// All TDs leave the queue; what they have in flight, or have done without anybody knowing, stays as orphans.
-    /// The requests have been cancelled already.
-    pub(crate) fn orphan_all(&mut self, fate: Fate) {
+    /// The requests have been cancelled already. The guest was told that the first one stands still here; it would run the
+    /// others from their starts.
+    pub(crate) fn orphan_all(&mut self, fate: Fate, first: Position) {
         self.submitted = 0;
         self.queued_bytes = 0;
         self.queued_trbs = 0;
         self.partial = None;
-        self.orphans.extend(self.tds.drain(..).map(|td| Orphan::of(td, fate)));
+        let starts = core::iter::once(first).chain(core::iter::repeat(Position::START));
+        self.orphans.extend(self.tds.drain(..).zip(starts).map(|(td, start)| Orphan { td, start, fate }));
         self.sort_orphans();
     }
 
@@ -109,11 +112,6 @@ impl Orphan {
         self.td.sent()
     }
 
-    fn of(td: Td, fate: Fate) -> Self {
-        let start = if td.done == 0 { Position::START } else { td.position() };
-        Self { td, start, fate }
-    }
-
     /// Whether its data, if any, came from the device on a pipe that is a stream of packets.
     fn is_received(&self) -> bool {
         self.td.inward && self.td.setup.is_none()
@@ -148,8 +146,12 @@ impl Orphan {
     fn hand_over(self, td: &mut Td) {
         let before = self.start.before;
         td.done = self.td.done.saturating_sub(before);
-        td.moved_before = self.td.moved_before.saturating_add(before);
-        td.pending = self.td.pending.map(|(offset, data)| (offset.saturating_sub(before), data));
+        td.moved_before = moved_before(&self.td, self.start.index);
+        // Its buffers may be others.
+        td.pending = self
+            .td
+            .pending
+            .map(|Pending { offset, data, .. }| Pending::new(offset.saturating_sub(before), data));
         td.sent_out = self.td.sent_out.map(|(offset, data)| (offset.saturating_sub(before), data));
         td.progress = self.td.progress;
     }
@@ -157,7 +159,7 @@ impl Orphan {
     /// What the device has sent and nobody has read.
     fn late_data(&mut self) -> Option<Late> {
         let ended = self.td.finished() == Some(CompletionCode::Success) && self.td.done < self.td.length;
-        let data = self.td.pending.take().map_or_else(Bytes::new, |(_, data)| data);
+        let data = self.td.pending.take().map_or_else(Bytes::new, |pending| pending.data);
         // Without bytes a zero-length packet is still an end.
         (ended || !data.is_empty()).then_some(Late { data, ended })
     }

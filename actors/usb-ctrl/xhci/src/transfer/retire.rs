@@ -6,6 +6,7 @@ use super::{
     td::{Element, Position, Td},
 };
 use crate::{
+    budget::Budget,
     endpoint::{Endpoint, Kind, Resume, State},
     trb::{
         event::{CompletionCode, Event, TransferEvent},
@@ -19,34 +20,50 @@ const EDTLA_MASK: u32 = 0xff_ffff;
 impl Endpoint {
     /// Tells the guest of every TD at the head of the queue that is finished.
     pub(crate) fn retire(&mut self, hands: &mut Hands<'_, '_>) {
-        while hands.events.ready() && hands.budget.left() && self.state.runs() {
-            if self.tds.front().is_none_or(|td| td.finished().is_none()) {
-                return;
-            }
-            let Some(mut td) = self.tds.pop_front() else { return };
-            self.release(&td);
-            hands.budget.take_td();
-            hands.budget.spend_trbs(td.elements.len());
-            let flushed = td.flush(hands.cx.dma);
-            let code = match td.finished() {
-                Some(code) if flushed.is_ok() => code,
-                _ => CompletionCode::TrbError,
-            };
-            if self.kind == Kind::Isochronous
-                && code != CompletionCode::Success
-                && code != CompletionCode::TrbError
-            {
-                self.report_failure(hands, &td, td.position().index, code);
-                self.dequeue = td.after;
-            } else if code == CompletionCode::Success {
+        while hands.events.ready() && hands.budget.left() && self.state.runs() && self.retire_head(hands) {}
+    }
+
+    /// The same, whatever that costs: what is not told now would be lost.
+    pub(crate) fn retire_at_any_cost(&mut self, hands: &mut Hands<'_, '_>) {
+        let left = core::mem::replace(hands.budget, Budget::new());
+        while self.state.runs() && self.tds.front().is_some_and(|td| td.finished().is_some()) {
+            *hands.budget = Budget::new();
+            self.retire_head(hands);
+        }
+        *hands.budget = left;
+    }
+
+    /// Tells the guest of the TD at the head of the queue; false if it is not finished, or a long copy goes on in the next
+    /// call.
+    fn retire_head(&mut self, hands: &mut Hands<'_, '_>) -> bool {
+        let Some(head) = self.tds.front_mut().filter(|td| td.finished().is_some()) else { return false };
+        let flushed = head.flush(hands.cx.dma, hands.budget);
+        if flushed == Ok(false) {
+            return false;
+        }
+        let Some(td) = self.tds.pop_front() else { return false };
+        self.release(&td);
+        hands.budget.take_td();
+        hands.budget.spend_trbs(td.elements.len());
+        let code = match td.finished() {
+            Some(code) if flushed.is_ok() => code,
+            _ => CompletionCode::TrbError,
+        };
+        match code {
+            CompletionCode::Success => {
                 self.report_success(hands, &td);
                 self.dequeue = td.after;
                 self.cautious = false;
                 self.ahead_failed = false;
-            } else {
-                self.fail(hands, &td, code);
             }
+            CompletionCode::TrbError => self.fail(hands, &td, code),
+            _ if self.kind == Kind::Isochronous => {
+                self.report_until(hands, &td, td.end(code).index, code);
+                self.dequeue = td.after;
+            }
+            _ => self.fail(hands, &td, code),
         }
+        true
     }
 
     fn report_success(&mut self, hands: &mut Hands<'_, '_>, td: &Td) {
@@ -93,7 +110,7 @@ impl Endpoint {
     /// The TD ends here, and so does the endpoint's work. The output context says so before the event does.
     /// xHCI 1.2 §4.8.3, §4.10.2.
     fn fail(&mut self, hands: &mut Hands<'_, '_>, td: &Td, code: CompletionCode) {
-        let position = td.position();
+        let position = td.end(code);
         self.dequeue = td.elements.get(position.index).map_or(td.after, |element| element.at);
         if code == CompletionCode::UsbTransactionError {
             // A soft retry goes on where the bus failed. xHCI 1.2 §4.6.8.1.
@@ -101,19 +118,22 @@ impl Endpoint {
         }
         self.cautious = code != CompletionCode::StallError;
         self.cancel_sent(hands);
-        // What is queued behind a stall stalls as well; behind other errors it may have succeeded.
-        self.orphan_all(if code == CompletionCode::StallError { Fate::Void } else { Fate::Open });
+        // What is queued behind a stall stalls as well; behind other errors it may have succeeded. A packet that has its
+        // time is never run again.
+        let void = code == CompletionCode::StallError || self.kind == Kind::Isochronous;
+        self.orphan_all(if void { Fate::Void } else { Fate::Open }, Position::START);
         self.fetch = self.dequeue;
         self.state = if code == CompletionCode::TrbError { State::Error } else { State::Halted };
         self.mirror(hands.cx.dma);
-        self.report_failure(hands, td, position.index, code);
+        self.report_until(hands, td, position.index, code);
     }
 
-    fn report_failure(&self, hands: &mut Hands<'_, '_>, td: &Td, failed: usize, code: CompletionCode) {
+    /// Tells of what is behind the TRBs before this one, and that the TD has ended in this one, or stands still there.
+    fn report_until(&self, hands: &mut Hands<'_, '_>, td: &Td, end: usize, code: CompletionCode) {
         let mut count = Count::of(td);
         for (index, element) in td.elements.iter().enumerate() {
             let residue = count.pass(element);
-            if index == failed {
+            if index == end {
                 return self.post(hands, element, code, residue);
             }
             match element.trb.kind {
@@ -126,16 +146,23 @@ impl Endpoint {
         }
     }
 
-    /// The guest is told where a TD stands still; the output context says so first. xHCI 1.2 §4.6.9.
-    pub(crate) fn report_stopped(&mut self, hands: &mut Hands<'_, '_>, td: &Td) {
+    /// The endpoint stands still in this TD: the next run goes on there. Where that is.
+    pub(crate) fn stand_still(&mut self, td: &Td) -> Position {
         let starts_over = td.setup.is_some() || td.done == 0;
         let position = if starts_over { Position::START } else { td.position() };
-        let Some(element) = td.elements.get(position.index) else { return };
-        let length = element.piece().map_or(0, |piece| piece.length);
-        self.dequeue = element.at;
-        self.resume = Resume::at(td, position);
+        if let Some(element) = td.elements.get(position.index) {
+            self.dequeue = element.at;
+            self.resume = Resume::at(td, position);
+        }
+        position
+    }
+
+    /// The guest is told where a TD stands still; the output context says so first. xHCI 1.2 §4.6.9.
+    pub(crate) fn report_stopped(&mut self, hands: &mut Hands<'_, '_>, td: &Td) -> Position {
+        let position = self.stand_still(td);
         self.mirror(hands.cx.dma);
-        self.post(hands, element, CompletionCode::Stopped, length.saturating_sub(position.offset));
+        self.report_until(hands, td, position.index, CompletionCode::Stopped);
+        position
     }
 
     fn post(&self, hands: &mut Hands<'_, '_>, element: &Element, code: CompletionCode, residue: u32) {
@@ -177,6 +204,18 @@ impl Endpoint {
 
 fn code(short: bool) -> CompletionCode {
     if short { CompletionCode::ShortPacket } else { CompletionCode::Success }
+}
+
+/// The bytes moved before a TRB, since the TD's start or its last Event Data TRB.
+pub(crate) fn moved_before(td: &Td, index: usize) -> u32 {
+    let mut count = Count::of(td);
+    for element in td.elements.iter().take(index) {
+        count.pass(element);
+        if matches!(element.trb.kind, TransferKind::EventData(_)) && element.trb.interrupt {
+            count.take();
+        }
+    }
+    count.edtla
 }
 
 /// Counts moved bytes along the TRBs of a TD.

@@ -6,7 +6,7 @@ use wire::usb::{Completion, Failure, Moved, Payload, RequestId};
 use super::{
     Hands,
     intercept::disguise,
-    td::{Progress, Td},
+    td::{Pending, Progress, Td},
 };
 use crate::{
     endpoint::{Endpoint, Kind},
@@ -97,7 +97,6 @@ impl Endpoint {
         let settled = Settled::check(&sent.payload, completion);
         // Nobody hears of the failure of what nobody has asked for yet.
         let ahead_failed = index.is_none() && !sent.cancelled && settled.end != End::Done;
-        hands.budget.spend_bytes(settled.moved);
         td.apply(settled, sent.cancelled);
         if let (Some(index), Progress::Waiting) = (index, &td.progress) {
             self.submitted = self.submitted.min(index);
@@ -123,7 +122,7 @@ impl Td {
         let overflows = moved > left;
         data.truncate(left as usize);
         if !data.is_empty() {
-            self.pending = Some((self.done, data));
+            self.pending = Some(Pending::new(self.done, data));
         }
         self.done += moved.min(left);
         let all = self.done >= self.length;

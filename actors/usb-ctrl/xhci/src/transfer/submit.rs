@@ -6,7 +6,7 @@ use wire::usb::{self, Payload, Request, RequestId, ToRemote, Transfer};
 use super::{
     Hands, SlotEffect,
     intercept::{Plan, disguise, known, plan},
-    td::{Progress, Sent, Td},
+    td::{Pending, Progress, Sent, Td},
 };
 use crate::{
     Output,
@@ -31,7 +31,7 @@ impl Endpoint {
                 }
                 Progress::Waiting if self.serves_late_data() => self.serve_stash(hands),
                 Progress::Waiting if self.fenced() || hands.gated || self.expects_more() => return,
-                Progress::Waiting if self.submitted > 0 && !hands.requests.has_credit() => {
+                Progress::Waiting if !self.may_add(hands) => {
                     hands.starved = true;
                     return;
                 }
@@ -46,6 +46,10 @@ impl Endpoint {
         }
     }
 
+    fn may_add(&self, hands: &Hands<'_, '_>) -> bool {
+        hands.requests.has_credit() || self.submitted == 0 && hands.requests.has_room()
+    }
+
     pub(super) fn conclude(&mut self, index: usize, code: CompletionCode) {
         if let Some(td) = self.tds.get_mut(index) {
             td.progress = Progress::Finished(code);
@@ -56,8 +60,10 @@ impl Endpoint {
         let index = self.submitted;
         let Some(td) = self.tds.get_mut(index) else { return };
         hands.budget.spend_trbs(td.elements.len());
-        if td.flush(hands.cx.dma).is_err() {
-            return self.conclude(index, CompletionCode::TrbError);
+        match td.flush(hands.cx.dma, hands.budget) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.conclude(index, CompletionCode::TrbError),
         }
         if let Some(setup) = td.setup {
             return self.submit_control(hands, index, setup);
@@ -66,9 +72,11 @@ impl Endpoint {
         let payload = if inward {
             Payload::In { max: self.whole_packets(left) }
         } else {
-            match self.tds.get(index).and_then(|td| out_data(td, hands, left.min(limit))) {
-                Some(data) => Payload::Out(data),
-                None => return self.conclude(index, CompletionCode::TrbError),
+            match td.stage(hands.cx.dma, hands.budget, left.min(limit)) {
+                Ok(Some(data)) => Payload::Out(data),
+                // A long copy goes on in the next call.
+                Ok(None) => return,
+                Err(_) => return self.conclude(index, CompletionCode::TrbError),
             }
         };
         let transfer = match self.kind {
@@ -87,15 +95,16 @@ impl Endpoint {
     /// Gives late data to the next TD: as much as fits, up to the end of a short packet.
     fn serve_stash(&mut self, hands: &mut Hands<'_, '_>) {
         let Some(td) = self.tds.get_mut(self.submitted) else { return };
-        if td.flush(hands.cx.dma).is_err() {
-            return self.conclude(self.submitted, CompletionCode::TrbError);
+        match td.flush(hands.cx.dma, hands.budget) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => return self.conclude(self.submitted, CompletionCode::TrbError),
         }
         let Some(late) = self.stash.front_mut() else { return };
         let left = td.length.saturating_sub(td.done);
         let take = left.min(u32::try_from(late.data.len()).unwrap_or(u32::MAX));
-        hands.budget.spend_bytes(take);
         hands.budget.spend_trbs(td.elements.len());
-        td.pending = Some((td.done, late.data.split_to(take as usize)));
+        td.pending = Some(Pending::new(td.done, late.data.split_to(take as usize)));
         td.done += take;
         let ended = late.ended && late.data.is_empty();
         if late.data.is_empty() {
@@ -116,7 +125,7 @@ impl Endpoint {
         if let Some(data) = known(hands.profile, setup).filter(|_| td.inward) {
             let data = disguise(setup, data);
             td.done = u32::try_from(data.len()).unwrap_or(u32::MAX).min(td.length);
-            td.pending = Some((0, data.slice(..td.done as usize)));
+            td.pending = Some(Pending::new(0, data.slice(..td.done as usize)));
             return self.conclude(index, CompletionCode::Success);
         }
         let payload = if td.inward && setup.length > 0 {
@@ -179,7 +188,7 @@ pub(crate) fn emit(
     payload: Payload,
 ) -> Option<RequestId> {
     let device = hands.device?;
-    let id = hands.requests.allocate(owner, payload.requested());
+    let id = hands.requests.allocate(owner, device, payload.requested());
     let request = Request { id, device, endpoint, transfer, payload };
     hands.cx.emit(Output::Usb(ToRemote::Submit(request)));
     Some(id)

@@ -5,6 +5,7 @@ use pci::{Dma, DmaError};
 use wire::usb::{Payload, RequestId, Setup};
 
 use crate::{
+    budget::Budget,
     ring::RingPointer,
     trb::{
         event::CompletionCode,
@@ -70,14 +71,34 @@ pub(crate) struct Td {
     pub(crate) done: u32,
     /// Bytes that have moved in TRBs of the same TD before these, ahead of a stop.
     pub(crate) moved_before: u32,
-    /// Bytes from the device that are not in guest memory yet, and their offset.
-    pub(crate) pending: Option<(u32, Bytes)>,
+    /// Bytes from the device that are not all in guest memory yet.
+    pub(crate) pending: Option<Pending>,
+    /// Bytes that are to be sent to the device, as far as they have been copied.
+    pub(crate) staged: Vec<u8>,
     /// The bytes last sent to the device, and their offset.
     pub(crate) sent_out: Option<(u32, Bytes)>,
     /// The ring behind it.
     pub(crate) after: RingPointer,
     /// How far it is.
     pub(crate) progress: Progress,
+}
+
+/// Bytes from the device on their way into guest memory. They are kept whole until all of them are there: a TD that is
+/// taken away in between has received none.
+#[derive(Debug, Clone)]
+pub(crate) struct Pending {
+    /// Where they begin among the TD's bytes.
+    pub(crate) offset: u32,
+    /// All of them.
+    pub(crate) data: Bytes,
+    copied: usize,
+}
+
+impl Pending {
+    /// None of these is in guest memory.
+    pub(crate) fn new(offset: u32, data: Bytes) -> Self {
+        Self { offset, data, copied: 0 }
+    }
 }
 
 impl Position {
@@ -96,6 +117,7 @@ impl Td {
             done: 0,
             moved_before: 0,
             pending: None,
+            staged: Vec::new(),
             sent_out: None,
             after: first.at.next(),
             progress: Progress::Waiting,
@@ -114,6 +136,7 @@ impl Td {
             done: 0,
             moved_before: 0,
             pending: None,
+            staged: Vec::new(),
             sent_out: None,
             after,
             progress,
@@ -166,7 +189,7 @@ impl Td {
     }
 
     /// Where the bytes that have moved end: the element, the bytes moved in it, and the bytes moved before it.
-    /// With everything moved it is the status stage, or the last TRB.
+    /// With everything moved it is the status stage, or the last TRB with bytes.
     pub(crate) fn position(&self) -> Position {
         let mut left = self.done;
         for (index, element) in self.elements.iter().enumerate() {
@@ -176,12 +199,24 @@ impl Td {
             }
             left -= piece.length;
         }
-        let status = self.elements.iter().position(|e| e.trb.kind == TransferKind::Status);
-        let index = status.unwrap_or(self.elements.len().saturating_sub(1));
-        let offset = match self.elements.get(index).and_then(Element::piece) {
-            Some(piece) => piece.length,
-            None => 0,
-        };
+        match self.elements.iter().position(|e| e.trb.kind == TransferKind::Status) {
+            Some(index) => Position { index, offset: 0, before: self.done },
+            None => self.last_bytes(),
+        }
+    }
+
+    /// Where a TD that ended with this code did.
+    pub(crate) fn end(&self, code: CompletionCode) -> Position {
+        // Too many bytes is a matter of the bytes, whatever comes behind them.
+        let babbled = code == CompletionCode::BabbleDetectedError && self.done >= self.length;
+        if babbled { self.last_bytes() } else { self.position() }
+    }
+
+    /// The last TRB with bytes, all of them moved; the last one if none has any.
+    fn last_bytes(&self) -> Position {
+        let last = self.elements.len().saturating_sub(1);
+        let index = self.elements.iter().rposition(|element| element.piece().is_some()).unwrap_or(last);
+        let offset = self.elements.get(index).and_then(Element::piece).map_or(0, |piece| piece.length);
         Position { index, offset, before: self.done.saturating_sub(offset) }
     }
 
@@ -202,14 +237,49 @@ impl Td {
         Ok(data.into())
     }
 
-    /// Copies the bytes that are pending into the guest's buffers.
-    pub(crate) fn flush(&mut self, dma: &dyn Dma) -> Result<(), DmaError> {
-        let Some((offset, data)) = self.pending.take() else { return Ok(()) };
-        self.windows(offset, data.len(), |buffer, skip, range| match (buffer, data.get(range)) {
+    /// Copies bytes that are to be sent to the device, from where it is on, as many as the budget lets it. All of them when
+    /// they are together.
+    pub(crate) fn stage(
+        &mut self,
+        dma: &dyn Dma,
+        budget: &mut Budget,
+        length: u32,
+    ) -> Result<Option<Bytes>, DmaError> {
+        let staged = self.staged.len();
+        let more = budget.take_bytes((length as usize).saturating_sub(staged));
+        let offset = self.done.saturating_add(staged as u32);
+        let more = self.copy_out(dma, offset, more as u32)?;
+        if staged == 0 && more.len() == length as usize {
+            return Ok(Some(more));
+        }
+        self.staged.reserve_exact(length as usize - staged);
+        self.staged.extend_from_slice(&more);
+        let all = self.staged.len() >= length as usize;
+        Ok(all.then(|| core::mem::take(&mut self.staged).into()))
+    }
+
+    /// Copies bytes that are pending into the guest's buffers, as many as the budget lets it; whether that are all.
+    pub(crate) fn flush(&mut self, dma: &dyn Dma, budget: &mut Budget) -> Result<bool, DmaError> {
+        let Some(Pending { offset, data, copied }) = self.pending.take() else { return Ok(true) };
+        let end = copied + budget.take_bytes(data.len().saturating_sub(copied));
+        let now = data.slice(copied..end);
+        let at = offset.saturating_add(copied as u32);
+        self.windows(at, now.len(), |buffer, skip, range| match (buffer, now.get(range)) {
             (Buffer::Memory(address), Some(from)) => dma.write(address.wrapping_add(skip), from),
             // Immediate data cannot be received; the gatherer refuses it.
             _ => Ok(()),
-        })
+        })?;
+        let all = end == data.len();
+        if !all {
+            self.pending = Some(Pending { offset, data, copied: end });
+        }
+        Ok(all)
+    }
+
+    /// Copies all bytes that are pending into the guest's buffers.
+    pub(crate) fn flush_all(&mut self, dma: &dyn Dma) -> Result<(), DmaError> {
+        while !self.flush(dma, &mut Budget::new())? {}
+        Ok(())
     }
 
     /// Visits the parts of the buffers that hold these bytes: buffer, offset in it, range of the bytes.

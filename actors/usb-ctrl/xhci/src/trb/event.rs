@@ -107,12 +107,18 @@ pub(crate) enum CompletionCode {
     ResourceError = 7,
     /// All slots are in use.
     NoSlotsAvailableError = 9,
+    /// The stream's context is not that of a ring.
+    InvalidStreamTypeError = 10,
     /// The slot is not enabled.
     SlotNotEnabledError = 11,
     /// The endpoint is not enabled.
     EndpointNotEnabledError = 12,
     /// Fewer bytes came than there was room for.
     ShortPacket = 13,
+    /// An isochronous OUT endpoint has nothing to send.
+    RingUnderrun = 14,
+    /// An isochronous IN endpoint has no room to receive.
+    RingOverrun = 15,
     /// A context makes no sense.
     ParameterError = 17,
     /// The slot or endpoint is in the wrong state.
@@ -127,4 +133,8 @@ pub(crate) enum CompletionCode {
     CommandAborted = 25,
     /// The TD stands still, on request.
     Stopped = 26,
+    /// An isochronous packet was longer than its TD.
+    IsochBufferOverrun = 31,
+    /// There is no such stream.
+    InvalidStreamIdError = 34,
 }

@@ -4,6 +4,9 @@ use wire::usb::Setup;
 
 use super::{RawTrb, Status, TrbType};
 
+/// Start Isoch ASAP (SIA). xHCI 1.2 §6.4.1.3.
+const START_ASAP: u32 = 1 << 31;
+
 /// What a TRB on a transfer ring asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TransferTrb {
@@ -19,6 +22,8 @@ pub(crate) struct TransferTrb {
     pub(crate) block_interrupt: bool,
     /// The interrupter that hears of it.
     pub(crate) interrupter: u16,
+    /// The frame that an Isoch TRB is for (Frame ID), unless it is for the next one (SIA). xHCI 1.2 §6.4.1.3.
+    pub(crate) frame: Option<u16>,
 }
 
 /// The kinds of TRBs on a transfer ring, Link apart (the ring follows it).
@@ -91,8 +96,10 @@ impl TransferTrb {
             (Ok(TrbType::NoOp), _) => TransferKind::NoOp,
             _ => TransferKind::Unknown,
         };
+        let names_frame = matches!(kind, TransferKind::Isoch(_)) && raw.control & START_ASAP == 0;
         Self {
             kind,
+            frame: names_frame.then_some((raw.control >> 20 & 0x7ff) as u16),
             interrupt: control.interrupt(),
             short_interrupt: control.short_interrupt(),
             chain: control.chain(),
