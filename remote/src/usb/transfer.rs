@@ -244,11 +244,9 @@ impl Flight {
         // SAFETY: the callback has come, so libusb has written everything and writes nothing more.
         let (status, actual, packets) = unsafe {
             let it = self.transfer.as_ptr();
-            let packets = packets_of(it).iter().map(|packet| PacketEnd {
-                moved: u16::try_from(packet.actual_length).unwrap_or(u16::MAX),
-                result: result(packet.status),
-            });
-            ((*it).status, usize::try_from((*it).actual_length).unwrap_or(0), packets.collect())
+            let status = (*it).status;
+            let packets = packets_of(it).iter().map(|packet| packet_end(status, packet));
+            (status, usize::try_from((*it).actual_length).unwrap_or(0), packets.collect())
         };
         let endpoint = self.endpoint;
         Finished { number, endpoint, result: result(status), actual, buffer: self.land(), packets }
@@ -304,6 +302,14 @@ fn kind(transfer: &Transfer) -> u8 {
     }
 }
 
+/// How a packet ended, of a transfer that ended like this. Of one that was cancelled libusb calls those well that never
+/// were on the bus.
+fn packet_end(transfer: c_int, packet: &libusb_iso_packet_descriptor) -> PacketEnd {
+    let moved = u16::try_from(packet.actual_length).unwrap_or(u16::MAX);
+    let never = transfer == LIBUSB_TRANSFER_CANCELLED && moved == 0;
+    PacketEnd { moved, result: if never { Err(Failure::Cancelled) } else { result(packet.status) } }
+}
+
 fn result(status: c_int) -> Result<(), Failure> {
     match status {
         LIBUSB_TRANSFER_COMPLETED => Ok(()),
@@ -333,5 +339,17 @@ mod tests {
         ] {
             assert_eq!(refusal(code, last), expected, "{code}, {last}");
         }
+    }
+
+    #[test]
+    fn a_packet_that_a_cancelled_transfer_never_moved_is_no_success() {
+        let end = |transfer, moved, status| {
+            let packet = libusb_iso_packet_descriptor { length: 192, actual_length: moved, status };
+            packet_end(transfer, &packet).result
+        };
+        assert_eq!(end(LIBUSB_TRANSFER_CANCELLED, 0, LIBUSB_TRANSFER_COMPLETED), Err(Failure::Cancelled));
+        assert_eq!(end(LIBUSB_TRANSFER_CANCELLED, 8, LIBUSB_TRANSFER_COMPLETED), Ok(()));
+        assert_eq!(end(LIBUSB_TRANSFER_COMPLETED, 0, LIBUSB_TRANSFER_COMPLETED), Ok(()));
+        assert_eq!(end(LIBUSB_TRANSFER_COMPLETED, 0, LIBUSB_TRANSFER_STALL), Err(Failure::Stall));
     }
 }
