@@ -23,18 +23,20 @@ struct Kind {
     lane: Lane,
     /// Whether data comes from the device.
     reads: bool,
+    /// Whether it has an end that is yet to be told.
+    refused: bool,
 }
 
 impl Flight {
     /// The device has this request now.
     pub(crate) fn submitted(&mut self, request: &Request) {
         let reads = matches!(request.payload, Payload::In { .. });
-        self.waiting.insert(request.id, Kind { lane: request.transfer.lane(), reads });
+        self.waiting.insert(request.id, Kind { lane: request.transfer.lane(), reads, refused: false });
     }
 
     /// The device has been asked for something without data.
     pub(crate) fn asked(&mut self, id: RequestId) {
-        self.waiting.insert(id, Kind { lane: Lane::Ctl, reads: false });
+        self.waiting.insert(id, Kind { lane: Lane::Ctl, reads: false, refused: false });
     }
 
     /// Whether it is still to end.
@@ -52,11 +54,14 @@ impl Flight {
         let lane = request.transfer.lane();
         let end = nobody(lane, request.id, matches!(request.payload, Payload::In { .. }));
         self.orphans[place(lane)].push_back(Completion { result: Err(failure), ..end });
+        if let Some(kind) = self.waiting.get_mut(&request.id) {
+            kind.refused = true;
+        }
     }
 
-    /// The device is gone: whatever waits ends as disconnected.
+    /// The device is gone: whatever waits, and was not refused, ends as disconnected.
     pub(crate) fn abandon(&mut self) {
-        for (id, Kind { lane, reads }) in std::mem::take(&mut self.waiting) {
+        for (id, Kind { lane, reads, .. }) in self.waiting.extract_if(.., |_, kind| !kind.refused) {
             self.orphans[place(lane)].push_back(nobody(lane, id, reads));
         }
     }
@@ -107,5 +112,20 @@ mod tests {
         assert_eq!((&ends[0].moved, &ends[2].moved), (&Moved::In(Bytes::new()), &Moved::Out(0)));
         assert_eq!(flight.orphan(Lane::Ctl).map(|end| end.id.0), Some(5));
         assert!(flight.orphan(Lane::Int).is_none() && flight.orphan(Lane::Bulk).is_none());
+    }
+
+    #[test]
+    fn a_request_that_was_refused_has_one_end_and_is_pending_until_it_is_told() {
+        let mut flight = Flight::default();
+        let endpoint = Endpoint::from_address(0x81).unwrap();
+        let (id, device, payload) = (RequestId(1), DeviceId(1), Payload::In { max: 512 });
+        let request = Request { id, device, endpoint, transfer: Transfer::Bulk { stream: 0 }, payload };
+        flight.submitted(&request);
+        flight.refuse(&request, Failure::Cancelled);
+        flight.abandon();
+        assert!(flight.has(id), "who comes after it must not begin");
+        assert_eq!(flight.orphan(Lane::Bulk).map(|end| end.result), Some(Err(Failure::Cancelled)));
+        flight.ended(id);
+        assert!(flight.orphan(Lane::Bulk).is_none() && !flight.has(id));
     }
 }
