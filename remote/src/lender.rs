@@ -209,12 +209,20 @@ impl<H: Clone + Unpin + 'static> Lender<H> {
     ) -> oneshot::Receiver<Outcome> {
         let (say, outcome) = oneshot::channel();
         let Some(here) = self.here.get_mut(place) else { return outcome };
-        here.waiting.push(say);
-        match (&here.state, lends(asked, &here.device)) {
-            (State::Lent { .. }, _) => here.say(true, "lent already"),
-            (_, Err(why)) => here.say(false, &why),
-            (State::Opening { .. }, _) => {}
-            (State::Kept | State::Failed { .. }, Ok(())) => self.open(place, 0, ctx),
+        let (now, opens) = match (&here.state, lends(asked, &here.device)) {
+            (State::Lent { .. }, _) => (Some(here.outcome(true, "lent already")), false),
+            // Others, who asked otherwise, may wait for it.
+            (_, Err(why)) => (Some(here.outcome(false, &why)), false),
+            (State::Opening { .. }, Ok(())) => (None, false),
+            (State::Kept | State::Failed { .. }, Ok(())) => (None, true),
+        };
+        match now {
+            // Who asks listens.
+            Some(now) => drop(say.send(now)),
+            None => here.waiting.push(say),
+        }
+        if opens {
+            self.open(place, 0, ctx);
         }
         outcome
     }

@@ -291,3 +291,19 @@ async fn what_was_asked_for_and_never_came_can_be_taken_back() {
     desk.plug(&stick(), Opens::Well).await;
     host.hears_nothing().await;
 }
+
+#[actix::test]
+async fn who_asks_in_vain_says_nothing_to_those_who_wait_for_the_same_device() {
+    tokio::time::pause();
+    let (desk, _host) = Desk::connected(&[]).await;
+    desk.plug(&usb_device("1-2", 1), Opens::Later).await;
+    let waits = desk.lender.send(Request::Lend { usb: "class=audio".parse().unwrap() });
+    let in_vain = async {
+        let outcomes = desk.lend("all").await;
+        assert!(!outcomes[0].lent && outcomes[0].reason.contains("class=audio"), "{outcomes:?}");
+        desk.gate.notify_one();
+    };
+    let (waited, ()) = tokio::join!(biased; waits, in_vain);
+    let Reply::Lend(outcomes) = waited.unwrap() else { panic!("not lent") };
+    assert!(outcomes[0].lent, "{outcomes:?}");
+}
