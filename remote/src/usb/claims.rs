@@ -1,11 +1,14 @@
 //! Interfaces that are taken from the kernel's drivers and given back. USB 2.0 §9.1.1.5, §9.4.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result};
 use rusb::{DeviceHandle, UsbContext};
 
-use super::keeper;
+use super::keeper::{self, What};
 
 /// What is taken of one device.
 #[derive(Debug)]
@@ -17,16 +20,17 @@ pub(super) struct Claims<T: UsbContext> {
     configuration: u8,
     /// Claimed interfaces, and their alternate settings.
     settings: BTreeMap<u8, u8>,
-    /// Interfaces that a driver of the kernel had.
-    driven: Vec<u8>,
+    /// Everything that was taken of its own computer, whether a driver had it yet or not: one that is just being
+    /// plugged in may have none.
+    taken: BTreeSet<What>,
 }
 
 impl<T: UsbContext> Claims<T> {
     /// Nothing is taken yet.
     pub(super) fn new(handle: Arc<DeviceHandle<T>>) -> Self {
         let original = handle.active_configuration().unwrap_or(0);
-        let (settings, driven) = (BTreeMap::new(), Vec::new());
-        Self { handle, original, configuration: original, settings, driven }
+        let (settings, taken) = (BTreeMap::new(), BTreeSet::new());
+        Self { handle, original, configuration: original, settings, taken }
     }
 
     /// The configuration it has; 0 for none.
@@ -50,16 +54,18 @@ impl<T: UsbContext> Claims<T> {
     }
 
     fn detach(&mut self, interface: u8) {
-        if !self.handle.kernel_driver_active(interface).unwrap_or(false) {
-            return;
+        self.take(What::Interface(interface));
+        if self.handle.kernel_driver_active(interface).unwrap_or(false)
+            && let Err(error) = self.handle.detach_kernel_driver(interface)
+        {
+            tracing::warn!(interface, %error, "the kernel keeps its driver on an interface");
         }
-        match self.handle.detach_kernel_driver(interface) {
-            Ok(()) if self.driven.contains(&interface) => {}
-            Ok(()) => {
-                self.driven.push(interface);
-                keeper::taken(&self.handle.device(), interface);
-            }
-            Err(error) => tracing::warn!(interface, %error, "the kernel keeps its driver on an interface"),
+    }
+
+    /// Before it is: this process may be killed in between.
+    fn take(&mut self, what: What) {
+        if self.taken.insert(what) {
+            keeper::take(&self.handle.device(), what);
         }
     }
 
@@ -82,6 +88,9 @@ impl<T: UsbContext> Claims<T> {
         }
         // The kernel refuses while a driver has an interface; setting the same one again resets halts and toggles.
         claimed.into_iter().for_each(|interface| self.detach(interface));
+        if value != self.original && self.original != 0 {
+            self.take(What::Configuration(self.original));
+        }
         self.handle.set_active_configuration(value)?;
         self.configuration = value;
         self.claim(interfaces)
@@ -117,14 +126,11 @@ impl<T: UsbContext> Drop for Claims<T> {
     /// The device goes back to its own computer.
     fn drop(&mut self) {
         self.release();
-        if self.configuration != self.original && self.original != 0 {
-            // The kernel finds the drivers anew.
-            let _ = self.handle.set_active_configuration(self.original);
-        }
-        for interface in std::mem::take(&mut self.driven) {
-            // The device, or the interface with its configuration, may be gone.
-            let _ = self.handle.attach_kernel_driver(interface);
-            keeper::given_back(&self.handle.device(), interface);
+        // The configuration first; with it, the kernel finds the drivers anew.
+        for what in std::mem::take(&mut self.taken) {
+            // The device, or the interface with its configuration, may be gone; or it never had a driver.
+            let _ = keeper::give_back(&self.handle, what);
+            keeper::given_back(&self.handle.device(), what);
         }
     }
 }

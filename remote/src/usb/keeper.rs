@@ -1,14 +1,16 @@
 //! Gives devices back to the kernel's drivers when this process cannot any more, because it was killed.
 //!
 //! ```text
-//!   farbus-remote ──"take BUS ADDRESS INTERFACE"──► farbus-remote give-back   (a process that only waits)
-//!        ╳ killed: its pipe ends ─────────────────►  re-attaches what was not given back, and ends
+//!   farbus-remote ──"take interface BUS ADDRESS NUMBER"──► farbus-remote give-back   (a process that only waits)
+//!        ╳ killed: its pipe ends ────────────────────────►  gives back what is left, and ends
 //! ```
-//! The kernel takes a dead process's claims away by itself, but does not look for a driver then.
+//! The kernel takes a dead process's claims away by itself, but does not look for a driver then, nor for the
+//! configuration that it had chosen. What is taken is said before it is: what is given back and was not taken is no
+//! harm.
 
 use std::{
     collections::BTreeSet,
-    io::{BufRead, Write as _},
+    io::{self, BufRead, Write},
     os::unix::process::CommandExt as _,
     process::{Child, Command, ExitCode, Stdio},
     sync::{Mutex, PoisonError},
@@ -16,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rusb::{Context, Device, UsbContext};
+use rusb::{Context, Device, DeviceHandle, UsbContext};
 
 /// The subcommand of this program that waits.
 const COMMAND: &str = "give-back";
@@ -26,45 +28,105 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// More than one computer has.
 const MOST: usize = 1024;
 
-/// The process that waits, once something was taken.
-static KEEPER: Mutex<Option<Child>> = Mutex::new(None);
-
-/// An interface: bus, address, number.
-type Taken = (u8, u8, u8);
-
-/// A kernel driver has lost this interface to us.
-pub(super) fn taken<T: UsbContext>(device: &Device<T>, interface: u8) {
-    tell("take", (device.bus_number(), device.address(), interface));
+/// What is taken of a device, in the order in which it goes back: with its configuration the kernel finds drivers for
+/// all interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum What {
+    /// It had the configuration with this value.
+    Configuration(u8),
+    /// A driver has it, or would have.
+    Interface(u8),
 }
 
-/// It has it again.
-pub(super) fn given_back<T: UsbContext>(device: &Device<T>, interface: u8) {
-    tell("give", (device.bus_number(), device.address(), interface));
+/// Bus, address, and what is taken there.
+type Taken = (u8, u8, What);
+
+/// This is about to be taken.
+pub(super) fn take<T: UsbContext>(device: &Device<T>, what: What) {
+    let taken = (device.bus_number(), device.address(), what);
+    told(|keeper| keeper.take(taken, start));
 }
 
-fn tell(verb: &str, (bus, address, interface): Taken) {
-    let mut keeper = KEEPER.lock().unwrap_or_else(PoisonError::into_inner);
-    let told = start(&mut keeper).and_then(|child| {
-        let pipe = child.stdin.as_mut().context("its pipe is closed")?;
-        Ok(writeln!(pipe, "{verb} {bus} {address} {interface}")?)
-    });
-    if let Err(error) = told {
-        *keeper = None;
+/// It was given back.
+pub(super) fn given_back<T: UsbContext>(device: &Device<T>, what: What) {
+    let taken = (device.bus_number(), device.address(), what);
+    told(|keeper| keeper.give(taken, start));
+}
+
+fn told(tell: impl FnOnce(&mut Keeper<Waiter>) -> Result<()>) {
+    static KEEPER: Mutex<Keeper<Waiter>> = Mutex::new(Keeper { pipe: None, taken: BTreeSet::new() });
+    if let Err(error) = tell(&mut KEEPER.lock().unwrap_or_else(PoisonError::into_inner)) {
         tracing::warn!("a killed farbus-remote could not give devices back: {error:#}");
     }
 }
 
-fn start(keeper: &mut Option<Child>) -> Result<&mut Child> {
-    match keeper {
-        Some(child) => Ok(child),
-        none => {
-            let program = std::env::current_exe().context("finding this program")?;
-            let mut command = Command::new(program);
-            // A group of its own: Ctrl-C is for its parent.
-            command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
-            Ok(none.insert(command.spawn().context("starting the process that gives devices back")?))
-        }
+/// What is taken, and the pipe to the process that knows it, once something was.
+#[derive(Debug)]
+struct Keeper<W> {
+    pipe: Option<W>,
+    taken: BTreeSet<Taken>,
+}
+
+impl<W: Write> Keeper<W> {
+    fn take(&mut self, taken: Taken, start: impl FnOnce() -> Result<W>) -> Result<()> {
+        self.taken.insert(taken);
+        self.tell("take", taken, start)
     }
+
+    fn give(&mut self, taken: Taken, start: impl FnOnce() -> Result<W>) -> Result<()> {
+        if self.taken.remove(&taken) { self.tell("give", taken, start) } else { Ok(()) }
+    }
+
+    /// Says what changed, or, to a new process, what is.
+    fn tell(&mut self, verb: &str, taken: Taken, start: impl FnOnce() -> Result<W>) -> Result<()> {
+        if let Some(pipe) = &mut self.pipe
+            && say(pipe, verb, taken).is_ok()
+        {
+            return Ok(());
+        }
+        // The one before has died, whoever killed it.
+        self.pipe = None;
+        let pipe = self.pipe.insert(start()?);
+        Ok(self.taken.iter().try_for_each(|taken| say(pipe, "take", *taken))?)
+    }
+}
+
+/// Says a line, at once: whoever is killed has said all of it or nothing.
+fn say(pipe: &mut impl Write, verb: &str, (bus, address, what): Taken) -> io::Result<()> {
+    let line = match what {
+        What::Configuration(value) => format!("{verb} configuration {bus} {address} {value}\n"),
+        What::Interface(number) => format!("{verb} interface {bus} {address} {number}\n"),
+    };
+    pipe.write_all(line.as_bytes())
+}
+
+/// The process that waits.
+#[derive(Debug)]
+struct Waiter(Child);
+
+impl Write for Waiter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Waiter {
+    /// Only one that has died is dropped.
+    fn drop(&mut self) {
+        let _ = self.0.try_wait();
+    }
+}
+
+fn start() -> Result<Waiter> {
+    let program = std::env::current_exe().context("finding this program")?;
+    let mut command = Command::new(program);
+    // A group of its own: Ctrl-C is for its parent.
+    command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0);
+    Ok(Waiter(command.spawn().context("starting the process that gives devices back")?))
 }
 
 /// What the waiting process does: reads until the pipe ends, then gives back what is left.
@@ -73,7 +135,7 @@ pub(crate) fn wait(input: impl BufRead) -> ExitCode {
     if left.is_empty() {
         return ExitCode::SUCCESS;
     }
-    match give_back(left) {
+    match give_all_back(left) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("farbus-remote: devices were not given back to their drivers: {error:#}");
@@ -86,12 +148,17 @@ fn remaining(input: impl BufRead) -> BTreeSet<Taken> {
     let mut taken = BTreeSet::new();
     for line in input.lines().map_while(Result::ok) {
         let mut words = line.split_whitespace();
-        let verb = words.next();
+        let (verb, kind) = (words.next(), words.next());
         let numbers: Vec<u8> = words.map_while(|word| word.parse().ok()).collect();
-        let [bus, address, interface] = numbers[..] else { continue };
+        let [bus, address, number] = numbers[..] else { continue };
+        let what = match kind {
+            Some("configuration") => What::Configuration(number),
+            Some("interface") => What::Interface(number),
+            _ => continue,
+        };
         match verb {
-            Some("take") if taken.len() < MOST => taken.insert((bus, address, interface)),
-            Some("give") => taken.remove(&(bus, address, interface)),
+            Some("take") if taken.len() < MOST => taken.insert((bus, address, what)),
+            Some("give") => taken.remove(&(bus, address, what)),
             _ => false,
         };
     }
@@ -99,35 +166,85 @@ fn remaining(input: impl BufRead) -> BTreeSet<Taken> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this process has no runtime, and nothing else to do")]
-fn give_back(mut left: BTreeSet<Taken>) -> Result<()> {
+fn give_all_back(mut left: BTreeSet<Taken>) -> Result<()> {
     let context = Context::new()?;
     for _ in 0..TRIES {
         let devices = context.devices()?;
-        left.retain(|(bus, address, interface)| {
+        left.retain(|(bus, address, what)| {
             let device = devices.iter().find(|d| (d.bus_number(), d.address()) == (*bus, *address));
             // One that is gone needs nothing.
             let Some(handle) = device.map(|device| device.open()) else { return false };
-            let attached = handle.and_then(|handle| match handle.kernel_driver_active(*interface)? {
-                true => Ok(()),
-                false => handle.attach_kernel_driver(*interface),
-            });
-            !matches!(attached, Ok(()) | Err(rusb::Error::NotFound | rusb::Error::NoDevice))
+            let given = handle.and_then(|handle| give_back(&handle, *what));
+            // Without a driver for it, or without the interface, there is nothing to give.
+            let over = [rusb::Error::NotFound, rusb::Error::InvalidParam, rusb::Error::NoDevice];
+            given.is_err_and(|error| !over.contains(&error))
         });
         if left.is_empty() {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
     }
-    anyhow::bail!("{} interfaces are still without a driver", left.len())
+    anyhow::bail!("{} interfaces or configurations are still not what they were", left.len())
+}
+
+/// Gives something back, unless its own computer has it already.
+pub(super) fn give_back<T: UsbContext>(handle: &DeviceHandle<T>, what: What) -> rusb::Result<()> {
+    match what {
+        What::Configuration(value) if handle.active_configuration()? == value => Ok(()),
+        What::Configuration(value) => handle.set_active_configuration(value),
+        What::Interface(number) if handle.kernel_driver_active(number)? => Ok(()),
+        What::Interface(number) => handle.attach_kernel_driver(number),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
     use super::*;
 
     #[test]
     fn what_was_taken_and_not_given_back_remains_whatever_else_is_said() {
-        let said = "take 1 2 0\ntake 1 2 1\nnonsense\ntake 1\ngive 1 2 0\ntake 300 1 1\ngive 9 9 9\n";
-        assert_eq!(remaining(said.as_bytes()), BTreeSet::from([(1, 2, 1)]));
+        let said = "take interface 1 2 0\ntake interface 1 2 1\ntake configuration 1 2 1\nnonsense\ntake 1\ngive interface 1 2 0\ntake interface 300 1 1\ntake thing 1 1 1\ngive interface 9 9 9\n";
+        let remains = [(1, 2, What::Configuration(1)), (1, 2, What::Interface(1))];
+        assert_eq!(remaining(said.as_bytes()).into_iter().collect::<Vec<_>>(), remains);
+    }
+
+    /// A pipe to a process that dies when it is told to.
+    #[derive(Clone, Default)]
+    struct Pipe(Rc<RefCell<(Vec<u8>, bool)>>);
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (heard, dead) = &mut *self.0.borrow_mut();
+            if *dead { Err(io::ErrorKind::BrokenPipe.into()) } else { heard.write(bytes) }
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Pipe {
+        fn remaining(&self) -> Vec<Taken> {
+            remaining(&self.0.borrow().0[..]).into_iter().collect()
+        }
+    }
+
+    #[test]
+    fn a_process_that_takes_the_place_of_a_dead_one_knows_everything() {
+        let (first, second) = (Pipe::default(), Pipe::default());
+        let [a, b, c] = [0, 1, 2].map(|number| (1, 2, What::Interface(number)));
+        let mut keeper = Keeper { pipe: None, taken: BTreeSet::new() };
+        keeper.take(a, || Ok(first.clone())).unwrap();
+        keeper.take(b, || unreachable!("it lives")).unwrap();
+        assert_eq!(first.remaining(), [a, b]);
+        first.0.borrow_mut().1 = true;
+        assert!(keeper.take(c, || anyhow::bail!("no process")).is_err());
+        keeper.give(a, || Ok(second.clone())).unwrap();
+        assert_eq!(second.remaining(), [b, c]);
+        keeper.give(a, || unreachable!("it lives")).unwrap();
+        keeper.give(b, || unreachable!("it lives")).unwrap();
+        assert_eq!(second.remaining(), [c]);
     }
 }
