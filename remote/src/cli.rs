@@ -7,7 +7,7 @@ use noise_tcp::PublicKey;
 
 use crate::{control::Target, usb::which::Selector};
 
-/// Lends a keyboard, disks and the speakers of this computer to a virtual machine, through a farbus-host.
+/// Lends USB devices, the keyboard, disk files and the speakers of this computer to a virtual machine, through a farbus-host.
 ///
 /// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote, or sent it away, for good.
 #[derive(Debug, Parser)]
@@ -81,8 +81,9 @@ pub(crate) struct Connect {
     pub(crate) gadget_zero: Option<UsbSpeed>,
     /// Lend real USB devices, those that are here and those that are plugged in later: VID:PID (046d:c52b), BUS-PORT
     /// (1-2.3, as `farbus-remote devices` shows it), class=storage|audio|video|hid|printer|serial|net|smartcard|vendor|0xNN,
-    /// all-but-hid, or all. May be given several times. Hubs stay; what may be the keyboard or mouse in front of you is
-    /// lent only by VID:PID or BUS-PORT; sound devices only by these or class=audio.
+    /// all-but-hid, or all. May be given several times. Hubs stay; what may be the keyboard or mouse in front of you, and
+    /// a Bluetooth adapter, which may carry them, are lent only by VID:PID or BUS-PORT; a headset or sound card only by
+    /// these or class=audio, whatever other interfaces it has. A camera with a microphone counts as a camera.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) usb: Vec<Selector>,
     /// Where `farbus-remote lend`, `return` and `status` reach this one [default: a socket in $XDG_RUNTIME_DIR/farbus].

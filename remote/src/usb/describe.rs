@@ -12,8 +12,12 @@ use super::which::{Class, Device, Input, Kind};
 
 /// Where Linux describes USB devices.
 const SYSFS: &str = "/sys/bus/usb/devices";
-/// The folder `input` of an interface lies so deep below it at most.
-const DEPTH: usize = 3;
+/// The folder `input` of an interface lies so deep below it at most: that of a Bluetooth mouse below the adapter, its
+/// connection and its HID device.
+const DEPTH: usize = 6;
+/// `bInterfaceClass` of HID, and of interfaces whose input is but a button of theirs: audio, video.
+const HID: &str = "03";
+const WITH_BUTTONS: [&str; 2] = ["01", "0e"];
 
 /// Describes a device.
 ///
@@ -95,29 +99,31 @@ fn clean(name: &str) -> Option<String> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Whether Linux has a device's HID interfaces as input.
+/// Whether Linux has a device, or what hangs below it, as input. That it has not may only be that it has not yet.
 fn input(folder: &Path) -> Input {
-    let interfaces = entries(folder).into_iter().filter(|entry| {
-        text(&entry.join("bInterfaceClass")).is_some_and(|class| class.eq_ignore_ascii_case("03"))
-    });
     let mut input = Input::No;
-    for interface in interfaces {
-        if has_input(&interface, DEPTH) {
+    for interface in entries(folder) {
+        let Some(class) = text(&interface.join("bInterfaceClass")) else { continue };
+        if !WITH_BUTTONS.contains(&&*class) && has_input(&interface, DEPTH) {
             return Input::Yes;
         }
-        // Below its interface, each HID device has a driver of its own; only then all is known.
-        let driven = entries(&interface)
-            .iter()
-            .any(|hid| hid.join("report_descriptor").exists() && hid.join("driver").exists());
-        if !driven {
+        // Below its interface, each HID device has a driver of its own; only then something is known.
+        let driven = || {
+            let mut entries = entries(&interface).into_iter();
+            entries.any(|hid| hid.join("report_descriptor").exists() && hid.join("driver").exists())
+        };
+        if class == HID && !driven() {
             input = Input::Unknown;
         }
     }
     input
 }
 
+/// The kernel does not say what a Bluetooth adapter carries if the HID devices behind it are made by a program.
 fn has_input(folder: &Path, depth: usize) -> bool {
-    entries(folder).iter().any(|entry| entry.ends_with("input") || (depth > 1 && has_input(entry, depth - 1)))
+    entries(folder).iter().any(|entry| {
+        entry.ends_with("input") || entry.ends_with("bluetooth") || (depth > 1 && has_input(entry, depth - 1))
+    })
 }
 
 /// The folders in a folder, not links to others.
@@ -155,6 +161,30 @@ mod tests {
             ("a security key", &[DRIVEN], &[HID, REPORTS], Input::No),
             ("a mouse", &[DRIVEN, "1-2:1.0/0003:046D:C52B.0001/input/input7"], &[HID, REPORTS], Input::Yes),
             ("a mouse of usbmouse", &["1-2:1.0/input/input7"], &[HID], Input::Yes),
+            (
+                "a vendor's touch screen",
+                &["1-2:1.0/input/input7"],
+                &[("1-2:1.0/bInterfaceClass", "ff\n")],
+                Input::Yes,
+            ),
+            (
+                "a camera's button",
+                &["1-2:1.0/input/input7"],
+                &[("1-2:1.0/bInterfaceClass", "0e\n")],
+                Input::No,
+            ),
+            (
+                "a Bluetooth mouse",
+                &["1-2:1.0/hci/hci0/hci0:11/0005:046D:B00D.0001/input/input7"],
+                &[("1-2:1.0/bInterfaceClass", "e0\n")],
+                Input::Yes,
+            ),
+            (
+                "a Bluetooth adapter, whatever it carries",
+                &["1-2:1.0/bluetooth/hci0"],
+                &[("1-2:1.0/bInterfaceClass", "ff\n")],
+                Input::Yes,
+            ),
             (
                 "half a keyboard",
                 &[DRIVEN],

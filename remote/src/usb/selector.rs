@@ -84,9 +84,9 @@ impl Selector {
     /// Whether it leaves this device alone although it matches.
     pub(crate) fn spares(&self, device: &Device) -> bool {
         match self {
-            Self::Id { .. } | Self::Port { .. } | Self::Class(_) => false,
-            Self::AllButHid => device.is(Kind::Hid) || device.is(Kind::Audio),
-            Self::All => device.is(Kind::Audio),
+            Self::Id { .. } | Self::Port { .. } | Self::Class(Kind::Audio | Kind::Number(0x01)) => false,
+            Self::AllButHid => device.is(Kind::Hid) || device.is_sound(),
+            Self::Class(_) | Self::All => device.is_sound(),
         }
     }
 }

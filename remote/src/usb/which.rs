@@ -1,8 +1,9 @@
 //! Which devices are lent: what the user asks for, and what is never taken by a wildcard.
 //!
 //! Pure: a device is a plain description, the answer a sentence for people. Three rules stand above every wildcard:
-//! a hub stays (its devices are lent one by one), the keyboard and mouse in front of the user stay, and sound devices
-//! stay unless sound devices were asked for, because sound goes through the HD Audio controller.
+//! a hub stays (its devices are lent one by one); the keyboard and mouse in front of the user stay, and a Bluetooth
+//! adapter, which may carry them; and a headset or sound card stays unless sound devices were asked for, because sound
+//! goes through the HD Audio controller. A camera with a microphone is a camera.
 
 use std::fmt;
 
@@ -21,7 +22,7 @@ pub(crate) struct Class {
     pub(crate) protocol: u8,
 }
 
-/// Whether this computer's own user types or points with a HID device.
+/// Whether this computer's own user types or points with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Input {
     /// No: it is something else, such as a security key.
@@ -49,7 +50,7 @@ pub(crate) struct Device {
     pub(crate) class: Class,
     /// The classes of all interfaces, each once, in all their settings.
     pub(crate) interfaces: Vec<Class>,
-    /// Whether its HID interfaces are input.
+    /// Whether it is input, or carries some.
     pub(crate) input: Input,
     /// Its serial number.
     pub(crate) serial: Option<String>,
@@ -102,6 +103,11 @@ impl Class {
     fn boot_input(self) -> bool {
         matches!((self.class, self.subclass, self.protocol), (0x03, 0x01, 0x01 | 0x02))
     }
+
+    /// A Bluetooth adapter. Bluetooth 5.4 vol. 4 part B §2.1.
+    fn bluetooth(self) -> bool {
+        self == Self::new(0xe0, 0x01, 0x01)
+    }
 }
 
 impl fmt::Display for Class {
@@ -112,6 +118,7 @@ impl fmt::Display for Class {
             _ if *self == Self::new(3, 1, 2) => f.write_str("mouse"),
             (Some((name, _)), _) => f.write_str(name),
             (None, 0x09) => f.write_str("hub"),
+            (None, _) if self.bluetooth() => f.write_str("bluetooth"),
             (None, 0x0a) => f.write_str("data"),
             (None, 0xe0) => f.write_str("wireless"),
             (None, 0xfe) => f.write_str("application"),
@@ -163,10 +170,15 @@ impl Device {
         self.classes().any(|class| class.is(kind))
     }
 
-    /// Whether it may be what the user of this computer types or points with.
+    /// Whether it may be, or carry, what the user of this computer types or points with.
     pub(crate) fn in_front_of_the_user(&self) -> bool {
-        let boot = self.interfaces.iter().any(|class| class.boot_input());
-        boot || (self.is(Kind::Hid) && self.input != Input::No)
+        let always = self.classes().any(|class| class.boot_input() || class.bluetooth());
+        always || self.input == Input::Yes || (self.is(Kind::Hid) && self.input != Input::No)
+    }
+
+    /// Whether it is for sound alone, as far as people see: a headset or sound card, whatever else it has.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.is(Kind::Audio) && !self.is(Kind::Video)
     }
 
     fn classes(&self) -> impl Iterator<Item = Class> {
@@ -199,13 +211,13 @@ pub(crate) fn decide(asked: &[Selector], device: &Device) -> Decision {
     };
     if device.in_front_of_the_user() {
         return keep(format!(
-            "`{first}` never takes what may be the keyboard or mouse in front of you; only {} does",
+            "`{first}` never takes what may be the keyboard or mouse in front of you, or carry it; only {} does",
             device.exactly()
         ));
     }
     match matching().find(|selector| !selector.spares(device)) {
         Some(selector) => Decision::Lend { because: format!("`{selector}` matches it") },
-        None if device.is(Kind::Audio) => keep(format!(
+        None if device.is_sound() => keep(format!(
             "`{first}` leaves sound devices here, because sound has its own way (`--audio cpal`); `class=audio`, {} takes it",
             device.exactly()
         )),
@@ -225,6 +237,8 @@ mod tests {
     const MOUSE: Class = Class::new(3, 1, 2);
     const HID: Class = Class::new(3, 0, 0);
     const VENDOR: Class = Class::new(0xff, 0, 0);
+    const VIDEO: Class = Class::new(0x0e, 1, 0);
+    const BLUETOOTH: Class = Class::new(0xe0, 1, 1);
     const HUB: Class = Class::new(9, 0, 0);
     const ACM: Class = Class::new(2, 2, 1);
     const NCM: Class = Class::new(2, 0x0d, 0);
@@ -276,7 +290,15 @@ mod tests {
             ("sound by all", &[AUDIO], &["all"], false),
             ("sound by all but hid", &[AUDIO, VENDOR], &["all-but-hid"], false),
             ("sound by class", &[AUDIO], &["class=audio"], true),
-            ("sound by its other class", &[AUDIO, VENDOR], &["class=vendor"], true),
+            ("sound by its class's number", &[AUDIO], &["class=0x01"], true),
+            ("sound by its other class", &[AUDIO, VENDOR], &["class=vendor", "class=0xff"], false),
+            ("sound by both its classes", &[AUDIO, VENDOR], &["class=vendor", "class=audio"], true),
+            ("a camera with a microphone", &[VIDEO, AUDIO], &["class=video"], true),
+            ("a camera with a microphone by all", &[VIDEO, AUDIO], &["all"], true),
+            ("a camera by its microphone", &[VIDEO, AUDIO], &["class=audio"], true),
+            ("Bluetooth by wildcards", &[BLUETOOTH], &["all", "all-but-hid", "class=0xe0"], false),
+            ("Bluetooth by its other class", &[VENDOR, BLUETOOTH], &["class=vendor"], false),
+            ("Bluetooth by id", &[BLUETOOTH], &["046d:c52b"], true),
             ("sound by id", &[AUDIO], &["046d:c52b"], true),
             ("serial", &[ACM], &["class=serial"], true),
             ("serial is no net", &[ACM], &["class=net"], false),
@@ -294,6 +316,8 @@ mod tests {
         assert!(!lent(&["all-but-hid"], &key));
         let input = Device { input: Input::Yes, ..device(&[HID]) };
         assert!(!lent(&["class=hid"], &input));
+        let touch = Device { input: Input::Yes, ..device(&[VENDOR]) };
+        assert!(!lent(&["all", "class=vendor"], &touch), "input of no class is input, too");
         let boot = Device { input: Input::No, ..device(&[KEYBOARD]) };
         assert!(!lent(&["class=hid"], &boot), "a boot keyboard is one whatever the system says");
     }
@@ -322,7 +346,7 @@ mod tests {
             any::<(u8, u8, u8)>()
                 .prop_map(|(class, subclass, protocol)| Class::new(class, subclass, protocol)),
             proptest::sample::select(vec![
-                STORAGE, AUDIO, KEYBOARD, MOUSE, HID, VENDOR, HUB, ACM, NCM, RNDIS
+                STORAGE, AUDIO, VIDEO, KEYBOARD, MOUSE, HID, VENDOR, BLUETOOTH, HUB, ACM, NCM, RNDIS
             ]),
         ]
     }
