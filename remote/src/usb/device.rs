@@ -61,7 +61,7 @@ impl Device {
             let interfaces: Vec<u8> = configuration.interfaces().map(|i| i.number()).collect();
             claims.claim(&interfaces).context("taking its interfaces")?;
         }
-        let known = profile::read(&handle, speed);
+        let known = profile::read(&*handle, speed);
         let queue = Queue::new(Engine::new(Arc::clone(&handle), wake), Arc::clone(&CREDIT));
         let id = (descriptor.vendor_id(), descriptor.product_id());
         Ok(Self { queue, claims, handle, id, speed, known, used: false })

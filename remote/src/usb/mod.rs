@@ -10,7 +10,6 @@
 pub(crate) mod bus;
 mod carrier;
 mod claims;
-mod configuration;
 mod credit;
 mod describe;
 mod device;

@@ -23,44 +23,52 @@ const HID_DESCRIPTOR: u8 = 0x21;
 
 /// A configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Configuration {
+pub struct Configuration {
     /// `bConfigurationValue`.
-    pub(super) value: u8,
+    pub value: u8,
+    /// `iConfiguration`: the number of its name, 0 for none.
+    pub name: u8,
     /// Alternate settings, in the order of the descriptor.
-    pub(super) settings: Vec<Setting>,
+    pub settings: Vec<Setting>,
 }
 
 /// An alternate setting of an interface.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Setting {
+pub struct Setting {
     /// `bInterfaceNumber`.
-    pub(super) interface: u8,
+    pub interface: u8,
     /// `bAlternateSetting`.
-    pub(super) number: u8,
+    pub number: u8,
     /// `bInterfaceClass`.
-    pub(super) class: u8,
+    pub class: u8,
     /// `bInterfaceProtocol`.
-    pub(super) protocol: u8,
+    pub protocol: u8,
+    /// `iInterface`: the number of its name, 0 for none.
+    pub name: u8,
     /// Its endpoints, and the transfer type of each (`bmAttributes` bits 0 and 1).
-    pub(super) endpoints: Vec<(Endpoint, u8)>,
+    pub endpoints: Vec<(Endpoint, u8)>,
     /// The length of its HID report descriptor, 0 for none.
-    pub(super) report_length: u16,
+    pub report_length: u16,
 }
 
 impl Configuration {
     /// Reads a configuration with everything behind it. What makes no sense is passed over.
-    pub(super) fn parse(bytes: &[u8]) -> Self {
-        let value = bytes.get(5).copied().unwrap_or(0);
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Self {
+        let [value, name] = [5, 6].map(|at| bytes.get(at).copied().unwrap_or(0));
         let mut settings: Vec<Setting> = Vec::new();
         for descriptor in descriptors(bytes) {
             match (descriptor, settings.last_mut()) {
-                ([_, INTERFACE, interface, number, _, class, _, protocol, ..], _) => settings.push(Setting {
-                    interface: *interface,
-                    number: *number,
-                    class: *class,
-                    protocol: *protocol,
-                    ..Setting::default()
-                }),
+                ([_, INTERFACE, interface, number, _, class, _, protocol, name, ..], _) => {
+                    settings.push(Setting {
+                        interface: *interface,
+                        number: *number,
+                        class: *class,
+                        protocol: *protocol,
+                        name: *name,
+                        ..Setting::default()
+                    });
+                }
                 ([_, ENDPOINT, address, attributes, ..], Some(setting)) => {
                     let endpoint = Endpoint::from_address(*address);
                     setting.endpoints.extend(endpoint.map(|endpoint| (endpoint, attributes & 3)));
@@ -73,11 +81,22 @@ impl Configuration {
                 _ => {}
             }
         }
-        Self { value, settings }
+        Self { value, name, settings }
+    }
+
+    /// The numbers of its own name and its interfaces' names, each once.
+    #[must_use]
+    pub fn names(&self) -> Vec<u8> {
+        let interfaces = self.settings.iter().map(|setting| setting.name);
+        let mut names: Vec<u8> = interfaces.chain([self.name]).filter(|name| *name != 0).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The numbers of its interfaces, each once.
-    pub(super) fn interfaces(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn interfaces(&self) -> Vec<u8> {
         let mut numbers: Vec<u8> = self.settings.iter().map(|setting| setting.interface).collect();
         numbers.sort_unstable();
         numbers.dedup();
@@ -85,14 +104,15 @@ impl Configuration {
     }
 
     /// Every endpoint that an interface has in any of its settings.
-    pub(super) fn endpoints_of(&self, interface: u8) -> Vec<Endpoint> {
+    #[must_use]
+    pub fn endpoints_of(&self, interface: u8) -> Vec<Endpoint> {
         let settings = self.settings.iter().filter(|setting| setting.interface == interface);
         settings.flat_map(|setting| setting.endpoints.iter().map(|(endpoint, _)| *endpoint)).collect()
     }
 
     /// Interrupt IN endpoints of HID, hubs and CDC notifications: what they say is news of a state, and means the same
     /// when it was read a little before it was asked for.
-    pub(super) fn read_ahead(&self) -> impl Iterator<Item = Endpoint> + '_ {
+    pub fn read_ahead(&self) -> impl Iterator<Item = Endpoint> + '_ {
         let settings = self.settings.iter().filter(|s| matches!(s.class, COMMUNICATIONS | HID | HUB));
         let interrupt_in =
             |(endpoint, kind): &&(Endpoint, u8)| *kind == INTERRUPT && endpoint.direction() == Direction::In;
@@ -100,7 +120,7 @@ impl Configuration {
     }
 
     /// The endpoints of interfaces that speak Bulk-Only Transport, unless they are told to speak something else.
-    pub(super) fn bulk_only(&self) -> impl Iterator<Item = BulkOnly> + '_ {
+    pub fn bulk_only(&self) -> impl Iterator<Item = BulkOnly> + '_ {
         let is_bulk_only = |setting: &&Setting| {
             (setting.number, setting.class, setting.protocol) == (0, MASS_STORAGE, BULK_ONLY)
         };
@@ -131,14 +151,14 @@ mod tests {
 
     /// A keyboard, and a modem whose data interface has two settings.
     const COMPOSITE: &[u8] = &[
-        9, 2, 0, 0, 3, 7, 0, 0xa0, 50, // configuration 7
-        9, 4, 0, 0, 1, 3, 1, 1, 0, // interface 0, HID
+        9, 2, 0, 0, 3, 7, 4, 0xa0, 50, // configuration 7, its name is string 4
+        9, 4, 0, 0, 1, 3, 1, 1, 6, // interface 0, HID, string 6
         9, 0x21, 0x11, 1, 0, 1, 0x22, 63, 0, // its report descriptor has 63 bytes
         7, 5, 0x81, 3, 8, 0, 4, // interrupt IN 1
         9, 4, 1, 0, 1, 2, 2, 1, 0, // interface 1, communications
         5, 0x24, 0, 0x10, 1, // its header
         7, 5, 0x82, 3, 8, 0, 4, // interrupt IN 2
-        9, 4, 2, 0, 0, 10, 0, 0, 0, // interface 2, setting 0
+        9, 4, 2, 0, 0, 10, 0, 0, 4, // interface 2, setting 0, string 4
         9, 4, 2, 1, 2, 10, 0, 0, 0, // interface 2, setting 1
         7, 5, 0x83, 2, 0, 2, 0, // bulk IN 3
         7, 5, 0x03, 2, 0, 2, 0, // bulk OUT 3
@@ -154,6 +174,7 @@ mod tests {
         assert_eq!((configuration.value, configuration.interfaces()), (7, vec![0, 1, 2]));
         assert_eq!(addresses(configuration.endpoints_of(2)), [0x83, 0x03]);
         assert_eq!(configuration.settings[0].report_length, 63);
+        assert_eq!(configuration.names(), [4, 6]);
     }
 
     #[test]
