@@ -2,7 +2,7 @@
 
 use wire::usb::Speed;
 
-/// Descriptor types.
+/// Descriptor types, of USB and of HID.
 pub(crate) mod kind {
     pub(crate) const DEVICE: u8 = 1;
     pub(crate) const CONFIGURATION: u8 = 2;
@@ -13,6 +13,7 @@ pub(crate) mod kind {
     pub(crate) const OTHER_SPEED: u8 = 7;
     pub(crate) const BOS: u8 = 15;
     pub(crate) const CAPABILITY: u8 = 16;
+    pub(crate) const REPORT: u8 = 0x22;
     pub(crate) const COMPANION: u8 = 48;
 }
 
@@ -54,7 +55,7 @@ pub(crate) struct Description {
 
 const MANUFACTURER: &str = "Farbus";
 /// English (United States).
-const LANGUAGE: u16 = 0x0409;
+pub(crate) const LANGUAGE: u16 = 0x0409;
 
 impl EndpointSpec {
     /// Whether it moves a packet in each service interval: isochronous and interrupt.

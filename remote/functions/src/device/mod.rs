@@ -15,7 +15,7 @@ use wire::{
 
 use crate::{
     Function,
-    descriptors::{Description, EndpointSpec, kind},
+    descriptors::{Description, EndpointSpec, LANGUAGE, kind},
 };
 
 mod as_function;
@@ -71,6 +71,11 @@ pub(crate) trait Class {
     /// Whether this endpoint must halt although no transfer of it ended; asked after everything that the class did.
     fn wants_halt(&mut self, _endpoint: Endpoint) -> bool {
         false
+    }
+
+    /// The report descriptor of a HID. HID 1.11 §6.2.2.
+    fn report_descriptor(&self) -> Option<&'static [u8]> {
+        None
     }
 
     /// Interrupt IN endpoints whose data means the same a little later.
@@ -247,18 +252,28 @@ impl<C: Class> Function for Device<C> {
 
     fn profile(&self) -> Profile {
         let description = self.class.description();
-        let found = |descriptor: u8, data: Option<Vec<u8>>| {
-            let value = u16::from_be_bytes([descriptor, 0]);
-            data.map(|data| Descriptor { request_type: 0x80, value, index: 0, data: data.into() })
+        let found = |descriptor: u8, number: u8, data: Option<Vec<u8>>| {
+            let value = u16::from_be_bytes([descriptor, number]);
+            // Strings are in a language, but for the list of languages.
+            let index = if descriptor == kind::STRING && number > 0 { LANGUAGE } else { 0 };
+            data.map(|data| Descriptor { request_type: 0x80, value, index, data: data.into() })
         };
+        let report = self.class.report_descriptor().map(|data| {
+            let value = u16::from_be_bytes([kind::REPORT, 0]);
+            Descriptor { request_type: 0x81, value, index: 0, data: Bytes::from_static(data) }
+        });
+        let strings = (0..=u8::MAX).map_while(|n| description.string(n).map(|data| (n, data)));
         let descriptors = [
-            found(kind::DEVICE, Some(description.device())),
-            found(kind::CONFIGURATION, Some(description.configuration())),
-            found(kind::QUALIFIER, description.qualifier()),
-            found(kind::BOS, description.bos()),
+            found(kind::DEVICE, 0, Some(description.device())),
+            found(kind::CONFIGURATION, 0, Some(description.configuration())),
+            found(kind::QUALIFIER, 0, description.qualifier()),
+            found(kind::BOS, 0, description.bos()),
+            report,
         ];
+        let strings = strings.map(|(number, data)| found(kind::STRING, number, Some(data)));
+        let descriptors = descriptors.into_iter().chain(strings);
         Profile {
-            descriptors: descriptors.into_iter().flatten().collect(),
+            descriptors: descriptors.flatten().collect(),
             read_ahead: self.class.read_ahead(),
             bulk_only: self.class.bulk_only(),
         }

@@ -11,7 +11,7 @@ use wire::usb::{Endpoint, Moved, Payload, Request, Setup, Speed};
 pub use layout::NoKey;
 
 use crate::{
-    descriptors::{Description, EndpointSpec, Identity},
+    descriptors::{Description, EndpointSpec, Identity, kind},
     device::{Answer, Class, Device, Done, as_function},
 };
 
@@ -21,9 +21,8 @@ const QUEUE: usize = 1024;
 const REPORT_LEN: usize = 8;
 /// Interrupt IN 1.
 const IN_ADDRESS: u8 = 0x81;
-/// HID descriptor types. HID 1.11 §7.1.
+/// The type of the HID descriptor. HID 1.11 §7.1.
 const HID: u8 = 0x21;
-const REPORT: u8 = 0x22;
 
 /// HID 1.11 §B.1, E.6: modifiers, reserved, five LEDs, six keys.
 const REPORT_DESCRIPTOR: [u8; 63] = [
@@ -114,7 +113,7 @@ impl Keyboard {
             identity,
             speed,
             class: [3, 1, 1],
-            extra: vec![9, HID, 0x11, 0x01, 0, 1, REPORT, length, high],
+            extra: vec![9, HID, 0x11, 0x01, 0, 1, kind::REPORT, length, high],
             settings: vec![vec![EndpointSpec {
                 address: IN_ADDRESS,
                 attributes: 3,
@@ -194,7 +193,7 @@ impl Class for Keys {
     fn control(&mut self, setup: Setup, data: &[u8]) -> Answer {
         let [low, high] = setup.value.to_le_bytes();
         match (setup.request_type, setup.request) {
-            (0x81, 6) if high == REPORT => Answer::Data(REPORT_DESCRIPTOR.to_vec()),
+            (0x81, 6) if high == kind::REPORT => Answer::Data(REPORT_DESCRIPTOR.to_vec()),
             (0x81, 6) if high == HID => Answer::Data(self.description.extra.clone()),
             // GET_REPORT: input, or the LEDs.
             (0xa1, 1) if high == 1 => Answer::Data(self.last.bytes.to_vec()),
@@ -230,6 +229,10 @@ impl Class for Keys {
         let length = (*max as usize).min(REPORT_LEN);
         let data = report.bytes.get(..length).unwrap_or_default();
         Some(Done::Moved(Moved::In(Bytes::copy_from_slice(data))))
+    }
+
+    fn report_descriptor(&self) -> Option<&'static [u8]> {
+        Some(&REPORT_DESCRIPTOR)
     }
 
     /// Reports are states and changes of a person's fingers: none may be lost, each may be read early.

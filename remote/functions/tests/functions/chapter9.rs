@@ -41,6 +41,15 @@ fn chapter_9<F: Function>(function: F) {
         let text = host.control(0x80, 6, 0x0300 | string, 0x0409, 255).unwrap();
         assert_eq!((usize::from(text[0]), text[1]), (text.len(), 3), "string {string}");
     }
+    let known = host.function.profile().descriptors;
+    for (value, index) in [(0x0100, 0), (0x0200, 0), (0x0300, 0), (0x0301, 0x0409), (0x0303, 0x0409)] {
+        let known = known.iter().filter(|d| (d.request_type, d.value, d.index) == (0x80, value, index));
+        assert_eq!(known.count(), 1, "{value:#x} is known beforehand");
+    }
+    for known in known {
+        let answer = host.control(known.request_type, 6, known.value, known.index, 4096);
+        assert_eq!(answer, Ok(known.data.to_vec()), "{:#x} is known beforehand", known.value);
+    }
     for (name, kind, request, value, index, answer) in [
         ("string 4", 0x80, 6, 0x0304, 0x0409, Err(Failure::Stall)),
         ("configuration 2", 0x00, 9, 2, 0, Err(Failure::Stall)),
@@ -76,6 +85,12 @@ fn every_function_answers_chapter_9() {
     chapter_9(Keyboard::full_speed());
     chapter_9(Disk::new(Memory::new(8), "1"));
     chapter_9(Disk::high_speed(Memory::new(8), "1"));
+}
+
+#[test]
+fn the_keyboards_reports_are_known_beforehand() {
+    let known = Keyboard::new().profile().descriptors;
+    assert!(known.iter().any(|d| (d.request_type, d.value, d.data.len()) == (0x81, 0x2200, 63)));
 }
 
 #[test]
