@@ -21,8 +21,10 @@ use crate::qmp::wait_event;
 /// Under TCG on a busy machine; on an idle one a guest is up in about 5 s.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 const DEFAULT_MEMORY_MIB: u32 = 512;
-/// The kernel is quiet, stays down after a panic so that its end can be read, and goes without what only costs time.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=0 mitigations=off nokaslr random.trust_cpu=on";
+/// The kernel is quiet, forgets nothing that it has said, stays down after a panic so that its end can be read, and goes
+/// without what only costs time.
+const COMMAND_LINE: &str =
+    "console=ttyS0 quiet log_buf_len=4M panic=0 mitigations=off nokaslr random.trust_cpu=on";
 
 /// What a machine starts with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -153,9 +153,22 @@ impl Vm {
     /// # Errors
     /// If the guest does not come up in the time it has to boot.
     pub async fn reset(&self) -> Result<()> {
+        self.up_again(async { self.qmp("system_reset", json!({})).await.map(drop) }).await
+    }
+
+    /// Has the guest's kernel reboot and waits until it is up again. Commands that ran are lost.
+    ///
+    /// # Errors
+    /// If the guest's agent is not there, or does not come back in the time it has to boot.
+    pub async fn reboot(&self) -> Result<()> {
+        // It ends in the middle of the command.
+        self.up_again(async { self.spawn("sync; reboot -f").await.map(drop) }).await
+    }
+
+    async fn up_again(&self, restart: impl Future<Output = Result<()>>) -> Result<()> {
         let mut events = self.events();
         let mut lives = self.agent.as_ref().map(|agent| agent.lives());
-        self.qmp("system_reset", json!({})).await?;
+        restart.await?;
         Qmp::event(&mut events, "RESET", RESETS_WITHIN).await.with_context(|| self.context())?;
         if let Some(lives) = &mut lives {
             // Whoever listens to the same event has the agent forget; the greeting to wait for is the one after that.
