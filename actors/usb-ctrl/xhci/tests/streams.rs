@@ -3,91 +3,13 @@
 mod world;
 
 use pci::{Dma, Width};
-use wire::usb::{Failure, Moved, Request, Speed, ToRemote, Transfer};
-use world::{BULK_IN, TRB_RESET, TRB_STOP, World, addressed, messages, transfers, world};
-use xhci::driver::{Host, ProducerRing, Trb, code, normal};
-
-const BUFFER: u64 = 0x20_0000;
-const INPUT: u64 = 0x30_0000;
-const ARRAY: u64 = 0x31_0000;
-/// Streams 1 to 15.
-const PRIMARY: u32 = 3;
-const LINEAR: u32 = 1 << 15;
-const SET_DEQUEUE: u8 = 16;
-
-/// An endpoint with streams, and the rings of streams 1 to 3.
-struct Streamed {
-    world: World,
-    slot: u8,
-    rings: Vec<ProducerRing>,
-}
-
-/// Configure Endpoint for the bulk IN endpoint with this first dword.
-fn configure(world: &mut World, slot: u8, first: u32) -> u8 {
-    let store = |at: u64, dwords: &[u32]| {
-        let bytes: Vec<u8> = dwords.iter().flat_map(|dword| dword.to_le_bytes()).collect();
-        world.host.ram.write(at, &bytes).unwrap();
-    };
-    store(INPUT, &[0, 1 | 1 << BULK_IN]);
-    store(INPUT + 0x20, &[u32::from(BULK_IN) << 27, 0, 0, 0]);
-    let context = INPUT + 0x20 * (u64::from(BULK_IN) + 1);
-    store(context, &[first, 1024 << 16 | 6 << 3 | 3 << 1, ARRAY as u32, 0, 0]);
-    world.command(Trb { parameter: INPUT, ..Trb::command(12, slot) }).code
-}
-
-impl Streamed {
-    /// Configured, and the remote has given the device its streams.
-    fn new() -> Self {
-        let mut world = world();
-        let slot = addressed(&mut world, Speed::Super);
-        let rings: Vec<_> = (0..3).map(|_| world.ring()).collect();
-        for (number, ring) in (1..).zip(&rings) {
-            // SCT 1: a ring in a primary array; DCS 1.
-            world.host.ram.write(ARRAY + 16 * number, &(ring.base() | 1 << 1 | 1).to_le_bytes()).unwrap();
-        }
-        assert_eq!(configure(&mut world, slot, PRIMARY << 10 | LINEAR), code::SUCCESS);
-        let mut this = Self { world, slot, rings };
-        let [ToRemote::Streams { id, endpoints, count, .. }] = &messages(&mut this.world)[..] else {
-            panic!("the remote is told once")
-        };
-        assert_eq!((endpoints[0].address(), endpoints.len(), *count), (0x81, 1, 15));
-        this.world.host.complete(*id, Ok(()), Moved::Out(15));
-        this
-    }
-
-    /// Queues a TD on a stream and rings; where it is.
-    fn transfer(&mut self, stream: u16, length: u32) -> u64 {
-        let ring = &mut self.rings[usize::from(stream) - 1];
-        let at = ring.push(&mut self.world.host, normal(BUFFER, length).with(Trb::IOC));
-        self.doorbell(stream);
-        at
-    }
-
-    fn doorbell(&mut self, stream: u16) {
-        let doorbell = 0x2000 + 4 * u64::from(self.slot);
-        self.world.host.write(doorbell, Width::Dword, u64::from(stream) << 16 | u64::from(BULK_IN));
-    }
-
-    fn requests(&mut self) -> Vec<Request> {
-        self.world.host.take_requests()
-    }
-
-    fn command(&mut self, kind: u8, parameter: u64, status: u32) -> u8 {
-        let trb = Trb::command(kind, self.slot).with(u32::from(BULK_IN) << 16);
-        self.world.command(Trb { parameter, status, ..trb }).code
-    }
-
-    fn dequeue_of(&self, stream: u64) -> u64 {
-        let mut bytes = [0; 8];
-        self.world.host.ram.read(ARRAY + 16 * stream, &mut bytes).unwrap();
-        u64::from_le_bytes(bytes)
-    }
-}
-
-fn stream(request: &Request) -> u16 {
-    let Transfer::Bulk { stream } = request.transfer else { panic!("{request:?}") };
-    stream
-}
+use wire::usb::{Failure, Moved, Speed, ToRemote};
+use world::{
+    BULK_IN, TRB_RESET, TRB_STOP, addressed, messages,
+    streamed::{ARRAY, BUFFER, LINEAR, PRIMARY, SET_DEQUEUE, Streamed, configure, stream},
+    transfers, world,
+};
+use xhci::driver::{Host, Trb, code, normal};
 
 #[test]
 fn nothing_is_submitted_before_the_device_has_its_streams() {

@@ -1,6 +1,8 @@
 //! A controller with a driver on it, and devices that the test answers for.
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
+pub mod streamed;
+
 use pci::Dma;
 use wire::{
     control::Profile,
