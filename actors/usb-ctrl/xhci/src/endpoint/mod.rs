@@ -181,6 +181,8 @@ pub(crate) struct Endpoint {
     pub(crate) lost_at: Option<Duration>,
     /// An isochronous ring has not run dry since the guest was last told that it has.
     pub(crate) flows: bool,
+    /// TDs in a row that were done here and told to nobody, since the doorbell rang or the remote answered.
+    pub(crate) silent: u32,
     /// The commands that were sent, if it speaks Bulk-Only Transport.
     pub(crate) commands: Commands,
     /// Its rings, if it has streams; then it has none of its own.
@@ -271,6 +273,7 @@ impl Endpoint {
             ahead_failed: false,
             lost_at: None,
             flows: false,
+            silent: 0,
             commands: Commands::default(),
             streams: None,
             stream: None,
@@ -312,6 +315,7 @@ impl Endpoint {
             let ring = this.stream_mut(streams, dma, stream);
             ring.map(|ring| ring.ring(dma, 0)).is_ok()
         });
+        self.silent = 0;
         match self.state {
             _ if !there.unwrap_or(stream == 0) => false,
             State::Running => true,

@@ -23,6 +23,8 @@ const MAX_TRBS: usize = 2048;
 const TRB_CREDIT: usize = 1024;
 /// The most TDs of one endpoint that are gathered and not retired.
 const MAX_TDS: usize = 256;
+/// The most TDs in a row that neither the remote nor the guest hears of: a ring with more of them is a circle.
+const MAX_SILENT: u32 = 1 << 14;
 /// The payload credit of one endpoint: no more TDs are gathered beyond it.
 const CREDIT: u32 = 4 << 20;
 
@@ -78,6 +80,9 @@ impl Endpoint {
     }
 
     fn next_td(&mut self, hands: &mut Hands<'_, '_>) -> Option<Td> {
+        if self.silent >= MAX_SILENT {
+            return Some(self.mistake(self.fetch));
+        }
         loop {
             let chained = self.partial.as_ref().is_some_and(|partial| partial.chained);
             match fetch(&mut self.fetch, hands.cx.dma, hands.budget, chained) {

@@ -52,6 +52,8 @@ impl Endpoint {
         match code {
             CompletionCode::Success => {
                 self.report_success(hands, &td);
+                let speaks = td.elements.iter().any(|element| element.trb.interrupt);
+                self.silent = if speaks { 0 } else { self.silent.saturating_add(1) };
                 self.dequeue = td.after;
                 self.cautious = false;
                 self.ahead_failed = false;

@@ -84,6 +84,7 @@ impl Endpoint {
             self.with_streams(|_, streams| Self::complete_stream(hands, streams, id, completion));
             return;
         }
+        self.silent = 0;
         if self.kind == Kind::Isochronous {
             return self.complete_packets(hands, id, completion);
         }
