@@ -143,7 +143,9 @@ impl Endpoint {
     /// distance from it: the remote's bus does. xHCI 1.2 §4.11.2.5.
     pub(super) fn misses_its_frame(&self, td: &Td, now: u16) -> bool {
         let frame = td.elements.first().and_then(|element| element.trb.frame);
-        self.tds.is_empty() && frame.is_some_and(|frame| frame.wrapping_sub(now) & FRAMES > VALID_FRAMES)
+        let begins =
+            self.tds.back().is_none_or(|td| td.finished() == Some(CompletionCode::MissedServiceError));
+        begins && frame.is_some_and(|frame| frame.wrapping_sub(now) & FRAMES > VALID_FRAMES)
     }
 
     /// Tells the guest that there was no TD for a packet, once. xHCI 1.2 §4.10.3.1.
