@@ -116,6 +116,23 @@ impl<T: UsbContext> Claims<T> {
         }
     }
 
+    /// Something happens to it that only a reset undoes.
+    pub(super) fn use_it(&mut self) {
+        self.take(What::Untouched);
+    }
+
+    /// Whether that was said since it was last new.
+    pub(super) fn is_used(&self) -> bool {
+        self.taken.contains(&What::Untouched)
+    }
+
+    /// It was reset.
+    pub(super) fn is_new(&mut self) {
+        if self.taken.remove(&What::Untouched) {
+            keeper::given_back(&self.handle.device(), What::Untouched);
+        }
+    }
+
     /// Whether everything of the configuration is claimed.
     pub(super) fn has(&self, interfaces: &[u8]) -> bool {
         interfaces.iter().all(|interface| self.settings.contains_key(interface))
@@ -126,7 +143,8 @@ impl<T: UsbContext> Drop for Claims<T> {
     /// The device goes back to its own computer.
     fn drop(&mut self) {
         self.release();
-        // The configuration first; with it, the kernel finds the drivers anew.
+        // A used device goes back as if it were plugged in: no driver knows what to do with the middle of a command.
+        // Then the configuration, with which the kernel finds the drivers anew.
         for what in std::mem::take(&mut self.taken) {
             // The device, or the interface with its configuration, may be gone; or it never had a driver.
             let _ = keeper::give_back(&self.handle, what);

@@ -37,8 +37,6 @@ pub(crate) struct Device {
     id: (u16, u16),
     speed: Speed,
     known: Known,
-    /// Whether its kernel has changed it since it was reset.
-    used: bool,
 }
 
 impl Device {
@@ -64,7 +62,7 @@ impl Device {
         let known = profile::read(&*handle, speed);
         let queue = Queue::new(Engine::new(Arc::clone(&handle), wake), Arc::clone(&CREDIT));
         let id = (descriptor.vendor_id(), descriptor.product_id());
-        Ok(Self { queue, claims, handle, id, speed, known, used: false })
+        Ok(Self { queue, claims, handle, id, speed, known })
     }
 
     /// Carries out what goes through the kernel. Facts about the device change here.
@@ -74,7 +72,7 @@ impl Device {
             Way::Configure(value) => self.configure(value),
             Way::Choose { interface, setting } => {
                 self.queue.drain(&self.endpoints_of(interface));
-                self.used = true;
+                self.claims.use_it();
                 self.claims.choose(interface, setting).map_err(failure)
             }
             Way::ClearHalt(endpoint) => {
@@ -92,10 +90,11 @@ impl Device {
 
     fn configure(&mut self, value: u8) -> Result<(), Failure> {
         self.queue.drain_all(Some(Endpoint::CONTROL));
+        self.note_use();
         let configuration = self.known.configurations.iter().find(|c| c.value == value);
         let interfaces = configuration.map(|c| c.interfaces()).unwrap_or_default();
         // It was reset, or nothing happened since it came: what it has is what is asked for.
-        if value == self.claims.configuration() && !self.is_used() && self.claims.has(&interfaces) {
+        if value == self.claims.configuration() && !self.claims.is_used() && self.claims.has(&interfaces) {
             return Ok(());
         }
         if value != 0 && configuration.is_none() {
@@ -107,15 +106,18 @@ impl Device {
         })
     }
 
-    fn is_used(&self) -> bool {
-        self.used || self.queue.touched()
+    /// Remembers whether anything happened since it was reset that a reset would undo.
+    fn note_use(&mut self) {
+        if self.queue.take_touched() {
+            self.claims.use_it();
+        }
     }
 
     /// Resets it, if that changes anything: some devices die of one reset too many.
     fn reset_if_used(&mut self) {
         self.queue.drain_all(None);
-        let touched = self.queue.take_touched();
-        if !std::mem::take(&mut self.used) && !touched {
+        self.note_use();
+        if !self.claims.is_used() {
             return;
         }
         match self.handle.reset() {
@@ -123,6 +125,7 @@ impl Device {
             // It comes back as another device, or not at all.
             Err(error) => tracing::info!(%error, "the device did not survive its reset"),
         }
+        self.claims.is_new();
     }
 }
 
@@ -182,6 +185,7 @@ impl Function for Device {
             let result = self.carry_out(way);
             self.queue.end_of(&request, result);
         }
+        self.note_use();
         self.queue.next_end(lane)
     }
 

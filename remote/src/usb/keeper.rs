@@ -28,10 +28,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// More than one computer has.
 const MOST: usize = 1024;
 
-/// What is taken of a device, in the order in which it goes back: with its configuration the kernel finds drivers for
-/// all interfaces.
+/// What is taken of a device, in the order in which it goes back: a reset keeps the configuration, and with that the
+/// kernel finds drivers for all interfaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum What {
+    /// It was as it comes; to be so again, it must be reset.
+    Untouched,
     /// It had the configuration with this value.
     Configuration(u8),
     /// A driver has it, or would have.
@@ -94,6 +96,7 @@ impl<W: Write> Keeper<W> {
 /// Says a line, at once: whoever is killed has said all of it or nothing.
 fn say(pipe: &mut impl Write, verb: &str, (bus, address, what): Taken) -> io::Result<()> {
     let line = match what {
+        What::Untouched => format!("{verb} untouched {bus} {address} 0\n"),
         What::Configuration(value) => format!("{verb} configuration {bus} {address} {value}\n"),
         What::Interface(number) => format!("{verb} interface {bus} {address} {number}\n"),
     };
@@ -152,6 +155,7 @@ fn remaining(input: impl BufRead) -> BTreeSet<Taken> {
         let numbers: Vec<u8> = words.map_while(|word| word.parse().ok()).collect();
         let [bus, address, number] = numbers[..] else { continue };
         let what = match kind {
+            Some("untouched") => What::Untouched,
             Some("configuration") => What::Configuration(number),
             Some("interface") => What::Interface(number),
             _ => continue,
@@ -184,12 +188,13 @@ fn give_all_back(mut left: BTreeSet<Taken>) -> Result<()> {
         }
         std::thread::sleep(PAUSE);
     }
-    anyhow::bail!("{} interfaces or configurations are still not what they were", left.len())
+    anyhow::bail!("{} things are still not what they were", left.len())
 }
 
 /// Gives something back, unless its own computer has it already.
 pub(super) fn give_back<T: UsbContext>(handle: &DeviceHandle<T>, what: What) -> rusb::Result<()> {
     match what {
+        What::Untouched => handle.reset(),
         What::Configuration(value) if handle.active_configuration()? == value => Ok(()),
         What::Configuration(value) => handle.set_active_configuration(value),
         What::Interface(number) if handle.kernel_driver_active(number)? => Ok(()),
@@ -205,8 +210,8 @@ mod tests {
 
     #[test]
     fn what_was_taken_and_not_given_back_remains_whatever_else_is_said() {
-        let said = "take interface 1 2 0\ntake interface 1 2 1\ntake configuration 1 2 1\nnonsense\ntake 1\ngive interface 1 2 0\ntake interface 300 1 1\ntake thing 1 1 1\ngive interface 9 9 9\n";
-        let remains = [(1, 2, What::Configuration(1)), (1, 2, What::Interface(1))];
+        let said = "take interface 1 2 0\ntake interface 1 2 1\ntake configuration 1 2 1\ntake untouched 1 2 0\nnonsense\ntake 1\ngive interface 1 2 0\ntake interface 300 1 1\ntake thing 1 1 1\ngive interface 9 9 9\n";
+        let remains = [What::Untouched, What::Configuration(1), What::Interface(1)].map(|what| (1, 2, what));
         assert_eq!(remaining(said.as_bytes()).into_iter().collect::<Vec<_>>(), remains);
     }
 

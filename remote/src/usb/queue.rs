@@ -120,11 +120,6 @@ impl<C: Carrier> Queue<C> {
         std::mem::take(&mut self.touched)
     }
 
-    /// Whether [`Self::take_touched`] would say so.
-    pub(super) fn touched(&self) -> bool {
-        self.touched
-    }
-
     pub(super) fn submit(&mut self, request: Request) {
         let pipe = self.pipes.entry(request.endpoint).or_default();
         let full = pipe.waiting.len() >= MAX_WAITING

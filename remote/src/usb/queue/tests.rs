@@ -167,9 +167,10 @@ fn what_the_kernel_has_no_memory_for_is_tried_again_and_what_it_refuses_is_not()
     queue.submit(read(1, 0x81, 512));
     queue.submit(read(2, 0x81, 512));
     assert_eq!((turn(&mut queue), queue.deadline()), (vec![], Some(AGAIN)));
-    assert!(!queue.touched(), "nothing has reached the device");
+    assert!(!queue.take_touched(), "nothing has reached the device");
     queue.carrier.refuses = None;
     turn(&mut queue);
+    assert!(queue.take_touched() && !queue.take_touched());
     queue.carrier.end_all();
     assert_eq!((turn(&mut queue), queue.deadline()), (vec![(1, Ok(())), (2, Ok(()))], None));
     for (error, failure) in
