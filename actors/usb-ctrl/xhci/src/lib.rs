@@ -32,6 +32,7 @@ mod frame_clock;
 mod identity;
 mod interrupter;
 mod port;
+mod redacted;
 mod registers;
 mod requests;
 mod ring;

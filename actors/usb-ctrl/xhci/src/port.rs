@@ -20,9 +20,12 @@ use wire::{
     usb::{DeviceId, RequestId, Speed},
 };
 
-use crate::registers::{
-    Write,
-    port::{LinkState, PortRegister, PortSc},
+use crate::{
+    redacted::Redacted,
+    registers::{
+        Write,
+        port::{LinkState, PortRegister, PortSc},
+    },
 };
 
 /// How long a port reset takes: less than 20 ms for impatient firmware, long enough to be seen.
@@ -77,7 +80,7 @@ pub(crate) struct Port {
     hardware_lpm: u32,
     device: Option<(DeviceId, Speed)>,
     /// What is known of the device beforehand.
-    profile: Arc<Profile>,
+    profile: Redacted<Arc<Profile>>,
     /// When the reset ends, and whether it is a warm one.
     resetting: Option<(Duration, bool)>,
     /// The reset that the remote has not completed yet.
@@ -95,7 +98,7 @@ impl Port {
             power_management: 0,
             hardware_lpm: 0,
             device: None,
-            profile: Arc::default(),
+            profile: Redacted::default(),
             resetting: None,
             gate: None,
             event: false,
@@ -166,14 +169,14 @@ impl Port {
     /// A device is plugged in.
     pub(crate) fn connect(&mut self, device: DeviceId, speed: Speed, profile: Arc<Profile>) {
         self.device = Some((device, speed));
-        self.profile = profile;
+        self.profile = Redacted(profile);
         self.present();
     }
 
     /// The device is gone.
     pub(crate) fn disconnect(&mut self) {
         self.device = None;
-        self.profile = Arc::default();
+        self.profile = Redacted::default();
         self.gate = None;
         self.unpresent();
     }

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     Output,
     endpoint::{Endpoint, Kind, State},
+    redacted::Redacted,
     requests::Owner,
 };
 
@@ -114,7 +115,7 @@ impl Endpoint {
             }
         };
         hands.cx.emit(Output::Usb(message));
-        let sent = Progress::Sent(Sent { id, payload, cancelled: false });
+        let sent = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
         self.orphans.push_back(Orphan::unborn(Td::unasked(self.fetch, max, sent)));
         Some(id)
     }

@@ -12,7 +12,6 @@
 //!
 //! While a cancelled request is not completed, nothing new is submitted on its endpoint, so that order holds.
 
-use bytes::Bytes;
 use pci::Dma;
 use wire::usb::RequestId;
 
@@ -21,7 +20,7 @@ use super::{
     submit::Late,
     td::{Pending, Position, Progress, Sent, Td},
 };
-use crate::{endpoint::Endpoint, trb::event::CompletionCode};
+use crate::{endpoint::Endpoint, redacted::Redacted, trb::event::CompletionCode};
 
 /// A TD that has left the queue before its result was told.
 #[derive(Debug, Clone)]
@@ -139,7 +138,7 @@ impl Orphan {
         same && self.td.sent_out.as_ref().is_none_or(|(offset, sent)| {
             let offset = offset.saturating_sub(self.start.before);
             u32::try_from(sent.len())
-                .is_ok_and(|length| td.copy_out(dma, offset, length).is_ok_and(|now| now == sent))
+                .is_ok_and(|length| td.copy_out(dma, offset, length).is_ok_and(|now| now == **sent))
         })
     }
 
@@ -151,7 +150,7 @@ impl Orphan {
         td.pending = self
             .td
             .pending
-            .map(|Pending { offset, data, .. }| Pending::new(offset.saturating_sub(before), data));
+            .map(|Pending { offset, data, .. }| Pending::new(offset.saturating_sub(before), data.0));
         td.sent_out = self.td.sent_out.map(|(offset, data)| (offset.saturating_sub(before), data));
         td.progress = self.td.progress;
     }
@@ -159,7 +158,7 @@ impl Orphan {
     /// What the device has sent and nobody has read.
     fn late_data(&mut self) -> Option<Late> {
         let ended = self.td.finished() == Some(CompletionCode::Success) && self.td.done < self.td.length;
-        let data = self.td.pending.take().map_or_else(Bytes::new, |pending| pending.data);
+        let data = self.td.pending.take().map_or_else(Redacted::default, |pending| pending.data);
         // Without bytes a zero-length packet is still an end.
         (ended || !data.is_empty()).then_some(Late { data, ended })
     }

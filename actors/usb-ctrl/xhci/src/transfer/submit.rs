@@ -11,6 +11,7 @@ use super::{
 use crate::{
     Output,
     endpoint::{Endpoint, Kind, context_index},
+    redacted::Redacted,
     requests::Owner,
     trb::event::CompletionCode,
 };
@@ -158,9 +159,9 @@ impl Endpoint {
         self.announce(hands, id, &payload);
         if let Some(td) = self.tds.get_mut(index) {
             if let Payload::Out(data) = &payload {
-                td.sent_out = Some((td.done, data.clone()));
+                td.sent_out = Some((td.done, Redacted(data.clone())));
             }
-            td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
+            td.progress = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
         }
     }
 }
@@ -208,7 +209,7 @@ fn out_data(td: &Td, hands: &mut Hands<'_, '_>, length: u32) -> Option<Bytes> {
 #[derive(Debug, Clone)]
 pub(crate) struct Late {
     /// The bytes.
-    pub(crate) data: Bytes,
+    pub(crate) data: Redacted<Bytes>,
     /// They ended with a short packet, and so does the transfer that gets them.
     pub(crate) ended: bool,
 }

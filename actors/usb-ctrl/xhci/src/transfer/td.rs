@@ -6,6 +6,7 @@ use wire::usb::{Payload, RequestId, Setup};
 
 use crate::{
     budget::Budget,
+    redacted::Redacted,
     ring::RingPointer,
     trb::{
         event::CompletionCode,
@@ -51,7 +52,7 @@ pub(crate) struct Sent {
     /// Its id.
     pub(crate) id: RequestId,
     /// What was sent, or how much room there is.
-    pub(crate) payload: Payload,
+    pub(crate) payload: Redacted<Payload>,
     /// It was cancelled by us, and its completion is still to come.
     pub(crate) cancelled: bool,
 }
@@ -74,9 +75,9 @@ pub(crate) struct Td {
     /// Bytes from the device that are not all in guest memory yet.
     pub(crate) pending: Option<Pending>,
     /// Bytes that are to be sent to the device, as far as they have been copied.
-    pub(crate) staged: Vec<u8>,
+    pub(crate) staged: Redacted<Vec<u8>>,
     /// The bytes last sent to the device, and their offset.
-    pub(crate) sent_out: Option<(u32, Bytes)>,
+    pub(crate) sent_out: Option<(u32, Redacted<Bytes>)>,
     /// The ring behind it.
     pub(crate) after: RingPointer,
     /// How far it is.
@@ -90,14 +91,14 @@ pub(crate) struct Pending {
     /// Where they begin among the TD's bytes.
     pub(crate) offset: u32,
     /// All of them.
-    pub(crate) data: Bytes,
+    pub(crate) data: Redacted<Bytes>,
     copied: usize,
 }
 
 impl Pending {
     /// None of these is in guest memory.
     pub(crate) fn new(offset: u32, data: Bytes) -> Self {
-        Self { offset, data, copied: 0 }
+        Self { offset, data: Redacted(data), copied: 0 }
     }
 }
 
@@ -117,7 +118,7 @@ impl Td {
             done: 0,
             moved_before: 0,
             pending: None,
-            staged: Vec::new(),
+            staged: Redacted::default(),
             sent_out: None,
             after: first.at.next(),
             progress: Progress::Waiting,
@@ -136,7 +137,7 @@ impl Td {
             done: 0,
             moved_before: 0,
             pending: None,
-            staged: Vec::new(),
+            staged: Redacted::default(),
             sent_out: None,
             after,
             progress,
@@ -255,7 +256,7 @@ impl Td {
         self.staged.reserve_exact(length as usize - staged);
         self.staged.extend_from_slice(&more);
         let all = self.staged.len() >= length as usize;
-        Ok(all.then(|| core::mem::take(&mut self.staged).into()))
+        Ok(all.then(|| core::mem::take(&mut *self.staged).into()))
     }
 
     /// Copies bytes that are pending into the guest's buffers, as many as the budget lets it; whether that are all.
