@@ -77,7 +77,7 @@ fn a_link_that_turns_the_cycle_bit_against_itself_is_an_empty_ring() {
     assert!(world.events().is_empty());
 }
 
-/// Case 2: chains without an end. 27: a chain that is a circle.
+/// Case 2: chains without an end, and Case 27: a chain that is a circle.
 #[test]
 fn a_chain_without_an_end_stops_its_endpoint_and_each_call_is_short() {
     for (name, length) in [("zero-length", 0), ("64 KiB", 0x1_0000)] {
@@ -117,7 +117,7 @@ fn many_tds_are_taken_a_budget_at_a_time() {
     assert_eq!(first + requests(&mut world).len(), 256, "up to the depth of an endpoint");
 }
 
-/// Cases 6, 12: a piece of a TD in a hole, or in our own BAR: memory that is not there.
+/// Case 6, and Case 12: a piece of a TD in a hole, or in our own BAR: memory that is not there.
 #[test]
 fn a_buffer_that_is_not_memory_is_a_trb_error_on_that_endpoint_alone() {
     for hole in [MEMORY as u64, 0xfebf_0000, u64::MAX - 3] {
@@ -137,7 +137,7 @@ fn a_buffer_that_is_not_memory_is_a_trb_error_on_that_endpoint_alone() {
     }
 }
 
-/// Cases 6, 7 for rings and contexts: the controller halts, or the endpoint does.
+/// Case 6, and Case 7 for rings and contexts: the controller halts, or the endpoint does.
 #[test]
 fn structures_that_are_not_memory_do_not_hurt() {
     const NOWHERE: u64 = 0xffff_ffff_ffff_f000;
@@ -199,7 +199,7 @@ fn control_requests_that_contradict_themselves_are_trb_errors() {
     }
 }
 
-/// Cases 10, 25: indices from the guest.
+/// Case 10, and Case 25: indices from the guest.
 #[test]
 fn doorbells_of_endpoints_and_slots_that_are_not_there_are_ignored() {
     let mut world = world();

@@ -29,7 +29,7 @@ fn a_completion_and_the_doorbell_it_provokes_do_not_nest() {
     assert_eq!(world.host.xhci.stats().in_flight, 0);
 }
 
-/// Case 4, 18: nothing leaks.
+/// Case 4, and Case 18: nothing leaks.
 #[test]
 fn ten_thousand_attaches_transfers_and_resets_leave_nothing_behind() {
     let mut world = Driver::start(Bare::new(Config::default(), MEMORY), Plan::at(0x1000, 4 << 20));
@@ -101,7 +101,7 @@ fn completions_that_nobody_waits_for_are_counted_and_dropped() {
     assert_eq!(world.host.xhci.stats().unknown_completions, 4);
 }
 
-/// Case 23: lengths from the remote.
+/// Case 23, and Case 19: lengths from the remote; of packets in `isoch.rs`.
 #[test]
 fn a_completion_moves_no_more_than_was_asked_for() {
     struct Case {

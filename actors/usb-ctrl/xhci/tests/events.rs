@@ -4,7 +4,7 @@ mod world;
 
 use core::time::Duration;
 
-use pci::Width;
+use pci::{Model as _, Width};
 use wire::usb::{DeviceId, Moved, Speed};
 use world::*;
 use xhci::{
@@ -237,6 +237,7 @@ fn interrupters_are_folded_into_the_vectors_there_are() {
     }
 }
 
+/// Case 29.
 #[test]
 fn the_wrap_of_the_microframe_index_is_an_event_if_enabled() {
     let mut world = world();
@@ -246,6 +247,21 @@ fn the_wrap_of_the_microframe_index_is_an_event_if_enabled() {
     world.host.write(usbcmd, Width::Dword, 0x405);
     world.host.wait(Duration::from_millis(4096));
     assert_eq!(world.events().iter().map(|e| e.kind).collect::<Vec<_>>(), [39, 39]);
+}
+
+/// Case 29: whatever the clock says, MFINDEX has 14 bits, and wraps that nobody waited for are one event.
+#[test]
+fn a_clock_that_leaps_by_centuries_wraps_the_microframe_index_once() {
+    let mut world = world();
+    let (operational, runtime) = (world.operational(), world.runtime());
+    world.host.write(operational, Width::Dword, 0x405);
+    for years in [1_u64, 100, 500] {
+        world.host.now += Duration::from_secs(years * 365 * 24 * 3600 + 1);
+        world.host.with(|xhci, cx| xhci.tick(cx));
+        assert_eq!(world.events().iter().map(|e| e.kind).collect::<Vec<_>>(), [39], "{years} years");
+        assert!(world.host.read(runtime, Width::Dword) < 1 << 14, "{years} years");
+        assert!(world.host.xhci.deadline().is_some_and(|at| at > world.host.now), "{years} years");
+    }
 }
 
 #[test]

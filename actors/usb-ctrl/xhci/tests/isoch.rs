@@ -122,6 +122,7 @@ fn what_a_later_end_has_overtaken_has_missed_its_service() {
     assert_eq!(world.host.xhci.stats().in_flight, 0);
 }
 
+/// Case 23: lengths and counts of packets from the remote.
 #[test]
 fn a_remote_that_lies_about_packets_reaches_no_memory_beyond_their_buffers() {
     let mut world = world();

@@ -55,7 +55,7 @@ fn after_a_suspend_slots_endpoints_and_event_rings_go_on_where_they_were() {
     assert_eq!(memory(&world, BUFFER, 8), [9; 8]);
 }
 
-/// Case 5 and case 9: what was saved is never read from the guest, and a reset in between takes it away.
+/// Case 5, and Case 9: what was saved is never read from the guest (more in `attacks_on_state.rs`), and a reset in between takes it away.
 #[test]
 fn a_reset_between_save_and_restore_reports_an_error_and_leaves_a_reset_controller() {
     let mut world = world();
