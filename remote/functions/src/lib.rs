@@ -6,6 +6,8 @@
 //!   poll(lane) ──► completion ◄──┘  (what waits is carried out only when somebody has room for its end)
 //! ```
 //!
+//! Of real devices there is only [`configuration`]: what their descriptors say.
+//!
 //! Pure: no clock, no file, no thread. A disk's bytes come from whoever implements [`Medium`], keys from whoever calls
 //! [`Keyboard::press`]. Every request has exactly one completion, whatever the host asks for, and what may wait is
 //! bounded.

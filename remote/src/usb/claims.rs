@@ -6,14 +6,16 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rusb::{DeviceHandle, UsbContext};
 
-use super::keeper::{self, What};
+use super::{
+    keeper::{self, What},
+    kernel::Kernel,
+};
 
 /// What is taken of one device.
 #[derive(Debug)]
-pub(super) struct Claims<T: UsbContext> {
-    handle: Arc<DeviceHandle<T>>,
+pub(super) struct Claims<K: Kernel> {
+    kernel: Arc<K>,
     /// The configuration it had when it came; what its own computer chose.
     original: u8,
     /// The configuration it has; 0 for none.
@@ -25,12 +27,12 @@ pub(super) struct Claims<T: UsbContext> {
     taken: BTreeSet<What>,
 }
 
-impl<T: UsbContext> Claims<T> {
+impl<K: Kernel> Claims<K> {
     /// Nothing is taken yet.
-    pub(super) fn new(handle: Arc<DeviceHandle<T>>) -> Self {
-        let original = handle.active_configuration().unwrap_or(0);
+    pub(super) fn new(kernel: Arc<K>) -> Self {
+        let original = kernel.configuration().unwrap_or(0);
         let (settings, taken) = (BTreeMap::new(), BTreeSet::new());
-        Self { handle, original, configuration: original, settings, taken }
+        Self { kernel, original, configuration: original, settings, taken }
     }
 
     /// The configuration it has; 0 for none.
@@ -45,8 +47,8 @@ impl<T: UsbContext> Claims<T> {
     pub(super) fn claim(&mut self, interfaces: &[u8]) -> Result<()> {
         for interface in interfaces {
             self.detach(*interface);
-            self.handle
-                .claim_interface(*interface)
+            self.kernel
+                .claim(*interface)
                 .with_context(|| format!("interface {interface} cannot be taken"))?;
             self.settings.entry(*interface).or_insert(0);
         }
@@ -55,8 +57,8 @@ impl<T: UsbContext> Claims<T> {
 
     fn detach(&mut self, interface: u8) {
         self.take(What::Interface(interface));
-        if self.handle.kernel_driver_active(interface).unwrap_or(false)
-            && let Err(error) = self.handle.detach_kernel_driver(interface)
+        if self.kernel.drives(interface).unwrap_or(false)
+            && let Err(error) = self.kernel.detach(interface)
         {
             tracing::warn!(interface, %error, "the kernel keeps its driver on an interface");
         }
@@ -65,14 +67,14 @@ impl<T: UsbContext> Claims<T> {
     /// Before it is: this process may be killed in between.
     fn take(&mut self, what: What) {
         if self.taken.insert(what) {
-            keeper::take(&self.handle.device(), what);
+            self.kernel.taking(what);
         }
     }
 
     fn release(&mut self) {
         for interface in std::mem::take(&mut self.settings).into_keys() {
             // It may be gone with its device.
-            let _ = self.handle.release_interface(interface);
+            let _ = self.kernel.release(interface);
         }
     }
 
@@ -91,7 +93,7 @@ impl<T: UsbContext> Claims<T> {
         if value != self.original && self.original != 0 {
             self.take(What::Configuration(self.original));
         }
-        self.handle.set_active_configuration(value)?;
+        self.kernel.configure(value)?;
         self.configuration = value;
         self.claim(interfaces)
     }
@@ -101,7 +103,7 @@ impl<T: UsbContext> Claims<T> {
     /// # Errors
     /// There is none, or the bus has no bandwidth left for it.
     pub(super) fn choose(&mut self, interface: u8, setting: u8) -> rusb::Result<()> {
-        self.handle.set_alternate_setting(interface, setting)?;
+        self.kernel.choose(interface, setting)?;
         self.settings.insert(interface, setting);
         Ok(())
     }
@@ -129,7 +131,7 @@ impl<T: UsbContext> Claims<T> {
     /// It was reset.
     pub(super) fn is_new(&mut self) {
         if self.taken.remove(&What::Untouched) {
-            keeper::given_back(&self.handle.device(), What::Untouched);
+            self.kernel.gave(What::Untouched);
         }
     }
 
@@ -139,7 +141,7 @@ impl<T: UsbContext> Claims<T> {
     }
 }
 
-impl<T: UsbContext> Drop for Claims<T> {
+impl<K: Kernel> Drop for Claims<K> {
     /// The device goes back to its own computer.
     fn drop(&mut self) {
         self.release();
@@ -147,8 +149,139 @@ impl<T: UsbContext> Drop for Claims<T> {
         // Then the configuration, with which the kernel finds the drivers anew.
         for what in std::mem::take(&mut self.taken) {
             // The device, or the interface with its configuration, may be gone; or it never had a driver.
-            let _ = keeper::give_back(&self.handle, what);
-            keeper::given_back(&self.handle.device(), what);
+            let _ = keeper::give_back(&*self.kernel, what);
+            self.kernel.gave(what);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU8, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    /// A kernel that writes down what it is asked.
+    struct Log {
+        said: Mutex<Vec<String>>,
+        configuration: AtomicU8,
+        /// Interfaces that its drivers have.
+        driven: Mutex<BTreeSet<u8>>,
+    }
+
+    impl Log {
+        fn new(driven: &[u8]) -> Arc<Self> {
+            let driven = Mutex::new(driven.iter().copied().collect());
+            Arc::new(Self { said: Mutex::default(), configuration: AtomicU8::new(1), driven })
+        }
+
+        fn say(&self, line: String) {
+            self.said.lock().unwrap().push(line);
+        }
+
+        /// What was said since this was last asked.
+        fn said(&self) -> Vec<String> {
+            std::mem::take(&mut *self.said.lock().unwrap())
+        }
+    }
+
+    impl Kernel for Log {
+        fn configuration(&self) -> rusb::Result<u8> {
+            Ok(self.configuration.load(Relaxed))
+        }
+
+        fn configure(&self, value: u8) -> rusb::Result<()> {
+            self.configuration.store(value, Relaxed);
+            self.say(format!("configure {value}"));
+            Ok(())
+        }
+
+        fn choose(&self, interface: u8, setting: u8) -> rusb::Result<()> {
+            self.say(format!("choose {interface} {setting}"));
+            Ok(())
+        }
+
+        fn drives(&self, interface: u8) -> rusb::Result<bool> {
+            Ok(self.driven.lock().unwrap().contains(&interface))
+        }
+
+        fn detach(&self, interface: u8) -> rusb::Result<()> {
+            self.driven.lock().unwrap().remove(&interface);
+            self.say(format!("detach {interface}"));
+            Ok(())
+        }
+
+        fn attach(&self, interface: u8) -> rusb::Result<()> {
+            self.say(format!("attach {interface}"));
+            Err(rusb::Error::NotFound)
+        }
+
+        fn claim(&self, interface: u8) -> rusb::Result<()> {
+            self.say(format!("claim {interface}"));
+            Ok(())
+        }
+
+        fn release(&self, interface: u8) -> rusb::Result<()> {
+            self.say(format!("release {interface}"));
+            Ok(())
+        }
+
+        fn reset(&self) -> rusb::Result<()> {
+            self.say("reset".to_owned());
+            Ok(())
+        }
+
+        fn taking(&self, what: What) {
+            self.say(format!("taking {what:?}"));
+        }
+
+        fn gave(&self, what: What) {
+            self.say(format!("gave {what:?}"));
+        }
+    }
+
+    #[test]
+    fn every_interface_goes_back_whether_a_driver_had_it_or_was_yet_to_find_it() {
+        let kernel = Log::new(&[0]);
+        let mut claims = Claims::new(Arc::clone(&kernel));
+        claims.claim(&[0, 1]).unwrap();
+        let taken = ["taking Interface(0)", "detach 0", "claim 0", "taking Interface(1)", "claim 1"];
+        assert_eq!(kernel.said(), taken, "it is said before it is done");
+        drop(claims);
+        let attached = ["attach 0", "gave Interface(0)", "attach 1", "gave Interface(1)"];
+        assert_eq!(kernel.said(), [&["release 0", "release 1"][..], &attached].concat());
+    }
+
+    #[test]
+    fn a_configuration_that_its_own_computer_did_not_choose_is_undone() {
+        let kernel = Log::new(&[]);
+        let mut claims = Claims::new(Arc::clone(&kernel));
+        claims.configure(1, &[]).unwrap();
+        assert_eq!(kernel.said(), ["configure 1"], "that is the one it had");
+        claims.configure(2, &[]).unwrap();
+        assert_eq!(kernel.said(), ["taking Configuration(1)", "configure 2"]);
+        drop(claims);
+        assert_eq!(kernel.said(), ["configure 1", "gave Configuration(1)"]);
+    }
+
+    #[test]
+    fn a_used_device_is_reset_before_anybody_else_has_it_and_an_unused_one_is_not() {
+        let kernel = Log::new(&[]);
+        let mut claims = Claims::new(Arc::clone(&kernel));
+        claims.claim(&[3]).unwrap();
+        claims.use_it();
+        claims.use_it();
+        claims.is_new();
+        assert!(!claims.is_used());
+        let said = kernel.said();
+        assert_eq!(said[2..], ["taking Untouched", "gave Untouched"]);
+        claims.use_it();
+        kernel.said();
+        drop(claims);
+        let last = ["release 3", "reset", "gave Untouched", "attach 3", "gave Interface(3)"];
+        assert_eq!(kernel.said(), last);
     }
 }

@@ -32,7 +32,7 @@ use super::{
 pub(crate) struct Device {
     // The queue goes first: its engine takes its transfers back before interfaces are released.
     queue: Queue<Engine<Context>>,
-    claims: Claims<Context>,
+    claims: Claims<DeviceHandle<Context>>,
     handle: Arc<DeviceHandle<Context>>,
     id: (u16, u16),
     speed: Speed,

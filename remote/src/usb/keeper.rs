@@ -18,7 +18,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rusb::{Context, Device, DeviceHandle, UsbContext};
+use rusb::{Context, Device, UsbContext};
+
+use super::kernel::Kernel;
 
 /// The subcommand of this program that waits.
 const COMMAND: &str = "give-back";
@@ -192,13 +194,13 @@ fn give_all_back(mut left: BTreeSet<Taken>) -> Result<()> {
 }
 
 /// Gives something back, unless its own computer has it already.
-pub(super) fn give_back<T: UsbContext>(handle: &DeviceHandle<T>, what: What) -> rusb::Result<()> {
+pub(super) fn give_back(kernel: &impl Kernel, what: What) -> rusb::Result<()> {
     match what {
-        What::Untouched => handle.reset(),
-        What::Configuration(value) if handle.active_configuration()? == value => Ok(()),
-        What::Configuration(value) => handle.set_active_configuration(value),
-        What::Interface(number) if handle.kernel_driver_active(number)? => Ok(()),
-        What::Interface(number) => handle.attach_kernel_driver(number),
+        What::Untouched => kernel.reset(),
+        What::Configuration(value) if kernel.configuration()? == value => Ok(()),
+        What::Configuration(value) => kernel.configure(value),
+        What::Interface(number) if kernel.drives(number)? => Ok(()),
+        What::Interface(number) => kernel.attach(number),
     }
 }
 

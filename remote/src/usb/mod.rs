@@ -14,6 +14,7 @@ mod credit;
 mod describe;
 mod device;
 pub(crate) mod keeper;
+mod kernel;
 mod pipe;
 mod profile;
 mod queue;
