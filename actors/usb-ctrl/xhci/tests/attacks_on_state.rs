@@ -232,7 +232,7 @@ fn nothing_that_was_known_of_a_device_is_believed_of_the_one_that_comes_back() {
         let index = if round % 2 == 0 { INTERRUPT_IN } else { 9 };
         let setup = EndpointSetup::interrupt(index, 8);
         assert_eq!(world.configure(slot, &[setup, EndpointSetup::bulk(BULK_OUT, 64)]).code, code::SUCCESS);
-        world.control(slot, [1, 11, round.into(), 0, 0, 0, 0, 0], 0);
+        world.control(slot, [1, 11, round, 0, 0, 0, 0, 0], 0);
         let [set] = &requests(&mut world)[..] else { panic!("SET_INTERFACE") };
         world.host.complete(set.id, if round < 4 { Ok(()) } else { Err(Failure::Stall) }, Moved::Out(0));
         world.transfer(slot, index, BUFFER, 8);
