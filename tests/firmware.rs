@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lab::{Firmware, Lab, Vm, farbus::Host};
+use lab::{Firmware, Lab, Vm, desk::Desk, farbus::Host};
+use serde_json::json;
 
 /// Firmware under TCG, with all its waiting for keys.
 const FIRMWARE_LIMIT: Duration = Duration::from_secs(240);
@@ -33,6 +34,38 @@ async fn ovmf_reaches_its_shell_and_obeys_what_is_typed_at_the_remote() -> Resul
     remote.say("type echo it-is-%answer%").await?;
     remote.say("key ENTER").await?;
     console.wait_for("it-is-forty-two", FIRMWARE_LIMIT).await.context("the shell does not obey")?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn ovmf_obeys_a_usb_keyboard_at_the_desk() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let desk = lab.desk("desk").gadget_ports(0).qemu_args(["-device", "usb-kbd,bus=xhci.0"]).boot().await?;
+    let mut remote = desk.remote(&host, "remote", "a", &["--usb", "0627:0001"]).await?;
+    remote.wait_for("connected").await?;
+    host.program.wait_for("attached").await?;
+    let vm = lab.vm("a").usb_socket(host.seat("a").usb_socket());
+    let vm = vm.firmware(Firmware::Ovmf).kernel_boot(false).boot().await?;
+    let console = vm.console();
+    console.wait_for("UEFI Interactive Shell", FIRMWARE_LIMIT).await.context("the shell does not start")?;
+    type_at(&desk, ["esc"]).await?;
+    console.wait_for("Shell>", FIRMWARE_LIMIT).await.context("the shell does not prompt")?;
+    // No more at once than QEMU's keyboard keeps; the answer has spaces that were not typed.
+    type_at(&desk, ["s", "e", "t", "spc", "x", "spc", "7", "ret"]).await?;
+    console.wait_for("07;01H", FIRMWARE_LIMIT).await.context("the shell does not take a line")?;
+    type_at(&desk, ["s", "e", "t", "spc", "x", "ret"]).await?;
+    console.wait_for("       x ", FIRMWARE_LIMIT).await.context("the shell does not obey")?;
+    Ok(())
+}
+
+/// Presses keys of QEMU's keyboard at the desk, one by one, by the names that QEMU has for them.
+async fn type_at(desk: &Desk, keys: impl IntoIterator<Item = &str>) -> Result<()> {
+    for key in keys {
+        let down = |down: bool| json!({ "type": "key", "data": { "down": down, "key": { "type": "qcode", "data": key } } });
+        desk.qmp("input-send-event", json!({ "events": [down(true), down(false)] })).await?;
+    }
     Ok(())
 }
 
