@@ -255,7 +255,7 @@ fn a_clock_that_leaps_by_centuries_wraps_the_microframe_index_once() {
     let mut world = world();
     let (operational, runtime) = (world.operational(), world.runtime());
     world.host.write(operational, Width::Dword, 0x405);
-    for years in [1_u64, 100, 500] {
+    for years in [1_u64, 100, 400] {
         world.host.now += Duration::from_secs(years * 365 * 24 * 3600 + 1);
         world.host.with(|xhci, cx| xhci.tick(cx));
         assert_eq!(world.events().iter().map(|e| e.kind).collect::<Vec<_>>(), [39], "{years} years");

@@ -51,7 +51,14 @@ impl Endpoint {
         self.queued_trbs = 0;
         self.partial = None;
         let starts = core::iter::once(first).chain(core::iter::repeat(Position::START));
-        self.orphans.extend(self.tds.drain(..).zip(starts).map(|(td, start)| Orphan { td, start, fate }));
+        let orphans = self.tds.drain(..).zip(starts).map(|(td, start)| Orphan { td, start, fate }).collect();
+        // Late data that no TD has got is younger than what they have; so is what was asked for ahead, and what the ring
+        // has behind them.
+        let (younger, late) =
+            (core::mem::replace(&mut self.orphans, orphans), core::mem::take(&mut self.stash));
+        self.sort_orphans();
+        self.stash.extend(late);
+        self.orphans.extend(younger);
         self.sort_orphans();
     }
 
