@@ -11,6 +11,11 @@ impl<H: Host> Driver<H> {
         ring.push(&mut self.host, trb)
     }
 
+    /// Where the next TRB of an endpoint's ring goes, and its cycle bit in bit 0.
+    pub fn enqueue(&self, slot: u8, endpoint: u8) -> u64 {
+        self.rings.get(&(slot, endpoint)).expect("a configured endpoint").enqueue()
+    }
+
     /// Rings the doorbell of an endpoint.
     pub fn ring_doorbell(&mut self, slot: u8, endpoint: u8) {
         self.host.write(self.doorbells + 4 * u64::from(slot), Width::Dword, endpoint.into());

@@ -1,6 +1,7 @@
 //! A controller with a driver on it, and devices that the test answers for.
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test file uses its own part")]
 
+pub mod line;
 pub mod streamed;
 
 use pci::Dma;
