@@ -1,12 +1,12 @@
 //! A guest whose USB devices are at a desk: what the tests of real devices share.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses what it needs of this")]
 
-use std::time::Duration;
+use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::{
     Lab, Running, Vm,
-    desk::Desk,
+    desk::{Desk, Gadget, KeyReport},
     farbus::{Host, Program},
 };
 
@@ -17,6 +17,10 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) const IDS: (u16, u16) = (0x1209, 0xfab0);
 /// The same, as `--usb` takes them.
 pub(crate) const ID: &str = "1209:fab0";
+
+/// Keys that are typed before they are heard: the kernel keeps 64 events for a listener that is slow, a key makes six of
+/// them, and it drops all when one more comes.
+const AT_ONCE: usize = 8;
 
 /// What no guest's kernel may say of its controller, its devices or itself, however loudly.
 const BAD_WORDS: [&str; 6] =
@@ -93,8 +97,61 @@ fn recovers(line: &str) -> bool {
     line.contains(": reset ") && line.contains(" USB device ")
 }
 
+/// Waits until something is so at the desk.
+pub(crate) async fn desk_has(desk: &Desk, condition: &str) -> Result<()> {
+    let wait = format!("until {condition}; do usleep 20000; done");
+    desk.command(&wait).timeout(PATIENCE).run().await?.success().map(drop)
+}
+
+/// The condition that a USB driver, of the desk or of the guest, has so many interfaces.
+pub(crate) fn bound(driver: &str, interfaces: usize) -> String {
+    format!("[ $(ls -d /sys/bus/usb/drivers/{driver}/*:* 2> /dev/null | wc -l) = {interfaces} ]")
+}
+
+/// Listens to an input device whose name contains this, of the desk or of the guest.
+pub(crate) async fn listen<'vm>(vm: &'vm Vm, name: &str) -> Result<Running<'vm>> {
+    let find = format!("name=$(grep -l '{name}' /sys/class/input/event*/device/name)");
+    let listen = "exec evtest /dev/input/$(basename $(dirname $(dirname $name)))";
+    let mut listener = vm.spawn(&format!("until {find}; do usleep 20000; done; {listen}")).await?;
+    listener.expect("Testing ...", PATIENCE).await?;
+    Ok(listener)
+}
+
+/// Types letters (0 is A) at a gadget keyboard, and fails unless whoever listens hears each go down and up, in order.
+pub(crate) async fn types(
+    keyboard: &Gadget<'_>,
+    listener: &mut Running<'_>,
+    letters: impl IntoIterator<Item = u8>,
+) -> Result<()> {
+    let letters: Vec<u8> = letters.into_iter().collect();
+    for letters in letters.chunks(AT_ONCE) {
+        // HID Usage Tables, page 7: 4 is A.
+        let reports = letters.iter().flat_map(|letter| [[0, 0, 4 + letter, 0, 0, 0, 0, 0], [0; 8]]);
+        let reports: Vec<KeyReport> = reports.collect();
+        let hearing = async {
+            for letter in letters {
+                let letter = format!("(KEY_{})", char::from(b'A' + letter));
+                for value in ["value 1", "value 0"] {
+                    let line = listener.expect("EV_KEY", PATIENCE).await?;
+                    ensure!(line.contains(&letter) && line.contains(value), "{line} is not {letter}, {value}");
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(keyboard.press(&reports), hearing)?;
+    }
+    Ok(())
+}
+
+/// Fills a file with so many bytes that do not repeat.
+pub(crate) fn random_file(path: &Path, bytes: u64) -> Result<()> {
+    let mut random = File::open("/dev/urandom")?.take(bytes);
+    std::io::copy(&mut random, &mut File::create(path)?)?;
+    Ok(())
+}
+
 /// The SHA-256 of a file, as the guest's `sha256sum` prints it.
-pub(crate) fn sha256(file: &std::path::Path) -> Result<String> {
+pub(crate) fn sha256(file: &Path) -> Result<String> {
     let output = std::process::Command::new("sha256sum").arg(file).output().context("running sha256sum")?;
     let line = String::from_utf8(output.stdout)?;
     Ok(line.split_whitespace().next().context("sha256sum is silent")?.to_owned())
