@@ -133,7 +133,10 @@ pub(crate) async fn types(
                 let letter = format!("(KEY_{})", char::from(b'A' + letter));
                 for value in ["value 1", "value 0"] {
                     let line = listener.expect("EV_KEY", PATIENCE).await?;
-                    ensure!(line.contains(&letter) && line.contains(value), "{line} is not {letter}, {value}");
+                    ensure!(
+                        line.contains(&letter) && line.contains(value),
+                        "{line} is not {letter}, {value}"
+                    );
                 }
             }
             Ok(())

@@ -1,0 +1,153 @@
+//! What is lent, when, and to whom it belongs afterwards.
+
+mod at_desk;
+
+use anyhow::{Context as _, Result, ensure};
+use at_desk::{Guest, ID, IDS, bound, desk_has, listen, types};
+use lab::{
+    Lab,
+    desk::{Desk, Function, Speed},
+    farbus::Host,
+};
+use serde_json::{Value, json};
+
+/// A disk of QEMU's, its medium apart.
+const MEDIUM: [&str; 2] = ["-blockdev", "driver=null-co,node-name=stick,size=67108864,read-zeroes=on"];
+const STICK: [&str; 2] = ["-device", "usb-storage,id=disk,bus=xhci.0,drive=stick"];
+const STICK_ID: &str = "46f4:0001";
+/// What the user of the desk types and points with; they have the same id.
+const INPUT: [&str; 4] = ["-device", "usb-kbd,bus=xhci.0", "-device", "usb-tablet,bus=xhci.0"];
+const INPUT_ID: &str = "0627:0001";
+
+/// What `farbus-remote status --json` says at the desk.
+async fn status(desk: &Desk) -> Result<Value> {
+    let said = desk.run("farbus-remote status --json").await?.success()?.stdout;
+    let said: Value = serde_json::from_str(&said)?;
+    said.get("status").cloned().with_context(|| format!("no status: {said}"))
+}
+
+/// The ids of all that is lent.
+async fn lent(desk: &Desk) -> Result<Vec<String>> {
+    let status = status(desk).await?;
+    let rows = status["lent"].as_array().context("no list")?;
+    Ok(rows.iter().filter_map(|row| row["id"].as_str()).map(str::to_owned).collect())
+}
+
+/// What is said of the lent device with this id.
+async fn row(desk: &Desk, id: &str) -> Result<Value> {
+    let status = status(desk).await?;
+    let rows = status["lent"].as_array().context("no list")?;
+    rows.iter().find(|row| row["id"] == id).cloned().with_context(|| format!("no {id} in {status}"))
+}
+
+#[tokio::test]
+async fn what_is_lent_meanwhile_goes_to_the_guest_and_what_is_returned_is_the_desks_own_again() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").super_speed(false).qemu_args(MEDIUM).qemu_args(STICK).boot().await?;
+    let keys = desk.gadget("keys").ids(IDS.0, IDS.1).speed(Speed::High).function(Function::Keyboard);
+    let keys = keys.plug().await?;
+    let guest = Guest::start(&lab, &mut host, &desk, &[], &[]).await?;
+    let devices = [(STICK_ID, "usb-storage", "super"), (ID, "usbhid", "high")];
+    for (id, driver, speed) in devices {
+        desk_has(&desk, &bound(driver, 1)).await?;
+        guest.run(&bound(driver, 0)).await?;
+        desk.run(&format!("farbus-remote lend {id}")).await?.success()?;
+        guest.has(&bound(driver, 1)).await?;
+        desk.run(&bound(driver, 0)).await?.success().with_context(|| format!("both have {id}"))?;
+        let row = row(&desk, id).await?;
+        let known = row["device"].is_u64() && row["bus_port"].is_string() && row["speed"] == speed;
+        ensure!(known, "{id}, of {speed} speed, is {row}");
+    }
+
+    guest.has("[ -b /dev/sda ]").await?;
+    let before = row(&desk, STICK_ID).await?;
+    guest.run("dd if=/dev/sda of=/dev/null bs=1M count=4 iflag=direct").await?;
+    guest.run("dd if=/dev/zero of=/dev/sda bs=1M count=2 oflag=direct").await?;
+    let after = row(&desk, STICK_ID).await?;
+    for (field, least) in [("requests", 6), ("bytes_in", 4 << 20), ("bytes_out", 2 << 20)] {
+        let grown = after[field].as_u64().zip(before[field].as_u64()).map(|(after, before)| after - before);
+        ensure!(grown >= Some(least), "{field} grew by {grown:?}: {before} became {after}");
+    }
+
+    // By its number, and by its name.
+    let number = after["device"].to_string();
+    for ((id, driver, _), what) in devices.into_iter().zip([number.as_str(), ID]) {
+        desk.run(&format!("farbus-remote return {what}")).await?.success()?;
+        guest.has(&format!("! lsusb -d {id} > /dev/null")).await?;
+        desk_has(&desk, &bound(driver, 1)).await?;
+    }
+    ensure!(lent(&desk).await?.is_empty(), "something is still lent");
+    desk_has(&desk, "[ -b /dev/sda ]").await?;
+    desk.run("cmp -n 1048576 /dev/sda /dev/zero").await?.success()?;
+    types(&keys, &mut listen(&desk, "Farbus lab gadget").await?, [0, 1]).await?;
+
+    desk.run(&format!("farbus-remote lend {ID}")).await?.success()?;
+    guest.has(&bound("usbhid", 1)).await.context("what was returned is not lent again")?;
+    guest.kernel_is_content().await
+}
+
+#[tokio::test]
+async fn a_wildcard_takes_the_disk_and_never_the_keyboard_and_the_tablet_in_front_of_the_user() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").gadget_ports(0).qemu_args(MEDIUM).qemu_args(STICK).qemu_args(INPUT);
+    let desk = desk.boot().await?;
+    desk_has(&desk, &format!("[ -b /dev/sda ] && {}", bound("usbhid", 2))).await?;
+    let mut guest = Guest::start(&lab, &mut host, &desk, &[], &[]).await?;
+    for wildcard in ["all", "all-but-hid"] {
+        let said = desk.run(&format!("farbus-remote devices --json --usb {wildcard}")).await?.success()?;
+        let said: Value = serde_json::from_str(&said.stdout)?;
+        let verdicts = |id: &str| -> Vec<(bool, String)> {
+            let rows = said["usb"].as_array().into_iter().flatten().filter(|row| row["id"] == id);
+            rows.map(|row| (row["would_be_lent"] == true, row["reason"].to_string())).collect()
+        };
+        let (disk, input) = (verdicts(STICK_ID), verdicts(INPUT_ID));
+        ensure!(matches!(&disk[..], [(true, _)]), "{wildcard}: the disk would stay: {disk:?}");
+        let stay = input.iter().all(|(lent, why)| !lent && why.contains("in front of you"));
+        ensure!(input.len() == 2 && stay, "{wildcard}: {input:?}");
+
+        guest.remote.stop().await?;
+        guest.remote = desk.remote(&host, "remote", "vm", &["--usb", wildcard]).await?;
+        guest.has("[ -b /dev/sda ]").await?;
+        let refused = "[ $(farbus-remote status | grep -c 'in front of you') = 2 ]";
+        desk_has(&desk, refused).await.with_context(|| wildcard.to_owned())?;
+        ensure!(lent(&desk).await? == [STICK_ID], "{wildcard}: {:?} is lent", lent(&desk).await?);
+        guest.run(&bound("usbhid", 0)).await?;
+        desk.run(&bound("usbhid", 2)).await?.success()?;
+        guest.remote.stop().await?;
+        guest.has("[ ! -b /dev/sda ]").await?;
+    }
+
+    guest.remote = desk.remote(&host, "remote", "vm", &["--usb", INPUT_ID]).await?;
+    guest.has(&bound("usbhid", 2)).await?;
+    desk.run(&bound("usbhid", 0)).await?.success()?;
+    let mut listener = listen(&guest.vm, "USB Tablet").await?;
+    let there = json!({ "type": "abs", "data": { "axis": "x", "value": 12345 } });
+    desk.qmp("input-send-event", json!({ "events": [there] })).await?;
+    listener.expect("(ABS_X), value 12345", at_desk::PATIENCE).await?;
+    guest.kernel_is_content().await
+}
+
+#[tokio::test]
+async fn of_what_is_plugged_in_later_what_was_asked_for_is_lent_and_nothing_else() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").super_speed(false).qemu_args(MEDIUM).boot().await?;
+    let guest = Guest::start(&lab, &mut host, &desk, &["--usb", "class=storage"], &[]).await?;
+    let other = desk.gadget("other").ids(IDS.0, IDS.1).speed(Speed::High).function(Function::SourceSink);
+    let _other = other.plug().await?;
+    desk_has(&desk, &format!("farbus-remote status | grep -q '{ID}.*not asked for'")).await?;
+    let stick = json!({ "driver": "usb-storage", "id": "disk", "bus": "xhci.0", "drive": "stick" });
+    desk.qmp("device_add", stick).await?;
+    guest.has("[ -b /dev/sda ]").await?;
+    guest.run("cmp -n 1048576 /dev/sda /dev/zero").await?;
+    ensure!(lent(&desk).await? == [STICK_ID], "{:?} is lent", lent(&desk).await?);
+    guest.run(&format!("! lsusb -d {ID}")).await?;
+    guest.kernel_is_content().await
+}
