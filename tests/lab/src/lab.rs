@@ -1,10 +1,12 @@
 //! The place where machines are made.
 
+use std::process::Command;
+
 use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 
 use crate::desk::DeskBuilder;
-use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents};
+use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents, tshark};
 use crate::qtest::QtestBuilder;
 use crate::vm::VmBuilder;
 
@@ -56,6 +58,15 @@ impl Lab {
     pub async fn incumbents(&self) -> Result<Vec<u8>> {
         let cache = self.cache.clone();
         spawn_blocking(move || incumbents(&cache)).await?.context("providing the stacks to be measured")
+    }
+
+    /// A command for `tshark`, to be run on this computer; fetched if it is not there yet.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub async fn tshark(&self) -> Result<Command> {
+        let cache = self.cache.clone();
+        spawn_blocking(move || tshark(&cache)).await?.context("providing tshark")
     }
 
     /// The QEMU that runs its machines.

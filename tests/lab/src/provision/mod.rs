@@ -13,6 +13,7 @@
 //!   kernel-PACKAGE-KEY/     one kernel package, unpacked, with its module indexes
 //!   testusb-KEY/            the kernel's program for testing USB controllers
 //!   incumbents-KEY/         other stacks for USB over a network, once they are measured
+//!   tshark-KEY/             Wireshark, once a capture is to be read
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
 //! `KEY` is a hash of the recipe, so a lab with another recipe never meets a stale tree. A tree appears under its name
@@ -27,6 +28,7 @@ mod kernel;
 mod programs;
 mod qemu;
 mod testusb;
+mod tshark;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -41,6 +43,7 @@ pub(crate) use incumbents::incumbents;
 pub use kernel::{DEFAULT_KERNEL, Kernel};
 pub(crate) use programs::pack;
 pub use qemu::Qemu;
+pub(crate) use tshark::tshark;
 
 /// Everything a default VM needs, made now if it is not there.
 ///
