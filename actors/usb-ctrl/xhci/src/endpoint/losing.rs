@@ -16,6 +16,7 @@ impl Endpoint {
         // The remote ends what is in flight before it clears the halt.
         if fence.is_some() || self.expects_more() {
             self.cancel_sent(hands);
+            self.rings_mut().for_each(|ring| ring.cancel_sent(hands));
         }
         self.void_late_data();
         self.commands = Commands::default();
