@@ -28,8 +28,10 @@ impl Xhci {
         if !self.is_addressed(id) {
             return CompletionCode::ContextStateError;
         }
+        let before = self.stream_endpoints(id);
         self.close_endpoints(cx, budget, id, CONTROL + 1);
         self.show_configuration(cx.dma, id, None);
+        self.ask_for_streams(cx, id, &before, |_| true);
         CompletionCode::Success
     }
 
