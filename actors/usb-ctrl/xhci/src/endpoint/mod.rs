@@ -358,6 +358,8 @@ impl Endpoint {
             self.resume = None;
         }
         for ring in self.rings_mut() {
+            // Some stood still because of this one, and one may have failed in its own way: it was told.
+            ring.state = State::Halted;
             ring.reset(dma, preserve);
         }
         self.state = State::Stopped;

@@ -26,12 +26,14 @@ pub(crate) struct Stream {
     /// Its number, from 1.
     pub(crate) id: u16,
     at: u64,
+    /// Its Stream Context Type, as the driver wrote it.
+    kind: u64,
 }
 
 impl Stream {
     /// Writes the dequeue pointer where the guest reads it.
     pub(super) fn mirror(self, dma: &dyn Dma, dequeue: RingPointer) -> Result<(), pci::DmaError> {
-        dma.write(self.at, &(dequeue.to_raw() | PRIMARY_RING << 1).to_le_bytes())
+        dma.write(self.at, &(dequeue.to_raw() | self.kind << 1).to_le_bytes())
     }
 }
 
@@ -97,10 +99,11 @@ impl Endpoint {
         if !streams.rings.contains_key(&id) {
             let at = streams.array.wrapping_add(u64::from(id) * CONTEXT);
             let raw = context::pointer(dma, at).map_err(|_| CompletionCode::TrbError)?;
-            if ![PRIMARY_RING, SECONDARY_RING].contains(&(raw >> 1 & 7)) {
+            let kind = raw >> 1 & 7;
+            if ![PRIMARY_RING, SECONDARY_RING].contains(&kind) {
                 return Err(CompletionCode::InvalidStreamTypeError);
             }
-            let ring = self.ring_of_stream(RingPointer::from_raw(raw), Stream { id, at });
+            let ring = self.ring_of_stream(RingPointer::from_raw(raw), Stream { id, at, kind });
             streams.rings.insert(id, ring);
         }
         streams.rings.get_mut(&id).ok_or(CompletionCode::InvalidStreamIdError)
@@ -165,6 +168,8 @@ impl Endpoint {
             Ok(ring) => {
                 ring.state = state;
                 let code = ring.set_dequeue(dma, id, pointer);
+                // What failed in the others was told.
+                streams.rings.values_mut().for_each(|ring| ring.state = state);
                 self.state = state;
                 self.mirror(dma);
                 code
