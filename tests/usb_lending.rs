@@ -3,7 +3,7 @@
 mod at_desk;
 
 use anyhow::{Context as _, Result, ensure};
-use at_desk::{Guest, ID, IDS, bound, desk_has, listen, types};
+use at_desk::{Guest, ID, IDS, PATIENCE, bound, desk_has, listen, random_file, sha256, types};
 use lab::{
     Lab,
     desk::{Desk, Function, Speed},
@@ -18,6 +18,14 @@ const STICK_ID: &str = "46f4:0001";
 /// What the user of the desk types and points with; they have the same id.
 const INPUT: [&str; 4] = ["-device", "usb-kbd,bus=xhci.0", "-device", "usb-tablet,bus=xhci.0"];
 const INPUT_ID: &str = "0627:0001";
+
+/// Where a guest begins to write once, where it goes on to write, and where a disk ends, MiB.
+const KEPT: u64 = 16;
+const WRITTEN: u64 = 17;
+const DISK: u64 = 32;
+
+/// Prints the id of the remote in the desk: not of the process that gives devices back when it cannot.
+const REMOTE: &str = "ps | awk '/farbus-remote.* connec[t]/ { print $1 }'";
 
 /// What `farbus-remote status --json` says at the desk.
 async fn status(desk: &Desk) -> Result<Value> {
@@ -129,7 +137,7 @@ async fn a_wildcard_takes_the_disk_and_never_the_keyboard_and_the_tablet_in_fron
     let mut listener = listen(&guest.vm, "USB Tablet").await?;
     let there = json!({ "type": "abs", "data": { "axis": "x", "value": 12345 } });
     desk.qmp("input-send-event", json!({ "events": [there] })).await?;
-    listener.expect("(ABS_X), value 12345", at_desk::PATIENCE).await?;
+    listener.expect("(ABS_X), value 12345", PATIENCE).await?;
     guest.kernel_is_content().await
 }
 
@@ -149,5 +157,117 @@ async fn of_what_is_plugged_in_later_what_was_asked_for_is_lent_and_nothing_else
     guest.run("cmp -n 1048576 /dev/sda /dev/zero").await?;
     ensure!(lent(&desk).await? == [STICK_ID], "{:?} is lent", lent(&desk).await?);
     guest.run(&format!("! lsusb -d {ID}")).await?;
+    // This disk has news for its driver. Asked for the sense in whole packets, as it is, it fills the last one up.
+    guest.kernel_does_not_complain().await
+}
+
+#[tokio::test]
+async fn a_remote_that_is_killed_amid_transfers_of_two_disks_leaves_the_desk_what_was_read_and_written()
+-> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name);
+    let (first, second, mark) = (file("first"), file("second"), file("mark"));
+    for (path, mib) in [(&first, DISK), (&second, DISK), (&mark, WRITTEN - KEPT)] {
+        random_file(path, mib << 20)?;
+    }
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", first.display());
+    let desk = lab.desk("desk").super_speed(false).disk(&second).qemu_args(["-drive", &drive]);
+    let desk = desk.qemu_args(STICK).boot().await?;
+    let disk = Function::MassStorage { file: "/dev/vda".to_owned(), read_only: false };
+    let _disk = desk.gadget("disk").ids(IDS.0, IDS.1).speed(Speed::High).function(disk).plug().await?;
+    let both = "[ -b /dev/sda ] && [ -b /dev/sdb ]";
+    desk_has(&desk, both).await?;
+    let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", "class=storage"], &[]).await?;
+    guest.vm.put(std::fs::read(&mark)?, "/tmp/mark").await?;
+    let work = format!(
+        "for disk in sda sdb; do
+             dd if=/tmp/mark of=/dev/$disk bs=1M seek={KEPT} oflag=direct || exit 1
+             while dd if=/dev/$disk of=/dev/null bs=256k iflag=direct; do :; done > /dev/null 2>&1 &
+             while [ -b /dev/$disk ] && dd if=/dev/zero of=/dev/$disk bs=256k seek={} count=32 oflag=direct; do :; done > /dev/null 2>&1 &
+             until ! grep -q '^ *0 .* 0$' /sys/block/$disk/inflight; do :; done
+         done
+         echo BUSY; wait",
+        WRITTEN * 4
+    );
+    let mut sums = Vec::new();
+    for path in [&first, &second] {
+        let whole = std::fs::read(path)?;
+        let start = &whole[..(KEPT << 20) as usize];
+        std::fs::write(file("expected"), [start, &std::fs::read(&mark)?].concat())?;
+        sums.push(sha256(&file("expected"))?);
+    }
+    sums.sort();
+    for round in 0..3 {
+        guest.has(both).await?;
+        desk.run("! ls /dev/sd?").await?.success().context("both have a disk")?;
+        let mut running = guest.spawn(&work).await?;
+        running.expect("BUSY", PATIENCE).await?;
+        desk.run(&format!("kill -9 $({REMOTE})")).await?.success()?;
+        running.wait(PATIENCE).await.context("something hangs in the guest")?;
+        guest.has("! ls /dev/sd? 2> /dev/null").await?;
+        desk_has(&desk, both).await.context("the desk's own driver does not have both back")?;
+        let sum =
+            format!("for disk in sda sdb; do head -c {} /dev/$disk | sha256sum; done | sort", WRITTEN << 20);
+        let said = desk.run(&sum).await?.success()?.stdout;
+        let right = said.lines().zip(&sums).filter(|(line, sum)| line.starts_with(sum.as_str())).count();
+        ensure!(right == 2, "round {round}: the desk reads something else: {said} is not {sums:?}");
+        guest.remote = desk.remote(&host, "remote", "vm", &["--usb", "class=storage"]).await?;
+    }
+    guest.kernel_does_not_complain().await
+}
+
+#[tokio::test]
+async fn a_killed_remotes_disk_goes_to_a_driver_of_the_desk_that_came_after_it_was_lent() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("image");
+    random_file(&image, 16 << 20)?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+    let desk = lab.desk("desk").gadget_ports(0).qemu_args(["-drive", &drive]).boot().await?;
+    desk.run("modprobe -r uas usb_storage && ! ls /sys/bus/usb/drivers/usb-storage").await?.success()?;
+    let guest = Guest::start(&lab, &mut host, &desk, &["--usb", "class=storage"], &[]).await?;
+    let stick = json!({ "driver": "usb-storage", "id": "disk", "bus": "xhci.0", "drive": "stick" });
+    desk.qmp("device_add", stick).await?;
+    guest.has("[ -b /dev/sda ]").await?;
+    let read = "echo BUSY; while dd if=/dev/sda of=/dev/null bs=1M iflag=direct; do :; done";
+    let mut reader = guest.spawn(read).await?;
+    reader.expect("BUSY", PATIENCE).await?;
+    desk.run(&format!("modprobe usb_storage && {}", bound("usb-storage", 0))).await?.success()?;
+    desk.run(&format!("kill -9 $({REMOTE})")).await?.success()?;
+    reader.wait(PATIENCE).await.context("something hangs in the guest")?;
+    guest.has("[ ! -b /dev/sda ]").await?;
+    desk_has(&desk, "[ -b /dev/sda ]").await.context("the desk's own driver does not have it")?;
+    let sum = desk.run("sha256sum /dev/sda").await?.success()?.stdout;
+    ensure!(sum.starts_with(&sha256(&image)?), "the desk reads something else: {sum}");
+    guest.kernel_does_not_complain().await
+}
+
+#[tokio::test]
+async fn a_killed_remotes_keyboard_with_a_disk_in_it_types_at_the_desk_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("image");
+    random_file(&image, 4 << 20)?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").super_speed(false).disk(&image).boot().await?;
+    let disk = Function::MassStorage { file: "/dev/vda".to_owned(), read_only: true };
+    let keys = desk.gadget("keys").ids(IDS.0, IDS.1).speed(Speed::High);
+    let keys = keys.function(Function::Keyboard).function(disk).plug().await?;
+    let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", ID], &[]).await?;
+    for _ in 0..3 {
+        guest.has("[ -b /dev/sda ]").await?;
+        types(&keys, &mut listen(&guest.vm, "Farbus lab gadget").await?, [5, 1]).await?;
+        desk.run(&format!("{} && {}", bound("usbhid", 0), bound("usb-storage", 0))).await?.success()?;
+        desk.run(&format!("kill -9 $({REMOTE})")).await?.success()?;
+        guest.has(&bound("usbhid", 0)).await?;
+        desk_has(&desk, &format!("{} && [ -b /dev/sda ]", bound("usbhid", 1))).await?;
+        types(&keys, &mut listen(&desk, "Farbus lab gadget").await?, [0, 25]).await?;
+        let sum = desk.run("sha256sum /dev/sda").await?.success()?.stdout;
+        ensure!(sum.starts_with(&sha256(&image)?), "the desk reads something else: {sum}");
+        guest.remote = desk.remote(&host, "remote", "vm", &["--usb", ID]).await?;
+    }
     guest.kernel_is_content().await
 }
