@@ -120,7 +120,8 @@ impl Endpoint {
         }
         self.submitted = self.tds.iter().take_while(|td| td.progress != Progress::Waiting).count();
         self.sort_orphans();
-        let in_flight = self.tds.iter().any(|td| td.sent().is_some());
+        let stopped = self.orphans.iter().map(|orphan| &orphan.td);
+        let in_flight = self.tds.iter().chain(stopped).any(|td| td.sent().is_some());
         self.lost_at = in_flight.then_some(hands.cx.now + LOST_AFTER);
     }
 
@@ -131,13 +132,14 @@ impl Endpoint {
         }
         self.lost_at = None;
         self.cancel_sent(hands);
-        for td in &mut self.tds {
+        for td in self.tds.iter_mut().chain(self.orphans.iter_mut().map(|orphan| &mut orphan.td)) {
             if let Some(sent) = td.sent() {
                 hands.requests.lose(sent.id);
                 td.progress = Progress::Finished(CompletionCode::MissedServiceError);
             }
         }
         self.cancels = 0;
+        self.sort_orphans();
     }
 
     /// Whether a TD that begins a flow is too late, or too early, for the frame it names. Those behind it keep their
