@@ -152,6 +152,74 @@ fn evaluate_context_changes_the_packet_size_and_the_exit_latency() {
     assert_eq!(world.output_context(slot, 0)[2] >> 22, 2);
 }
 
+/// xHCI 1.2 §4.6.7: it drops nothing, and what cannot be read changes nothing.
+#[test]
+fn evaluate_context_refuses_what_cannot_be() {
+    struct Case {
+        name: &'static str,
+        /// The flags and the packet size, in an input context here.
+        drop: u32,
+        add: u32,
+        max_packet: u32,
+        at: Option<u64>,
+        code: u8,
+    }
+    let end = MEMORY as u64;
+    let cases = [
+        Case { name: "a drop flag", drop: 1 << 3, add: 2, max_packet: 8, at: None, code: 17 },
+        Case { name: "no packets", drop: 0, add: 2, max_packet: 0, at: None, code: 17 },
+        Case { name: "in a hole", drop: 0, add: 2, max_packet: 8, at: Some(end), code: code::TRB_ERROR },
+        Case {
+            name: "half of it there",
+            drop: 0,
+            add: 2,
+            max_packet: 8,
+            at: Some(end - 64),
+            code: code::TRB_ERROR,
+        },
+        Case {
+            name: "at the end of all",
+            drop: 0,
+            add: 2,
+            max_packet: 8,
+            at: Some(!0xf),
+            code: code::TRB_ERROR,
+        },
+        Case {
+            name: "other endpoints are not looked at",
+            drop: 0,
+            add: 1 << 3,
+            max_packet: 8,
+            at: None,
+            code: 1,
+        },
+    ];
+    for Case { name, drop, add, max_packet, at, code } in cases {
+        let mut world = world();
+        let slot = configured(&mut world);
+        let input = world.allocate(33 * 32);
+        for (offset, value) in [(0, drop), (4, add), (32 + 4, 0x123), (64 + 4, max_packet << 16 | 4 << 3)] {
+            world.host.store(input + offset, &value.to_le_bytes());
+        }
+        let before: Vec<_> = (0..4).map(|index| world.output_context(slot, index)).collect();
+        let trb = Trb { parameter: at.unwrap_or(input), ..Trb::command(13, slot) };
+        assert_eq!(world.command(trb).code, code, "{name}");
+        let after: Vec<_> = (0..4).map(|index| world.output_context(slot, index)).collect();
+        assert_eq!(after, before, "{name}");
+    }
+}
+
+/// xHCI 1.2 §4.6.15.
+#[test]
+fn port_bandwidth_of_a_context_in_a_hole_is_a_trb_error() {
+    let mut world = world();
+    for at in [MEMORY as u64, MEMORY as u64 - 8, !0xf] {
+        let trb = Trb { parameter: at, ..Trb::command(21, 0).with(3 << 16) };
+        assert_eq!(world.command(trb).code, code::TRB_ERROR, "{at:#x}");
+    }
+    assert_eq!(world.command(Trb::command(23, 0)).code, code::SUCCESS, "the controller runs on");
+}
+
 #[test]
 fn port_bandwidth_says_that_everything_is_left() {
     let mut world =

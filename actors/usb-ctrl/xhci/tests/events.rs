@@ -194,6 +194,56 @@ fn without_interrupter_enable_the_interrupt_stays_pending() {
     assert_eq!(world.host.read(iman, Width::Dword), 2);
 }
 
+/// xHCI 1.2 §5.4.1: INTE is the controller's, IE the interrupter's.
+#[test]
+fn without_the_controllers_interrupter_enable_no_interrupter_interrupts() {
+    let mut world = world();
+    let slot = configured(&mut world);
+    world.events();
+    let usbcmd = world.operational();
+    world.host.write(usbcmd, Width::Dword, 1);
+    world.host.write(usbcmd + 4, Width::Dword, 8);
+    let before = world.host.interrupts;
+    one_event(&mut world, slot);
+    one_event(&mut world, slot);
+    world.host.wait(Duration::from_secs(1));
+    assert_eq!(world.host.interrupts, before);
+    assert_eq!(world.host.read(usbcmd + 4, Width::Dword) & 8, 8, "EINT is for those who poll");
+    let iman = world.runtime() + 0x20;
+    assert_eq!(world.host.read(iman, Width::Dword), 3, "IP and IE");
+    world.host.write(usbcmd, Width::Dword, 5);
+    assert_eq!(world.host.interrupts, before + 1, "one for what has come meanwhile");
+    assert_eq!(world.host.read(iman, Width::Dword), 2);
+}
+
+/// xHCI 1.2 §5.5.2.2: the counter can be written: the next interrupt may come when it is 0.
+#[test]
+fn a_write_of_the_moderation_counter_moves_the_next_interrupt() {
+    for (name, counter, micros) in [("at once", 0_u64, 0), ("later", 8000, 2000)] {
+        let mut world = world();
+        let slot = configured(&mut world);
+        world.events();
+        let imod = world.runtime() + 0x24;
+        world.host.write(imod, Width::Dword, 4000); // 1 ms
+        one_event(&mut world, slot);
+        world.events();
+        one_event(&mut world, slot);
+        let before = world.host.interrupts;
+        world.host.write(imod + 2, Width::Word, counter);
+        if micros > 0 {
+            assert_eq!(
+                world.host.read(imod, Width::Dword),
+                counter << 16 | 4000,
+                "{name}: IMODI is as it was"
+            );
+            world.host.wait(Duration::from_micros(micros - 1));
+            assert_eq!(world.host.interrupts, before, "{name}");
+            world.host.wait(Duration::from_micros(1));
+        }
+        assert_eq!(world.host.interrupts, before + 1, "{name}");
+    }
+}
+
 #[test]
 fn block_event_interrupt_writes_the_event_and_interrupts_nobody() {
     let mut world = world();
