@@ -245,6 +245,10 @@ impl Port {
     /// The device could not be reset: it cannot be talked to before another reset has worked, a warm one on USB 3.
     /// xHCI 1.2 §4.19.1.1.8, §4.19.1.2.
     pub(crate) fn fail_reset(&mut self) {
+        if !self.status.connected() {
+            // It was switched off or disabled since, and shows no device.
+            return;
+        }
         let was_resetting = self.resetting.take().is_some();
         let status = self.status.with_reset(false).with_enabled(false);
         let usb2 = self.protocol == Protocol::Usb2;
