@@ -121,19 +121,17 @@ fn a_reset_that_fails_before_its_time_is_over_ends_at_once() {
 
 #[test]
 fn a_reset_that_fails_when_its_port_is_off_or_disabled_changes_nothing_that_is_shown() {
-    let off = |world: &mut World, port| world.write_port(port, 0);
-    let disabled = |world: &mut World, port| world.write_port(port, PP | LWS | DISABLED << 5);
-    let cases: [(&str, Speed, &dyn Fn(&mut World, u8)); 3] = [
-        ("USB 2, off", Speed::High, &off),
-        ("USB 3, off", Speed::Super, &off),
-        ("USB 3, Disabled", Speed::Super, &disabled),
+    let cases = [
+        ("USB 2, off", Speed::High, 0),
+        ("USB 3, off", Speed::Super, 0),
+        ("USB 3, Disabled", Speed::Super, PP | LWS | DISABLED << 5),
     ];
-    for (name, speed, away) in cases {
+    for (name, speed, written) in cases {
         let mut world = world();
         let port = world.host.attach(DEVICE, speed).unwrap().0;
         reset_port(&mut world, port, PR);
         let id = reset(&mut world);
-        away(&mut world, port);
+        world.write_port(port, written);
         world.events();
         let status = world.port_status(port);
         assert_eq!((status & (CCS | PED), link(status)), (0, DISABLED), "{name}");
