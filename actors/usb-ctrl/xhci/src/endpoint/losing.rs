@@ -41,10 +41,16 @@ impl Endpoint {
         if self.fence != Some(id) {
             return;
         }
+        self.fence = self.clear_halt(hands);
+    }
+
+    /// Has the remote clear the device's halt of this endpoint, without being asked to by the guest; nothing is submitted
+    /// before that is done.
+    pub(crate) fn clear_halt(&self, hands: &mut Hands<'_, '_>) -> Option<RequestId> {
         let setup = clear_halt(self.address);
         let owner = Owner::Fence(self.slot, self.dci);
         let (transfer, payload) = (Transfer::Control(setup), Payload::Out(Bytes::new()));
-        self.fence = emit(hands, owner, usb::Endpoint::CONTROL, transfer, payload);
+        emit(hands, owner, usb::Endpoint::CONTROL, transfer, payload)
     }
 
     /// The device cannot be reached any more: what is in flight fails, once, as on a cable that is pulled.
@@ -76,7 +82,8 @@ impl Endpoint {
 
     /// The endpoint goes: nobody waits for anything.
     pub(crate) fn close(&mut self, hands: &mut Hands<'_, '_>) {
-        self.cancel_sent(hands);
+        let acknowledged = self.forget_acknowledged(hands.requests);
+        self.cancel_sent_through(hands, acknowledged);
         self.rings_mut().for_each(|ring| ring.close(hands));
         if let Some(streams) = &mut self.streams {
             streams.forget(hands.requests);

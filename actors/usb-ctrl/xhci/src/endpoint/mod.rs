@@ -30,6 +30,7 @@ use crate::{
     transfer::{
         Hands,
         bulk_only::Commands,
+        early::Acknowledged,
         gather::Partial,
         orphan::Orphan,
         retire::moved_before,
@@ -183,6 +184,8 @@ pub(crate) struct Endpoint {
     pub(crate) flows: bool,
     /// TDs in a row that were done here and told to nobody, since the doorbell rang or the remote answered.
     pub(crate) silent: u32,
+    /// What the guest was told of before it has ended.
+    pub(crate) acknowledged: VecDeque<Acknowledged>,
     /// The commands that were sent, if it speaks Bulk-Only Transport.
     pub(crate) commands: Commands,
     /// Its rings, if it has streams; then it has none of its own.
@@ -274,6 +277,7 @@ impl Endpoint {
             lost_at: None,
             flows: false,
             silent: 0,
+            acknowledged: VecDeque::new(),
             commands: Commands::default(),
             streams: None,
             stream: None,

@@ -5,7 +5,7 @@
 //! with the fetch pointer, or the TDs behind a cancelled one would never run. What has not answered when time is up
 //! becomes an orphan ([`crate::transfer::orphan`]).
 
-use wire::usb::ToRemote;
+use wire::usb::{RequestId, ToRemote};
 
 use super::{Endpoint, Kind, State};
 use crate::{
@@ -27,7 +27,11 @@ impl Endpoint {
 
     /// Asks the remote to end what is in flight.
     pub(crate) fn cancel_sent(&mut self, hands: &mut Hands<'_, '_>) {
-        let mut through = None;
+        self.cancel_sent_through(hands, None);
+    }
+
+    /// The same, and up to this request in any case.
+    pub(crate) fn cancel_sent_through(&mut self, hands: &mut Hands<'_, '_>, mut through: Option<RequestId>) {
         let unborn = self.orphans.iter_mut().map(|orphan| &mut orphan.td);
         for td in self.tds.iter_mut().chain(unborn) {
             if let Progress::Sent(sent) = &mut td.progress

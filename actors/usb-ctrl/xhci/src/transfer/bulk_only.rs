@@ -24,6 +24,15 @@ pub(crate) enum Next {
     Status,
 }
 
+/// What is sent to the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// A command.
+    Command,
+    /// Data of the last command.
+    Data,
+}
+
 /// The commands on a bulk OUT endpoint, as far as they have been sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Commands {
@@ -32,6 +41,15 @@ pub(crate) struct Commands {
 }
 
 impl Commands {
+    /// Which part of a command these bytes are, if they are sent next; none if they do not fit the protocol.
+    pub(crate) fn part(&self, data: &[u8]) -> Option<Part> {
+        if wrapper(data).is_some() {
+            return Some(Part::Command);
+        }
+        let fits = self.left > 0 && !data.is_empty() && data.len() <= self.left as usize;
+        fits.then_some(Part::Data)
+    }
+
     /// These bytes are sent to the device; what it will be asked for behind them, if that is certain.
     pub(crate) fn sent(&mut self, data: &[u8]) -> Option<Next> {
         if let Some((length, inward)) = wrapper(data) {

@@ -7,10 +7,11 @@
 //!
 //! Every queued TD is submitted at once; results are retired in ring order. A TD whose request was cancelled by a
 //! stop or behind an error becomes an orphan ([`orphan`]): the guest may run it again, and then its result counts. What
-//! is certain to be asked for is asked for ahead ([`ahead`]).
+//! is certain to be asked for is asked for ahead ([`ahead`]), and what promises nothing is acknowledged early ([`early`]).
 
 pub(crate) mod ahead;
 pub(crate) mod bulk_only;
+pub(crate) mod early;
 pub(crate) mod gather;
 pub(crate) mod intercept;
 mod isoch;

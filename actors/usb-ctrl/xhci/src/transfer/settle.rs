@@ -88,6 +88,9 @@ impl Endpoint {
         if self.kind == Kind::Isochronous {
             return self.complete_packets(hands, id, completion);
         }
+        if self.end_acknowledged(hands, id, &completion) {
+            return;
+        }
         let index = self.tds.iter().position(|td| td.sent().is_some_and(|sent| sent.id == id));
         let td = match index {
             Some(index) => self.tds.get_mut(index),

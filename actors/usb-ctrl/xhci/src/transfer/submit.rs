@@ -5,6 +5,7 @@ use wire::usb::{self, Payload, Request, RequestId, ToRemote, Transfer};
 
 use super::{
     Hands, SlotEffect,
+    bulk_only::Part,
     intercept::{Plan, disguise, known, plan},
     td::{Pending, Progress, Sent, Td},
 };
@@ -156,27 +157,33 @@ impl Endpoint {
     fn send(&mut self, hands: &mut Hands<'_, '_>, index: usize, transfer: Transfer, payload: Payload) {
         let owner = Owner::Endpoint(self.slot, self.dci);
         let Some(id) = emit(hands, owner, self.address, transfer, payload.clone()) else { return };
-        self.announce(hands, id, &payload);
+        let part = self.announce(hands, id, &payload);
+        let bytes = payload.requested();
         if let Some(td) = self.tds.get_mut(index) {
             if let Payload::Out(data) = &payload {
                 td.sent_out = Some((td.done, Redacted(data.clone())));
             }
             td.progress = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
         }
+        if let Some(part) = part {
+            self.acknowledge(index, id, bytes, part);
+        }
     }
 }
 
 impl Endpoint {
-    /// What is sent may make certain what another endpoint is asked for next.
-    fn announce(&mut self, hands: &mut Hands<'_, '_>, after: RequestId, payload: &Payload) {
+    /// What is sent may make certain what another endpoint is asked for next. Answers which part of a command it is.
+    fn announce(&mut self, hands: &mut Hands<'_, '_>, after: RequestId, payload: &Payload) -> Option<Part> {
         let (Kind::Bulk, Some(profile), Payload::Out(data)) = (self.kind, hands.profile, payload) else {
-            return;
+            return None;
         };
-        let Some(pair) = profile.bulk_only.iter().find(|pair| pair.out == self.address) else { return };
+        let pair = profile.bulk_only.iter().find(|pair| pair.out == self.address)?;
+        let part = self.commands.part(data);
         if let Some(next) = self.commands.sent(data) {
             let endpoint = context_index(pair.input);
             hands.effects.push(SlotEffect::Expect { endpoint, after, next });
         }
+        part
     }
 }
 
