@@ -283,3 +283,13 @@ proptest! {
         let _ = ToHost::decode(lane, bytes);
     }
 }
+
+/// Bytes that a guest or a device chose are nobody's to read in a log.
+#[test]
+fn what_is_shown_of_bytes_for_debugging_is_how_many_there_are() {
+    let secret = Bytes::from_static(b"a secret");
+    assert_eq!(format!("{:?}", Payload::Out(secret.clone())), "Out(8 bytes)");
+    assert_eq!(format!("{:?}", Payload::In { max: 64 }), "In(at most 64 bytes)");
+    assert_eq!(format!("{:?}", Moved::In(secret)), "In(8 bytes)");
+    assert_eq!(format!("{:?}", Moved::Out(3)), "Out(3 bytes)");
+}

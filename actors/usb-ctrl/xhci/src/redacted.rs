@@ -7,7 +7,7 @@ use core::{
 use std::sync::Arc;
 
 use bytes::Bytes;
-use wire::{control::Profile, usb::Payload};
+use wire::control::Profile;
 
 /// Something that shows no more than its size.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -28,12 +28,6 @@ impl Size for Bytes {
 impl Size for Vec<u8> {
     fn size(&self) -> usize {
         self.len()
-    }
-}
-
-impl Size for Payload {
-    fn size(&self) -> usize {
-        self.requested() as usize
     }
 }
 

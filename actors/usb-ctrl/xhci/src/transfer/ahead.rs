@@ -22,12 +22,11 @@ use super::{
 use crate::{
     Output,
     endpoint::{Endpoint, Kind, State},
-    redacted::Redacted,
     requests::Owner,
 };
 
 /// Reports that are asked for, or here and not wanted yet.
-const REPORTS: usize = 16;
+const REPORTS: usize = 64;
 /// The longest report, bytes.
 const MAX_REPORT: u32 = 4096;
 
@@ -115,7 +114,7 @@ impl Endpoint {
             }
         };
         hands.cx.emit(Output::Usb(message));
-        let sent = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
+        let sent = Progress::Sent(Sent { id, payload, cancelled: false });
         self.orphans.push_back(Orphan::unborn(Td::unasked(self.fetch, max, sent)));
         Some(id)
     }

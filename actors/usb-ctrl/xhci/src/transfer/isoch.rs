@@ -17,7 +17,6 @@ use super::{
 };
 use crate::{
     endpoint::{Endpoint, Kind, State},
-    redacted::Redacted,
     requests::Owner,
     trb::event::{CompletionCode, Event, TransferEvent},
 };
@@ -65,7 +64,7 @@ impl Endpoint {
         };
         for td in &mut batch {
             let payload = if td.inward { Payload::In { max: td.length } } else { Payload::Out(Bytes::new()) };
-            td.progress = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
+            td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
         }
         self.submitted += lengths.len();
         self.lost_at.get_or_insert(hands.cx.now + LOST_AFTER);

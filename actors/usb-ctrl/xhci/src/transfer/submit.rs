@@ -163,7 +163,7 @@ impl Endpoint {
             if let Payload::Out(data) = &payload {
                 td.sent_out = Some((td.done, Redacted(data.clone())));
             }
-            td.progress = Progress::Sent(Sent { id, payload: Redacted(payload), cancelled: false });
+            td.progress = Progress::Sent(Sent { id, payload, cancelled: false });
         }
         if let Some(part) = part {
             self.acknowledge(index, id, bytes, part);

@@ -52,7 +52,7 @@ pub(crate) struct Sent {
     /// Its id.
     pub(crate) id: RequestId,
     /// What was sent, or how much room there is.
-    pub(crate) payload: Redacted<Payload>,
+    pub(crate) payload: Payload,
     /// It was cancelled by us, and its completion is still to come.
     pub(crate) cancelled: bool,
 }

@@ -1,11 +1,14 @@
 //! USB nouns: what is built at the xHCI ring and is the very value that reaches libusb.
 
+mod payload;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::Lane;
+
+pub use self::payload::{Moved, Payload};
 
 /// A device that the remote lends, unique within a session and never reused in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -210,29 +213,6 @@ impl Transfer {
     }
 }
 
-/// The data of a request. The direction is in the type, so an IN with data cannot be said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Payload {
-    /// Bytes for the device.
-    Out(Bytes),
-    /// Room for bytes from the device.
-    In {
-        /// The most bytes that may come back, at most [`crate::MAX_BODY`].
-        max: u32,
-    },
-}
-
-impl Payload {
-    /// The number of bytes asked to move.
-    #[must_use]
-    pub fn requested(&self) -> u32 {
-        match self {
-            Self::Out(data) => u32::try_from(data.len()).unwrap_or(u32::MAX),
-            Self::In { max } => *max,
-        }
-    }
-}
-
 /// One transfer: what the guest's driver queued as one TD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -263,32 +243,6 @@ pub enum Failure {
     Overflow,
     /// The request makes no sense for this device or this operating system.
     InvalidArgument,
-}
-
-/// What did move.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Moved {
-    /// Bytes that the device took.
-    Out(u32),
-    /// Bytes that the device gave.
-    In(Bytes),
-}
-
-impl Moved {
-    /// The number of bytes that moved.
-    #[must_use]
-    pub fn len(&self) -> u32 {
-        match self {
-            Self::Out(n) => *n,
-            Self::In(data) => u32::try_from(data.len()).unwrap_or(u32::MAX),
-        }
-    }
-
-    /// Whether nothing moved.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// How one isochronous packet ended.
