@@ -184,7 +184,8 @@ impl<'lab> VmBuilder<'lab> {
         let qemu = self.lab.qemu();
         let mut machine = Preparation::new(&self.name, self.memory_mib)?;
         machine.args(["-machine", "q35,memory-backend=mem,graphics=off", "-accel", "tcg,thread=multi"]);
-        machine.args(["-smp", &self.cpus.to_string()]);
+        // A processor of today has instructions for ciphers, and so has this one.
+        machine.args(["-smp", &self.cpus.to_string(), "-cpu", "max"]);
         machine.chardev("console")?.args(["-serial", "chardev:console"]);
         machine.chardev("firmware")?.args(["-device", "isa-debugcon,iobase=0x402,chardev=firmware"]);
         if self.firmware == Firmware::Ovmf {
