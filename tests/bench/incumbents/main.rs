@@ -11,6 +11,10 @@
 //! Each is measured in turn, several rounds, and the best counts: the machine is noisy. For the same reason a missed bar
 //! is no failure; a stack that does not work is.
 
+#[path = "../../at_desk/cases.rs"]
+#[expect(dead_code, reason = "the measurement needs some of the cases")]
+mod cases;
+mod conformance;
 mod report;
 mod stacks;
 mod workload;
@@ -20,7 +24,7 @@ use std::{fs::File, path::Path, process::Command, time::Instant};
 use anyhow::{Context as _, Result, ensure};
 use lab::Lab;
 use report::Board;
-use stacks::{Pair, Stack};
+use stacks::{Device, Pair, Stack};
 
 const ROUNDS: u32 = 2;
 /// The disk, bytes.
@@ -51,13 +55,17 @@ async fn measure() -> Result<()> {
             let since = start.elapsed().as_secs();
             eprintln!("  {since:>4} s: {stack}, round {round} of {ROUNDS}");
             let figures = async {
-                let mut pair = Pair::boot(&lab, stack, &image, &incumbents).await?;
+                let mut pair = Pair::boot(&lab, stack, Device::Disk(&image), &incumbents).await?;
                 workload::measure(&mut pair, &round_trips).await
             };
             board.take(stack, figures.await.with_context(|| format!("{stack} does not work"))?);
         }
     }
     print!("{board}");
+    println!("testusb against a source and sink at high speed");
+    for stack in Stack::ALL {
+        println!("{}", conformance::judge(&lab, stack, &incumbents).await?);
+    }
     println!("load average after {}; it took {} s", report::load()?, start.elapsed().as_secs());
     Ok(())
 }

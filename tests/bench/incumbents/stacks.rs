@@ -5,16 +5,43 @@ use std::{fmt, fs, path::Path, time::Duration};
 use anyhow::{Context as _, Result};
 use lab::{
     Lab, Vm,
-    desk::{Desk, HOST_ADDRESS},
+    desk::{Desk, Function, HOST_ADDRESS, Speed},
     farbus::{Host, Program},
 };
 use serde_json::json;
 use tempfile::TempDir;
 
+/// What is lent.
+#[derive(Clone, Copy)]
+pub(crate) enum Device<'a> {
+    /// QEMU's usb-storage with this image, at super speed.
+    Disk(&'a Path),
+    /// The kernel's source and sink gadget, at high speed.
+    SourceSink,
+}
+
 /// QEMU's usb-storage, by vendor and product.
-pub(crate) const ID: &str = "46f4:0001";
-/// Prints where it is plugged in: `2-1`.
-pub(crate) const LOCATION: &str = "basename $(dirname $(grep -l 46f4 /sys/bus/usb/devices/*/idVendor))";
+pub(crate) const DISK: &str = "46f4:0001";
+
+impl Device<'_> {
+    fn id(self) -> &'static str {
+        match self {
+            Self::Disk(_) => DISK,
+            Self::SourceSink => "0525:a4a0",
+        }
+    }
+}
+
+/// Prints where a device is plugged in: `2-1`.
+pub(crate) fn place_of(id: &str) -> String {
+    format!(
+        "for file in /sys/bus/usb/devices/*/idVendor; do
+             at=$(dirname $file)
+             [ $(cat $file):$(cat $at/idProduct) = {id} ] && basename $at
+         done"
+    )
+}
+
 /// Where usbipd listens, here and as `/proc/net/tcp` has it.
 const USBIPD: (u16, &str) = (3240, ":0CA8 ");
 /// The guest's network: what QEMU's user network is by its documentation.
@@ -57,6 +84,7 @@ pub(crate) struct Pair {
 /// The end that has the device.
 pub(crate) struct Lender {
     pub(crate) desk: Desk,
+    id: &'static str,
     means: Means,
     folder: TempDir,
 }
@@ -80,14 +108,16 @@ pub(crate) struct Cpu {
 }
 
 impl Pair {
-    pub(crate) async fn boot(lab: &Lab, stack: Stack, image: &Path, incumbents: &[u8]) -> Result<Self> {
-        let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
-        let desk = lab.desk("desk").gadget_ports(0).modules(["usbip_host"]).qemu_args([
-            "-drive",
-            &drive,
-            "-device",
-            "usb-storage,bus=xhci.0,drive=stick",
-        ]);
+    pub(crate) async fn boot(lab: &Lab, stack: Stack, device: Device<'_>, incumbents: &[u8]) -> Result<Self> {
+        let desk = lab.desk("desk").modules(["usbip_host"]);
+        let desk = match device {
+            Device::Disk(image) => {
+                let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+                let stick = ["-drive", &drive, "-device", "usb-storage,bus=xhci.0,drive=stick"];
+                desk.gadget_ports(0).qemu_args(stick)
+            }
+            Device::SourceSink => desk.super_speed(false),
+        };
         let guest = lab.vm("guest");
         let folder = tempfile::tempdir()?;
         let (desk, guest, means) = match stack {
@@ -129,7 +159,10 @@ impl Pair {
                 (desk, guest, Means::Usbip { port, location: String::new() })
             }
         };
-        let mut lender = Lender { desk, means, folder };
+        if let Device::SourceSink = device {
+            desk.gadget("zero").speed(Speed::High).function(Function::SourceSink).plug().await?;
+        }
+        let mut lender = Lender { desk, id: device.id(), means, folder };
         lender.prepare().await?;
         Ok(Self { guest, lender })
     }
@@ -150,10 +183,10 @@ impl Lender {
     /// Brings the desk to where the device only has to be lent.
     async fn prepare(&mut self) -> Result<()> {
         // The desk's own driver would look through the disk whenever it came back.
-        let find = format!("until lsusb -d {ID}; do usleep 10000; done; modprobe -r uas usb_storage");
+        let find = format!("until lsusb -d {}; do usleep 10000; done; modprobe -r uas usb_storage", self.id);
         self.desk.run(&find).await?.success()?;
         if let Means::Usbip { location, .. } = &mut self.means {
-            *location = self.desk.run(LOCATION).await?.success()?.stdout.trim().to_owned();
+            *location = self.desk.run(&place_of(self.id)).await?.success()?.stdout.trim().to_owned();
             let listens = format!("until grep -q '{}' /proc/net/tcp*; do usleep 10000; done", USBIPD.1);
             let serve = format!("usbipd -D > /dev/null 2>&1; {listens}; usbip bind -b {location}");
             self.desk.run(&serve).await?.success()?;
@@ -165,11 +198,11 @@ impl Lender {
     pub(crate) async fn attach(&mut self, guest: &Vm) -> Result<()> {
         match &mut self.means {
             Means::Farbus { .. } => {
-                drop(self.desk.run(&format!("farbus-remote lend {ID}")).await?.success()?)
+                drop(self.desk.run(&format!("farbus-remote lend {}", self.id)).await?.success()?)
             }
             Means::UsbRedir { port, program } => {
                 let arguments =
-                    ["--device", ID, "--to", &format!("{HOST_ADDRESS}:{port}")].map(str::to_owned);
+                    ["--device", self.id, "--to", &format!("{HOST_ADDRESS}:{port}")].map(str::to_owned);
                 let folder = self.folder.path();
                 *program = Some(self.desk.program("usbredirect", "usbredirect", &arguments, folder).await?);
             }
@@ -185,7 +218,7 @@ impl Lender {
     pub(crate) async fn detach(&mut self, guest: &Vm) -> Result<()> {
         match &mut self.means {
             Means::Farbus { .. } => {
-                drop(self.desk.run(&format!("farbus-remote return {ID}")).await?.success()?)
+                drop(self.desk.run(&format!("farbus-remote return {}", self.id)).await?.success()?)
             }
             Means::UsbRedir { program, .. } => {
                 if let Some(mut program) = program.take() {

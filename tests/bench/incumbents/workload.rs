@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use lab::{Running, Vm};
 use nix::sys::signal::Signal;
 
-use crate::stacks::{Cpu, LOCATION, Pair};
+use crate::stacks::{Cpu, DISK, Pair, place_of};
 
 /// Added to what the desk sends, and so to every round trip, milliseconds; and how much is measured then.
 pub(crate) const DELAYS: [Delay; 2] = [
@@ -143,8 +143,9 @@ impl<'vm> Log<'vm> {
 /// Seconds and processor time of one of `count` blocks. The guest's clock has hundredths of a second, and the start of dd
 /// takes one or two: little in a second or more.
 async fn dd(pair: &Pair, copy: &str, count: u32) -> Result<(f64, Cpu)> {
+    let location = place_of(DISK);
     let script = format!(
-        "set -e; disk=/dev/$(ls -d /sys/bus/usb/devices/$({LOCATION}):*/host*/target*/*/block/* | xargs basename)
+        "set -e; disk=/dev/$(ls -d /sys/bus/usb/devices/$({location}):*/host*/target*/*/block/* | xargs basename)
          read before idle < /proc/uptime
          dd {copy} 2> /dev/null
          read after idle < /proc/uptime
@@ -165,8 +166,9 @@ async fn dd(pair: &Pair, copy: &str, count: u32) -> Result<(f64, Cpu)> {
 
 /// Medians of single round trips, without the driver, which is not bound afterwards.
 async fn single(guest: &Vm, count: u32) -> Result<Vec<(What, f64)>> {
+    let location = place_of(DISK);
     let script = format!(
-        "set -e; at=$({LOCATION}); cd /sys/bus/usb/devices/$at
+        "set -e; at=$({location}); cd /sys/bus/usb/devices/$at
          echo $at:1.0 > driver-of/unbind
          exec {ROUND_TRIPS} $(printf /dev/bus/usb/%03d/%03d $(cat busnum) $(cat devnum)) {count}"
     )
