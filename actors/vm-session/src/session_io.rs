@@ -32,7 +32,9 @@ pub(crate) struct Backlog {
 pub(crate) fn frames(messages: &[audio::ToRemote]) -> u64 {
     let frames = |message: &audio::ToRemote| match message {
         audio::ToRemote::Play(packet) => packet.pcm.len() as u64 / u64::from(packet.format.frame_bytes()),
-        audio::ToRemote::Pause { .. } => 0,
+        audio::ToRemote::Pause { .. }
+        | audio::ToRemote::Record { .. }
+        | audio::ToRemote::StopRecord { .. } => 0,
     };
     messages.iter().map(frames).sum()
 }

@@ -202,6 +202,8 @@ impl Handler<Heard> for Sound {
                     voice.pause(run, position);
                 }
             }
+            // There is no microphone yet: the guest hears silence.
+            Heard::Audio(ToRemote::Record { .. } | ToRemote::StopRecord { .. }) => {}
             Heard::Silence => self.silence_all(),
         }
         self.look_after();

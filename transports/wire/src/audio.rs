@@ -64,12 +64,22 @@ impl Format {
     }
 }
 
+/// A jack of the sound function, into which something is plugged or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Jack {
+    /// Headphones.
+    Headphone,
+    /// A microphone.
+    Microphone,
+}
+
 /// A run of frames of one stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Packet {
     /// The stream.
     pub stream: StreamId,
-    /// Which run of the stream: grows by one each time the guest starts it from a reset.
+    /// Which run of the stream: grows by one each time the guest starts it from a reset. Of a recording: the one that
+    /// [`ToRemote::Record`] began.
     pub run: u32,
     /// The index of the first frame since the run began.
     pub position: u64,
@@ -77,6 +87,14 @@ pub struct Packet {
     pub format: Format,
     /// Whole frames, interleaved.
     pub pcm: Bytes,
+}
+
+/// Without the sound.
+impl core::fmt::Debug for Packet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { stream, run, position, format, pcm } = self;
+        write!(f, "Packet({stream:?} run {run}, frame {position}, {format:?}, {} bytes)", pcm.len())
+    }
 }
 
 /// Sound messages to the remote.
@@ -93,6 +111,23 @@ pub enum ToRemote {
         /// Frames sent so far in this run.
         position: u64,
     },
+    /// The guest listens to the microphone: its frames are wanted in this format, from now on, until
+    /// [`Self::StopRecord`]. Without it nothing may be sent.
+    Record {
+        /// The stream.
+        stream: StreamId,
+        /// Which recording: grows by one each time.
+        run: u32,
+        /// What the guest takes.
+        format: Format,
+    },
+    /// The guest listens no more.
+    StopRecord {
+        /// The stream.
+        stream: StreamId,
+        /// The recording that ends.
+        run: u32,
+    },
 }
 
 /// Sound messages to the host.
@@ -108,5 +143,14 @@ pub enum ToHost {
         position: u64,
         /// Frames waiting in the remote's jitter buffer.
         queued: u32,
+    },
+    /// Frames of the microphone, for the recording that was asked for.
+    Recorded(Packet),
+    /// Something was plugged in or pulled out.
+    Jack {
+        /// Where.
+        jack: Jack,
+        /// Something is plugged in now.
+        present: bool,
     },
 }

@@ -5,41 +5,68 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{DecodeError, HEAD_LEN, Head, kind};
 use crate::{
     Lane, Message,
-    audio::{Encoding, Format, Packet, StreamId, ToHost, ToRemote},
+    audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote},
 };
 
 pub(super) fn encode(message: ToRemote) -> Message {
-    let (head, body) = match message {
-        ToRemote::Play(Packet { stream, run, position, format, pcm }) => {
-            (audio_head(kind::PLAY, stream, run, position, Some(format), 0), pcm)
-        }
+    let empty = |lane, head| Message { lane, head, body: Bytes::new() };
+    match message {
+        ToRemote::Play(packet) => encode_packet(kind::PLAY, packet),
         ToRemote::Pause { stream, run, position } => {
-            (audio_head(kind::PAUSE, stream, run, position, None, 0), Bytes::new())
+            empty(Lane::Audio, audio_head(kind::PAUSE, stream, run, position, None, 0))
         }
-    };
-    Message { lane: Lane::Audio, head, body }
+        // Whether a microphone is open is not to be lost.
+        ToRemote::Record { stream, run, format } => {
+            empty(Lane::Ctl, audio_head(kind::RECORD, stream, run, 0, Some(format), 0))
+        }
+        ToRemote::StopRecord { stream, run } => {
+            empty(Lane::Ctl, audio_head(kind::STOP_RECORD, stream, run, 0, None, 0))
+        }
+    }
 }
 
-pub(super) fn encode_report(ToHost::Played { stream, run, position, queued }: ToHost) -> Message {
-    let head = audio_head(kind::PLAYED, stream, run, position, None, queued);
-    Message { lane: Lane::Audio, head, body: Bytes::new() }
+pub(super) fn encode_report(report: ToHost) -> Message {
+    let empty = |lane, head| Message { lane, head, body: Bytes::new() };
+    match report {
+        ToHost::Played { stream, run, position, queued } => {
+            empty(Lane::Audio, audio_head(kind::PLAYED, stream, run, position, None, queued))
+        }
+        ToHost::Recorded(packet) => encode_packet(kind::RECORDED, packet),
+        ToHost::Jack { jack, present } => empty(Lane::Ctl, jack_head(jack, present)),
+    }
+}
+
+fn encode_packet(kind: u8, packet: Packet) -> Message {
+    let Packet { stream, run, position, format, pcm } = packet;
+    Message { lane: Lane::Audio, head: audio_head(kind, stream, run, position, Some(format), 0), body: pcm }
 }
 
 pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, DecodeError> {
     let (stream, run, position) = place(head);
-    if kind == kind::PAUSE {
-        return Ok(ToRemote::Pause { stream, run, position });
-    }
-    let format = format(head)?;
-    if !body.len().is_multiple_of(format.frame_bytes() as usize) {
-        return Err(DecodeError::Field { field: "pcm length", value: body.len() as u64 });
-    }
-    Ok(ToRemote::Play(Packet { stream, run, position, format, pcm: body }))
+    Ok(match kind {
+        kind::PAUSE => ToRemote::Pause { stream, run, position },
+        kind::RECORD => ToRemote::Record { stream, run, format: format(head)? },
+        kind::STOP_RECORD => ToRemote::StopRecord { stream, run },
+        _ => ToRemote::Play(packet(head, body)?),
+    })
 }
 
-pub(super) fn decode_report(head: &Head) -> ToHost {
+pub(super) fn decode_report(kind: u8, head: &Head, body: Bytes) -> Result<ToHost, DecodeError> {
     let (stream, run, position) = place(head);
-    ToHost::Played { stream, run, position, queued: head.u32(24) }
+    Ok(match kind {
+        kind::RECORDED => ToHost::Recorded(packet(head, body)?),
+        kind::JACK => ToHost::Jack { jack: jack(head)?, present: present(head)? },
+        _ => ToHost::Played { stream, run, position, queued: head.u32(24) },
+    })
+}
+
+fn packet(head: &Head, pcm: Bytes) -> Result<Packet, DecodeError> {
+    let (stream, run, position) = place(head);
+    let format = format(head)?;
+    if !pcm.len().is_multiple_of(format.frame_bytes() as usize) {
+        return Err(DecodeError::Field { field: "pcm length", value: pcm.len() as u64 });
+    }
+    Ok(Packet { stream, run, position, format, pcm })
 }
 
 fn place(head: &Head) -> (StreamId, u32, u64) {
@@ -92,4 +119,33 @@ fn audio_head(
     head.put_u32_le(queued);
     head.put_u32_le(0);
     head.freeze()
+}
+
+fn jack(head: &Head) -> Result<Jack, DecodeError> {
+    match head.u8(1) {
+        1 => Ok(Jack::Headphone),
+        2 => Ok(Jack::Microphone),
+        other => Err(DecodeError::Field { field: "jack", value: u64::from(other) }),
+    }
+}
+
+fn present(head: &Head) -> Result<bool, DecodeError> {
+    match head.u8(2) {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(DecodeError::Field { field: "present", value: u64::from(other) }),
+    }
+}
+
+// Jack head: kind u8 | jack u8 | present u8 | zeros
+fn jack_head(jack: Jack, present: bool) -> Bytes {
+    let mut head = [0; HEAD_LEN];
+    let number = match jack {
+        Jack::Headphone => 1,
+        Jack::Microphone => 2,
+    };
+    if let Some(fields) = head.first_chunk_mut() {
+        *fields = [kind::JACK, number, u8::from(present)];
+    }
+    Bytes::copy_from_slice(&head)
 }

@@ -22,7 +22,11 @@ mod kind {
     pub(super) const COMPLETED: u8 = 0x18;
     pub(super) const PLAY: u8 = 0x20;
     pub(super) const PAUSE: u8 = 0x21;
+    pub(super) const RECORD: u8 = 0x22;
+    pub(super) const STOP_RECORD: u8 = 0x23;
     pub(super) const PLAYED: u8 = 0x28;
+    pub(super) const RECORDED: u8 = 0x29;
+    pub(super) const JACK: u8 = 0x2a;
 }
 
 /// Why bytes are not a message. The peer erred: the link is to be dropped.
@@ -102,7 +106,9 @@ impl ToRemote {
             kind::SUBMIT | kind::FOLLOW | kind::CANCEL | kind::RESET | kind::STREAMS => {
                 usb::decode(kind, lane, &head, body).map(Self::Usb)
             }
-            kind::PLAY | kind::PAUSE => audio::decode(kind, &head, body).map(Self::Audio),
+            kind::PLAY | kind::PAUSE | kind::RECORD | kind::STOP_RECORD => {
+                audio::decode(kind, &head, body).map(Self::Audio)
+            }
             other => Err(DecodeError::Kind(other)),
         }
     }
@@ -128,7 +134,9 @@ impl ToHost {
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
             kind::COMPLETED => usb::decode_completion(lane, &head, body).map(Self::Completed),
-            kind::PLAYED => Ok(Self::Audio(audio::decode_report(&head))),
+            kind::PLAYED | kind::RECORDED | kind::JACK => {
+                audio::decode_report(kind, &head, body).map(Self::Audio)
+            }
             other => Err(DecodeError::Kind(other)),
         }
     }
