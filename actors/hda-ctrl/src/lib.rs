@@ -134,7 +134,7 @@ impl Handler<Played> for HdaCtrl {
 
     fn handle(&mut self, Played(report): Played, ctx: &mut Self::Context) {
         self.turn(ctx, |turn| {
-            let _ = turn.with(|hda, cx| hda.played(cx, report));
+            let _ = turn.with(|hda, cx| hda.report(cx, report));
         });
     }
 }

@@ -91,7 +91,7 @@ fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
                 true => bare.hda.reset(&mut cx),
                 false => {
                     let (run, position, queued) = (data.arbitrary()?, data.arbitrary()?, data.arbitrary()?);
-                    bare.hda.played(
+                    bare.hda.report(
                         &mut cx,
                         ToHost::Played { stream: StreamId(data.arbitrary()?), run, position, queued },
                     );

@@ -15,7 +15,7 @@
 //!
 //! To see it at work, drive it with [`driver`].
 //!
-//! Not done yet: capture of real sound, jacks, following the remote's clock, INTx.
+//! Not done yet: capture of real sound, following the remote's clock, INTx.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -40,12 +40,24 @@ pub struct Config {
     pub inputs: u4,
     /// Playback streams, behind them.
     pub outputs: u4,
+    /// The speakers that the guest finds.
+    pub speakers: Speakers,
+}
+
+/// The speakers of the codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speakers {
+    /// Two: what every desk has.
+    #[default]
+    Stereo,
+    /// Eight channels, in the order front, centre and bass, rear, side.
+    Surround71,
 }
 
 impl Default for Config {
-    /// 4 of each, as Intel's own controllers have.
+    /// 4 of each, as Intel's own controllers have, and two speakers.
     fn default() -> Self {
-        Self { inputs: u4::new(4), outputs: u4::new(4) }
+        Self { inputs: u4::new(4), outputs: u4::new(4), speakers: Speakers::Stereo }
     }
 }
 

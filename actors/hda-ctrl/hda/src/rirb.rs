@@ -22,6 +22,8 @@ pub(crate) struct Rirb {
 pub(crate) struct Response {
     pub(crate) codec: u8,
     pub(crate) value: u32,
+    /// It answers a command.
+    pub(crate) solicited: bool,
 }
 
 impl Default for Rirb {
@@ -45,11 +47,13 @@ impl Rirb {
         }
     }
 
-    /// Stores a response: the entry first, then the pointer. What cannot be stored is dropped (RIRBOIS).
-    pub(crate) fn store(&mut self, dma: &dyn Dma, Response { codec, value }: Response) {
+    /// Stores a response: the entry first, then the pointer (HDA 1.0a §3.6.2). What cannot be stored is dropped (RIRBOIS).
+    pub(crate) fn store(&mut self, dma: &dyn Dma, response: Response) {
+        let Response { codec, value, solicited } = response;
         let index = self.write.wrapping_add(1);
         let address = self.base.wrapping_add(8 * u64::from(index));
-        let entry = u64::from(codec) << 32 | u64::from(value);
+        let extended = u64::from(codec) | u64::from(!solicited) << 4;
+        let entry = extended << 32 | u64::from(value);
         if !self.control.run() || dma.write(address, &entry.to_le_bytes()).is_err() {
             self.status = self.status.with_overrun(true);
             return;

@@ -60,22 +60,26 @@ impl Amplifier {
 
     pub(crate) fn level(&self, left: bool) -> Level {
         let Side(gain) = if left { self.left } else { self.right };
-        if gain.mute() { Level::SILENT } else { Level(Some(UNITY.saturating_sub(gain.steps().value()))) }
+        if gain.mute() { Level::SILENT } else { Level::down(UNITY.saturating_sub(gain.steps().value())) }
     }
 }
 
-/// How much quieter samples become, in dB; `None`: silent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Level(Option<u8>);
+/// How loud samples are left: silent, or so many dB below what they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Level(Option<core::cmp::Reverse<u8>>);
 
 impl Level {
     /// Nothing comes out.
     pub(crate) const SILENT: Self = Self(None);
     /// Nothing is changed.
-    const UNITY: Self = Self(Some(0));
+    const UNITY: Self = Self::down(0);
+
+    const fn down(decibels: u8) -> Self {
+        Self(Some(core::cmp::Reverse(decibels)))
+    }
 
     fn factor(self) -> f64 {
-        self.0.map_or(0.0, |decibels| 10f64.powf(-f64::from(decibels) / 20.0))
+        self.0.map_or(0.0, |down| 10f64.powf(-f64::from(down.0) / 20.0))
     }
 }
 
@@ -84,6 +88,11 @@ impl Level {
 pub(crate) struct Levels(pub(crate) [Level; 16]);
 
 impl Levels {
+    /// Whether anything comes through.
+    pub(crate) fn audible(&self) -> bool {
+        self.0.iter().any(|level| *level != Level::SILENT)
+    }
+
     /// Applies the levels to whole frames. At 0 dB the bytes stay as they are.
     pub(crate) fn apply(&self, format: Format, pcm: &mut [u8]) {
         let Some(levels) = self.0.get(..usize::from(format.channels)) else { return };
@@ -123,7 +132,7 @@ fn scale(encoding: Encoding, sample: &mut [u8], factor: f64) {
 mod tests {
     use super::*;
 
-    const DOWN_6: Level = Level(Some(6));
+    const DOWN_6: Level = Level::down(6);
 
     fn applied(encoding: Encoding, levels: &[Level], pcm: &[u8]) -> Vec<u8> {
         let mut all = [Level::UNITY; 16];

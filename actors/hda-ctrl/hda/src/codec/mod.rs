@@ -5,12 +5,18 @@
 
 mod amplifier;
 mod graph;
+mod pin;
 mod verb;
 mod widget;
 
-use amplifier::{Level, Levels};
+pub(crate) use amplifier::Levels;
+
+use amplifier::Level;
 use verb::{Command, Parameter, Verb};
-use widget::{PCM, POWER_STATES, Part, Power, STREAM_FORMATS, Widget, set_byte};
+use widget::{PCM, POWER_STATES, Part, Power, STREAM_FORMATS, Widget, WidgetType, set_byte};
+use wire::audio::Jack;
+
+use crate::Speakers;
 
 /// Where on the link the codec is: its bit in STATESTS and WAKEEN.
 pub(crate) const ADDRESS: u8 = 0;
@@ -25,13 +31,21 @@ const REVISION: u32 = 0x0010_0100;
 /// An audio function group.
 const AUDIO_FUNCTION: u32 = 0x01;
 
-/// What becomes of a playback stream's sound.
+/// What lies between a stream and the world outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outlet {
-    /// No converter listens to the stream.
-    Nobody,
-    /// It is to be played, at these levels; silent where a pin, an amplifier or a power state says so.
-    Sound(Levels),
+pub(crate) enum Path {
+    /// No converter listens to the stream, or feeds it.
+    None,
+    /// Sound passes at these levels; silent where a pin, an amplifier or a power state says so.
+    Open(Levels),
+}
+
+impl Path {
+    #[cfg_attr(not(test), expect(dead_code, reason = "capture asks"))]
+    /// Whether anything can be heard.
+    pub(crate) fn audible(&self) -> bool {
+        matches!(self, Self::Open(levels) if levels.audible())
+    }
 }
 
 /// The codec.
@@ -45,9 +59,10 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    /// As after power-on.
-    pub(crate) fn new() -> Self {
-        Self { power: Power::ON, subsystem: VENDOR_AND_DEVICE, widgets: graph::build(), unknown: 0 }
+    /// As after power-on, with nothing in its jacks.
+    pub(crate) fn new(speakers: Speakers) -> Self {
+        let widgets = graph::build(speakers);
+        Self { power: Power::ON, subsystem: VENDOR_AND_DEVICE, widgets, unknown: 0 }
     }
 
     /// Carries a command out and answers; `None`: nobody has this address.
@@ -74,22 +89,49 @@ impl Codec {
         self.unknown
     }
 
-    /// What the widgets do with a stream.
-    pub(crate) fn outlet(&self, tag: u8) -> Outlet {
+    /// The way of a playback stream's sound to what can be heard.
+    pub(crate) fn outlet(&self, tag: u8) -> Path {
+        self.path(tag, WidgetType::Output)
+    }
+
+    #[cfg_attr(not(test), expect(dead_code, reason = "capture asks"))]
+    /// The way from a microphone to a capture stream.
+    pub(crate) fn inlet(&self, tag: u8) -> Path {
+        self.path(tag, WidgetType::Input)
+    }
+
+    /// What the converters of a kind do with a stream. If several do something with the same channel, the loudest
+    /// is heard: they have the same samples.
+    fn path(&self, tag: u8, kind: WidgetType) -> Path {
         let mut levels = [Level::SILENT; 16];
-        let mut listened = false;
-        for widget in &self.widgets {
-            let Part::Converter { stream, amplifier, .. } = &widget.part else { continue };
-            if tag == 0 || stream.tag().value() != tag {
+        let mut connected = false;
+        for widget in self.widgets.iter().filter(|widget| widget.capabilities.kind() == Ok(kind)) {
+            let Part::Converter(converter) = &widget.part else { continue };
+            if tag == 0 || converter.stream.tag().value() != tag {
                 continue;
             }
-            listened = true;
-            let on = self.power == Power::ON && widget.power == Power::ON && self.heard(widget.node);
-            for (level, left) in levels.iter_mut().skip(stream.channel().value().into()).zip([true, false]) {
-                *level = if on { amplifier.level(left) } else { Level::SILENT };
+            connected = true;
+            let on = self.power == Power::ON && widget.power == Power::ON && self.leads_outside(widget);
+            let channels = levels.iter_mut().skip(converter.stream.channel().value().into());
+            for (level, left) in channels.zip([true, false]).filter(|_| on) {
+                *level = (*level).max(converter.amplifier.level(left));
             }
         }
-        if listened { Outlet::Sound(Levels(levels)) } else { Outlet::Nobody }
+        if connected { Path::Open(Levels(levels)) } else { Path::None }
+    }
+
+    /// Something was plugged into a jack or pulled out. Answers what the codec says of its own accord, if it may.
+    pub(crate) fn plug(&mut self, jack: Jack, present: bool) -> Option<u32> {
+        let mut pins = self.widgets.iter_mut().filter_map(|widget| match &mut widget.part {
+            Part::Pin(pin) => Some(pin),
+            Part::Converter(_) => None,
+        });
+        pins.find(|pin| pin.jack == Some(jack))?.plug(present)
+    }
+
+    /// Whether the function group sleeps.
+    pub(crate) fn asleep(&self) -> bool {
+        self.power != Power::ON
     }
 
     /// The link was reset: all but what firmware has written.
@@ -99,14 +141,13 @@ impl Codec {
         widgets.iter_mut().for_each(Widget::reset);
     }
 
-    /// Whether a pin makes this converter's sound audible.
-    fn heard(&self, converter: u8) -> bool {
-        self.widgets.iter().any(|widget| match &widget.part {
-            Part::Pin(pin) => {
-                let source = widget.connections.get(usize::from(widget.select));
-                source == Some(&converter) && widget.power == Power::ON && pin.audible()
-            }
-            Part::Converter { .. } => false,
+    /// Whether a pin makes this converter's sound audible, or gives it something to hear.
+    fn leads_outside(&self, converter: &Widget) -> bool {
+        let selected = |widget: &Widget| widget.connections.get(usize::from(widget.select)).copied();
+        self.widgets.iter().filter(|widget| widget.power == Power::ON).any(|widget| match &widget.part {
+            Part::Pin(pin) if selected(widget) == Some(converter.node) => pin.audible(),
+            Part::Pin(pin) if selected(converter) == Some(widget.node) => pin.hears(),
+            _ => false,
         })
     }
 
@@ -123,7 +164,7 @@ impl Codec {
     fn function_group(&mut self, verb: Verb) -> Option<u32> {
         match verb {
             Verb::GetParameter(parameter) => Some(match Parameter::decode(parameter) {
-                Some(Parameter::SubordinateNodes) => nodes(graph::FIRST, graph::LAST),
+                Some(Parameter::SubordinateNodes) => nodes(graph::FIRST, self.last()),
                 Some(Parameter::FunctionGroupType) => AUDIO_FUNCTION,
                 Some(Parameter::PcmSupport) => PCM,
                 Some(Parameter::StreamFormats) => STREAM_FORMATS,
@@ -148,11 +189,15 @@ impl Codec {
         }
     }
 
+    fn last(&self) -> u8 {
+        self.widgets.last().map_or(graph::FIRST, |widget| widget.node)
+    }
+
     fn widget(&mut self, node: u8, verb: Verb) -> Option<u32> {
         if let Some(widget) = self.widgets.iter_mut().find(|widget| widget.node == node) {
             return widget.respond(verb, self.power);
         }
-        let gap = (graph::FIRST..=graph::LAST).contains(&node);
+        let gap = (graph::FIRST..=self.last()).contains(&node);
         match verb {
             Verb::GetParameter(parameter) if gap => {
                 let asked = Parameter::decode(parameter) == Some(Parameter::WidgetCapabilities);

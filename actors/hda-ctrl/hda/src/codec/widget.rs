@@ -5,7 +5,8 @@ use arbitrary_int::u4;
 use bitbybit::{bitenum, bitfield};
 
 use super::amplifier::{self, Amplifier};
-use super::verb::{Parameter, Verb};
+use super::pin::Pin;
+use super::verb::{GetAmplifier, Parameter, SetAmplifier, Verb};
 
 /// Audio Widget Capabilities. HDA 1.0a §7.3.4.6.
 #[bitfield(u32, default = 0, forbid_overlaps, debug)]
@@ -54,72 +55,6 @@ pub(crate) enum WidgetType {
     Vendor = 0xf,
 }
 
-/// Pin Capabilities. HDA 1.0a §7.3.4.9.
-#[bitfield(u32, default = 0, forbid_overlaps, debug)]
-#[derive(PartialEq, Eq)]
-pub(crate) struct PinCapabilities {
-    /// Can tell whether something is plugged in.
-    #[bit(2, rw)]
-    presence_detect: bool,
-    /// Can drive headphones.
-    #[bit(3, rw)]
-    headphone: bool,
-    /// Is an output.
-    #[bit(4, rw)]
-    output: bool,
-    /// Is an input.
-    #[bit(5, rw)]
-    input: bool,
-    /// Has an external amplifier that can be switched off.
-    #[bit(16, rw)]
-    external_amplifier: bool,
-}
-
-/// Pin Widget Control. HDA 1.0a §7.3.3.13.
-#[bitfield(u8, default = 0, forbid_overlaps, debug)]
-#[derive(PartialEq, Eq)]
-pub(crate) struct PinControl {
-    /// The voltage at a microphone.
-    #[bits(0..=2, rw)]
-    reference: arbitrary_int::u3,
-    /// The input is on.
-    #[bit(5, rw)]
-    input: bool,
-    /// The output is on.
-    #[bit(6, rw)]
-    output: bool,
-    /// The headphone amplifier is on.
-    #[bit(7, rw)]
-    headphone: bool,
-}
-
-/// External amplifier power-down (EAPD) and its neighbours. HDA 1.0a §7.3.3.16.
-#[bitfield(u8, default = 0x02, forbid_overlaps, debug)]
-#[derive(PartialEq, Eq)]
-pub(crate) struct AmplifierPower {
-    /// Balanced output.
-    #[bit(0, rw)]
-    balanced: bool,
-    /// The external amplifier is on.
-    #[bit(1, rw)]
-    on: bool,
-    /// Left and right are swapped; kept, of no effect.
-    #[bit(2, rw)]
-    swapped: bool,
-}
-
-/// Unsolicited Response control. HDA 1.0a §7.3.3.14.
-#[bitfield(u8, default = 0, forbid_overlaps, debug)]
-#[derive(PartialEq, Eq)]
-pub(crate) struct Unsolicited {
-    /// What the response is marked with.
-    #[bits(0..=5, rw)]
-    tag: arbitrary_int::u6,
-    /// May be sent.
-    #[bit(7, rw)]
-    enable: bool,
-}
-
 /// Converter stream and channel. HDA 1.0a §7.3.3.11.
 #[bitfield(u8, default = 0, forbid_overlaps, debug)]
 #[derive(PartialEq, Eq)]
@@ -166,23 +101,18 @@ pub(crate) struct Widget {
 /// What only some widgets have.
 #[derive(Debug, Clone)]
 pub(crate) enum Part {
-    /// A DAC or an ADC, with its amplifier.
-    Converter { format: u16, stream: StreamChannel, amplifier: Amplifier },
+    /// A DAC or an ADC.
+    Converter(Converter),
     /// A pin complex.
     Pin(Pin),
 }
 
-/// A pin complex.
-#[derive(Debug, Clone)]
-pub(crate) struct Pin {
-    pub(crate) capabilities: PinCapabilities,
-    pub(crate) control: PinControl,
-    pub(crate) amplifier_power: AmplifierPower,
-    pub(crate) unsolicited: Unsolicited,
-    /// The Configuration Default, which firmware may change. HDA 1.0a §7.3.3.31.
-    pub(crate) configuration: u32,
-    /// Something is plugged in.
-    pub(crate) plugged: bool,
+/// A DAC or an ADC, with its one amplifier: behind a DAC, before an ADC.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Converter {
+    format: u16,
+    pub(crate) stream: StreamChannel,
+    pub(crate) amplifier: Amplifier,
 }
 
 /// 8 to 192 kHz; 16, 20, 24 and 32 bits. HDA 1.0a §7.3.4.7.
@@ -210,30 +140,15 @@ impl Widget {
             }
             (Verb::GetPower, _) => Some(self.power.reply(group)),
             (Verb::SetPower(state), _) => set(&mut self.power, Power::from_payload(state)),
-            (Verb::GetAmplifier(which), Part::Converter { amplifier, .. }) => {
-                Some(if which.output() { amplifier.read(which.left()).into() } else { 0 })
-            }
-            (Verb::SetAmplifier(setting), Part::Converter { amplifier, .. }) => {
-                if setting.output() {
-                    amplifier.write(setting);
-                }
-                Some(0)
-            }
-            (Verb::GetFormat, Part::Converter { format, .. }) => Some((*format).into()),
-            (Verb::SetFormat(value), Part::Converter { format, .. }) => set(format, value),
-            (Verb::GetStream, Part::Converter { stream, .. }) => Some(stream.raw_value().into()),
-            (Verb::SetStream(value), Part::Converter { stream, .. }) => {
-                set(stream, StreamChannel::new_with_raw_value(value))
-            }
+            (verb, Part::Converter(converter)) => converter.respond(verb, self.capabilities),
             (verb, Part::Pin(pin)) => pin.respond(verb, self.capabilities),
-            (_, Part::Converter { .. }) => None,
         }
     }
 
     fn parameter(&self, raw: u8) -> u32 {
         let pin = match &self.part {
             Part::Pin(pin) => Some(pin),
-            Part::Converter { .. } => None,
+            Part::Converter(_) => None,
         };
         match Parameter::decode(raw) {
             Some(Parameter::WidgetCapabilities) => self.capabilities.raw_value(),
@@ -243,6 +158,7 @@ impl Widget {
             Some(Parameter::OutputAmplifier) if self.capabilities.output_amplifier() => {
                 amplifier::CAPABILITIES
             }
+            Some(Parameter::InputAmplifier) if self.capabilities.input_amplifier() => amplifier::CAPABILITIES,
             Some(Parameter::ConnectionListLength) => self.connections.len() as u32,
             Some(Parameter::PowerStates) if self.capabilities.power() => POWER_STATES,
             _ => 0,
@@ -254,56 +170,45 @@ impl Widget {
         let Self { node: _, capabilities: _, connections: _, select, power, part } = self;
         (*select, *power) = (0, Power::ON);
         match part {
-            Part::Converter { format, stream, amplifier } => {
-                (*format, *stream) = (0, StreamChannel::DEFAULT);
-                *amplifier = Amplifier::default();
-            }
-            Part::Pin(Pin {
-                capabilities,
-                control,
-                amplifier_power,
-                unsolicited,
-                configuration: _,
-                plugged: _,
-            }) => {
-                *control = PinControl::DEFAULT.with_output(capabilities.output());
-                *amplifier_power = AmplifierPower::DEFAULT;
-                *unsolicited = Unsolicited::DEFAULT;
-            }
+            Part::Converter(converter) => *converter = Converter::default(),
+            Part::Pin(pin) => pin.reset(),
         }
     }
 }
 
-impl Pin {
+impl Converter {
     fn respond(&mut self, verb: Verb, widget: WidgetCapabilities) -> Option<u32> {
         match verb {
-            Verb::GetPinControl => Some(self.control.raw_value().into()),
-            Verb::SetPinControl(value) => {
-                set(&mut self.control, PinControl::new_with_raw_value(value & 0xe7))
-            }
-            Verb::GetUnsolicited if widget.unsolicited() => Some(self.unsolicited.raw_value().into()),
-            Verb::SetUnsolicited(value) if widget.unsolicited() => {
-                set(&mut self.unsolicited, Unsolicited::new_with_raw_value(value & 0xbf))
-            }
-            Verb::GetPinSense => Some(u32::from(self.capabilities.presence_detect() && self.plugged) << 31),
-            Verb::ExecutePinSense => Some(0),
-            Verb::GetAmplifierPower => Some(self.amplifier_power.raw_value().into()),
-            Verb::SetAmplifierPower(value) => {
-                set(&mut self.amplifier_power, AmplifierPower::new_with_raw_value(value & 0x07))
-            }
-            Verb::GetConfiguration => Some(self.configuration),
-            Verb::SetConfiguration(byte, value) => {
-                set_byte(&mut self.configuration, byte, value);
+            Verb::GetAmplifier(which) if has(widget, which) => Some(self.amplifier.read(which.left()).into()),
+            Verb::GetAmplifier(_) => Some(0),
+            Verb::SetAmplifier(setting) => {
+                if sets(widget, setting) {
+                    self.amplifier.write(setting);
+                }
                 Some(0)
             }
+            Verb::GetFormat => Some(self.format.into()),
+            Verb::SetFormat(value) => set(&mut self.format, value),
+            Verb::GetStream => Some(self.stream.raw_value().into()),
+            Verb::SetStream(value) => set(&mut self.stream, StreamChannel::new_with_raw_value(value)),
             _ => None,
         }
     }
+}
 
-    /// Whether sound that reaches the pin can be heard.
-    pub(crate) fn audible(&self) -> bool {
-        self.control.output() && (self.amplifier_power.on() || !self.capabilities.external_amplifier())
+/// Whether the widget has the amplifier that is asked for. An ADC has one input, with index 0.
+fn has(widget: WidgetCapabilities, which: GetAmplifier) -> bool {
+    if which.output() {
+        widget.output_amplifier()
+    } else {
+        widget.input_amplifier() && which.index().value() == 0
     }
+}
+
+/// Whether the widget has an amplifier that is to be set.
+fn sets(widget: WidgetCapabilities, setting: SetAmplifier) -> bool {
+    let input = setting.input() && widget.input_amplifier() && setting.index().value() == 0;
+    (setting.output() && widget.output_amplifier()) || input
 }
 
 /// Replaces one byte, 0 to 3.
@@ -312,7 +217,7 @@ pub(crate) fn set_byte(field: &mut u32, byte: u8, value: u8) {
     *field = *field & !(0xff << shift) | u32::from(value) << shift;
 }
 
-fn set<T>(field: &mut T, value: T) -> Option<u32> {
+pub(super) fn set<T>(field: &mut T, value: T) -> Option<u32> {
     *field = value;
     Some(0)
 }

@@ -1,5 +1,7 @@
 //! The controller: registers put to their places, time, and what follows from both.
 
+mod jacks;
+mod remote;
 mod space;
 
 use core::time::Duration;
@@ -8,13 +10,14 @@ use pci::{Cx, Dma, Model, Width};
 use wire::audio::ToHost;
 
 use crate::clock::{LinkClock, LinkTime};
-use crate::codec::{self, Codec, Outlet};
+use crate::codec::{self, Codec, Path};
 use crate::corb::Corb;
 use crate::interrupt::{CONTROLLER, Interrupts};
 use crate::registers::{GlobalControl, GlobalStatus, ImmediateStatus, Piece, PositionBase, Register, pieces};
 use crate::rirb::{Response, Rirb};
 use crate::stream::{Direction, Scene, Stream, StreamRegister};
 use crate::{Config, Output};
+use jacks::Jacks;
 
 /// The guest sees positions in memory no older than this.
 const POSITION_AGE: u64 = 1_000_000;
@@ -39,8 +42,9 @@ pub struct Hda {
     position_low: PositionBase,
     position_high: u32,
     streams: Vec<Stream>,
-    inputs: u8,
     codec: Codec,
+    jacks: Jacks,
+    config: Config,
     played: Option<ToHost>,
     shared_tags: u64,
 }
@@ -94,22 +98,12 @@ impl Hda {
             position_low: PositionBase::DEFAULT,
             position_high: 0,
             streams: (0..inputs + outputs).map(stream).collect(),
-            inputs,
-            codec: Codec::new(),
+            codec: Codec::new(config.speakers),
+            jacks: Jacks::default(),
+            config,
             played: None,
             shared_tags: 0,
         }
-    }
-
-    /// Takes a report of the remote's sink. Recorded; nothing follows from it yet.
-    pub fn played(&mut self, _: &mut Cx<'_, Output>, report: ToHost) {
-        self.played = Some(report);
-    }
-
-    /// The last report of the remote's sink.
-    #[must_use]
-    pub fn last_played(&self) -> Option<&ToHost> {
-        self.played.as_ref()
     }
 
     /// Facts worth counting.
@@ -144,7 +138,7 @@ impl Hda {
                     self.codec.outlet(stream.tag())
                 }
                 // Captured, or the second stream of a tag: the first is heard.
-                _ => Outlet::Nobody,
+                _ => Path::None,
             };
             stream
                 .advance(&outlet, &mut Scene { now, dma: cx.dma, out: cx.out, held: false, position_entry });
@@ -162,7 +156,7 @@ impl Hda {
         for _ in 0..=u8::MAX {
             let Some(command) = self.corb.fetch(dma) else { break };
             if let Some(value) = self.codec.respond(command) {
-                self.rirb.store(dma, Response { codec: codec::ADDRESS, value });
+                self.rirb.store(dma, Response { codec: codec::ADDRESS, value, solicited: true });
             }
         }
         self.rirb.drained();
@@ -193,8 +187,9 @@ impl Hda {
             position_low,
             position_high,
             streams,
-            inputs: _,
             codec,
+            jacks: _,
+            config: _,
             played: _,
             shared_tags: _,
         } = self;
@@ -226,6 +221,19 @@ impl Hda {
         let woken = self.state_change & self.wake_enable != 0;
         let controller = self.corb.interrupting() || self.rirb.interrupting() || woken;
         if controller { streams | CONTROLLER } else { streams }
+    }
+
+    /// When the streams have to be advanced next.
+    fn streams_due(&self) -> Option<Duration> {
+        let stride = self.streams.iter().filter_map(Stream::stride).min()?;
+        // Half a stride: a tick that is a little late still moves everything.
+        let mut due = self.advanced.after(stride / 2);
+        if self.position_low.enable() {
+            due = due.min(self.advanced.after(POSITION_AGE));
+        }
+        let next = self.streams.iter().filter_map(Stream::next).min();
+        due = next.map_or(due, |next| due.min(next)).max(self.advanced.after(TICK_MIN));
+        Some(self.clock.host(due))
     }
 
     /// The end of each call: a message, if one is due.
@@ -269,24 +277,20 @@ impl Model for Hda {
         self.advance(cx);
         self.enter_reset(cx.out);
         (self.wake_enable, self.state_change) = (0, 0);
-        self.codec = Codec::new();
+        self.codec = Codec::new(self.config.speakers);
+        for (jack, present) in self.jacks.all() {
+            self.codec.plug(jack, present);
+        }
     }
 
     fn tick(&mut self, cx: &mut Cx<'_, Output>) {
         self.advance(cx);
+        self.look_at_jacks(cx);
         self.settle(cx);
     }
 
     fn deadline(&self) -> Option<Duration> {
-        let stride = self.streams.iter().filter_map(Stream::stride).min()?;
-        // Half a stride: a tick that is a little late still moves everything.
-        let mut due = self.advanced.after(stride / 2);
-        if self.position_low.enable() {
-            due = due.min(self.advanced.after(POSITION_AGE));
-        }
-        let next = self.streams.iter().filter_map(Stream::next).min();
-        due = next.map_or(due, |next| due.min(next)).max(self.advanced.after(TICK_MIN));
-        Some(self.clock.host(due))
+        self.streams_due().into_iter().chain(self.jacks.due()).min()
     }
 
     /// A controller that does not come out of reset.

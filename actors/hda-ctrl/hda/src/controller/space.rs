@@ -189,7 +189,7 @@ impl Hda {
 
     /// Global Capabilities (GCAP): the numbers of streams, beside what the table says. HDA 1.0a §3.3.2.
     fn capabilities(&self) -> u32 {
-        let (all, inputs) = (self.streams.len() as u32, u32::from(self.inputs));
+        let (all, inputs) = (self.streams.len() as u32, u32::from(self.config.inputs.value()));
         fixed(Register::Capabilities) | inputs << 8 | (all - inputs) << 12
     }
 

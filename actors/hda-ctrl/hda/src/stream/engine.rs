@@ -21,7 +21,7 @@ use super::packets::Packets;
 use super::rate::Timeline;
 use crate::Output;
 use crate::clock::LinkTime;
-use crate::codec::Outlet;
+use crate::codec::Path;
 
 /// Which way a stream's sound goes, seen from the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl Engine {
         &mut self,
         now: LinkTime,
         dma: &dyn Dma,
-        outlet: &Outlet,
+        outlet: &Path,
         out: &mut Vec<Output>,
     ) -> Result<bool, DmaError> {
         let Some(timeline) = &mut self.timeline else { return Ok(false) };

@@ -26,7 +26,7 @@ use wire::audio::StreamId;
 
 use crate::Output;
 use crate::clock::LinkTime;
-use crate::codec::Outlet;
+use crate::codec::Path;
 use bdl::Ring;
 use engine::Engine;
 use registers::{StreamControl, StreamStatus, fixed};
@@ -178,7 +178,7 @@ impl Stream {
     }
 
     /// Moves sound up to now, then the position, then the completion.
-    pub(crate) fn advance(&mut self, outlet: &Outlet, scene: &mut Scene<'_>) {
+    pub(crate) fn advance(&mut self, outlet: &Path, scene: &mut Scene<'_>) {
         let Some(engine) = &mut self.engine else { return };
         if !engine.moving() {
             return;

@@ -7,7 +7,7 @@ use wire::audio::{Format, Packet, StreamId, ToRemote};
 use super::bdl::Ring;
 use super::format::Shape;
 use crate::Output;
-use crate::codec::Outlet;
+use crate::codec::Path;
 
 /// Packets per second.
 const PER_SECOND: u64 = 200;
@@ -49,11 +49,11 @@ impl Packets {
         ring: &mut Ring,
         frames: u64,
         dma: &dyn Dma,
-        outlet: &Outlet,
+        outlet: &Path,
         out: &mut Vec<Output>,
     ) -> Result<bool, DmaError> {
         let bytes = frames.saturating_mul(self.frame_bytes);
-        let (Some(format), Outlet::Sound(levels)) = (self.format, outlet) else {
+        let (Some(format), Path::Open(levels)) = (self.format, outlet) else {
             self.flush(out);
             self.first += frames;
             return ring.walk(bytes, |_, _| Ok(()));
