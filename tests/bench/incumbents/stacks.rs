@@ -37,7 +37,7 @@ pub(crate) fn place_of(id: &str) -> String {
     format!(
         "for file in /sys/bus/usb/devices/*/idVendor; do
              at=$(dirname $file)
-             [ $(cat $file):$(cat $at/idProduct) = {id} ] && basename $at
+             if [ $(cat $file):$(cat $at/idProduct) = {id} ]; then basename $at; fi
          done"
     )
 }
