@@ -271,3 +271,38 @@ async fn a_killed_remotes_keyboard_with_a_disk_in_it_types_at_the_desk_again() -
     }
     guest.kernel_is_content().await
 }
+
+#[tokio::test]
+async fn eight_mebibytes_are_copied_right_over_a_bad_network_and_keys_come_in_order_meanwhile() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let (image, original) = (folder.path().join("image"), folder.path().join("original"));
+    random_file(&image, 16 << 20)?;
+    std::fs::write(&original, &std::fs::read(&image)?[..8 << 20])?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+    let desk = lab.desk("desk").super_speed(false).qemu_args(["-drive", &drive]).qemu_args(STICK).boot();
+    let desk = desk.await?;
+    let keys = desk.gadget("keys").ids(IDS.0, IDS.1).speed(Speed::High).function(Function::Keyboard);
+    let keys = keys.plug().await?;
+    let lent = ["--usb", "class=storage", "--usb", ID];
+    let guest = Guest::start(&lab, &mut host, &desk, &lent, &[]).await?;
+    guest.has("[ -b /dev/sda ]").await?;
+    let mut listener = listen(&guest.vm, "Farbus lab gadget").await?;
+    desk.netem("delay 20ms 2ms loss 1%").await?;
+    // From its first half to its second, until all is typed, and once at least.
+    let copy = "dd if=/dev/sda of=/dev/sda bs=256k count=32 seek=32 iflag=direct oflag=direct conv=notrunc";
+    let copying = format!("echo BUSY; while {copy}; do [ ! -e /tmp/typed ] || exit 0; done; exit 1");
+    let mut copying = guest.spawn(&copying).await?;
+    copying.expect("BUSY", PATIENCE).await?;
+    types(&keys, &mut listener, (0..100_u32).map(|n| ((n * n + n / 7) % 26) as u8)).await?;
+    guest.run("touch /tmp/typed").await?;
+    let copied = copying.wait(PATIENCE).await?;
+    ensure!(copied.status == 0, "the copy failed: {copied}");
+    let sum = guest.run("dd if=/dev/sda bs=1M skip=8 iflag=direct | sha256sum").await?;
+    ensure!(sum.starts_with(&sha256(&original)?), "the copy is another: {sum}");
+    std::fs::write(&original, &std::fs::read(&image)?[8 << 20..])?;
+    ensure!(sum.starts_with(&sha256(&original)?), "the desk's disk has another copy than the guest: {sum}");
+    guest.kernel_is_content().await
+}
