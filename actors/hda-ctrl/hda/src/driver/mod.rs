@@ -5,6 +5,7 @@
 //! specification, so that a mistake on one side shows.
 
 mod bare;
+mod codec;
 
 use core::time::Duration;
 
@@ -12,6 +13,7 @@ use pci::{Dma, DmaError, Width};
 use wire::audio::Format;
 
 pub use bare::Bare;
+pub use codec::{Endpoint, Kind};
 
 use crate::stream::RawFormat;
 
@@ -36,8 +38,8 @@ pub enum Error {
     NoCodec,
     /// A command was not answered.
     NoResponse,
-    /// There is no speaker, or no way from a converter to it.
-    NoSpeaker,
+    /// There is no such pin, or no way between a converter and it.
+    NoEndpoint(Kind),
     /// The format cannot be written in the controller's way.
     Format,
     /// The driver's own memory is not there.
@@ -50,7 +52,7 @@ impl core::fmt::Display for Error {
             Self::Timeout(offset) => write!(f, "register {offset:#x} does not change"),
             Self::NoCodec => f.write_str("no codec on the link"),
             Self::NoResponse => f.write_str("the codec does not answer"),
-            Self::NoSpeaker => f.write_str("the codec has no speaker"),
+            Self::NoEndpoint(kind) => write!(f, "the codec has no {kind:?}"),
             Self::Format => f.write_str("the format is not one of HD Audio's"),
             Self::Memory(error) => write!(f, "the driver's memory: {error}"),
         }
@@ -98,15 +100,6 @@ const POSITIONS: u64 = 0x0c00;
 const LISTS: u64 = 0x1000;
 const POLLS: usize = 1_000;
 
-/// How a speaker is reached: its converter's and its own node ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Speaker {
-    /// The DAC.
-    pub converter: u8,
-    /// The pin.
-    pub pin: u8,
-}
-
 impl<H: Host> Driver<H> {
     /// The bytes of memory that the driver keeps its rings in.
     pub const MEMORY_BYTES: usize = LISTS as usize + 30 * 4096;
@@ -145,77 +138,6 @@ impl<H: Host> Driver<H> {
         self.host.write(RIRB + 12, Width::Byte, 0b011);
         self.host.write(CORB + 12, Width::Byte, 0b011);
         self.wait(CORB + 12, 0b10, 0b10)
-    }
-
-    /// Sends a verb (20 bits with its payload) to a node and waits for the answer. HDA 1.0a §4.4.1.4.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn verb(&mut self, node: u8, verb: u32) -> Result<u32, Error> {
-        self.written = self.written.wrapping_add(1);
-        let command = u32::from(node) << 20 | verb & 0xf_ffff;
-        let slot = self.memory + 4 * u64::from(self.written);
-        self.host.memory().publish(slot, command)?;
-        self.host.write(CORB + 8, Width::Word, self.written.into());
-        let next = self.answered.wrapping_add(1);
-        self.wait(RIRB + 8, 0xff, next.into()).map_err(|_| Error::NoResponse)?;
-        self.answered = next;
-        self.host.write(RIRB + 13, Width::Byte, 0b101);
-        Ok(self.host.memory().observe(self.memory + 0x400 + 8 * u64::from(next))?)
-    }
-
-    /// Sends a verb without the rings. HDA 1.0a §3.4.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn immediate(&mut self, node: u8, verb: u32) -> Result<u32, Error> {
-        self.wait(0x68, 1, 0)?;
-        self.host.write(0x68, Width::Word, 2);
-        self.host.write(0x60, Width::Dword, u64::from(u32::from(node) << 20 | verb & 0xf_ffff));
-        self.host.write(0x68, Width::Word, 1);
-        self.wait(0x68, 3, 2).map_err(|_| Error::NoResponse)?;
-        Ok(self.host.read(0x64, Width::Dword) as u32)
-    }
-
-    /// Looks through the codec's nodes for a speaker, as a generic driver does, and switches everything on the way
-    /// to it on, at 0 dB. HDA 1.0a §7.3.
-    ///
-    /// # Errors
-    /// [`Error::NoSpeaker`], and others.
-    pub fn speaker(&mut self) -> Result<Speaker, Error> {
-        let group = self.verb(0, 0xf0004)? >> 16 & 0xff;
-        let group = group as u8;
-        self.verb(group, 0x70500)?;
-        let nodes = self.verb(group, 0xf0004)?;
-        let (first, count) = ((nodes >> 16) as u8, nodes as u8);
-        for pin in first..first.saturating_add(count) {
-            let kind = self.verb(pin, 0xf0009)? >> 20 & 0xf;
-            let configuration = self.verb(pin, 0xf1c00)?;
-            let is_speaker = kind == 4 && configuration >> 20 & 0xf == 1 && configuration >> 30 != 1;
-            if !is_speaker || self.verb(pin, 0xf000e)? & 0x7f == 0 {
-                continue;
-            }
-            let converter = self.verb(pin, 0xf0200)? as u8;
-            self.verb(pin, 0x70500)?;
-            self.verb(pin, 0x70740)?;
-            self.verb(pin, 0x70c02)?;
-            self.verb(converter, 0x70500)?;
-            let unity = self.verb(converter, 0xf0012)? & 0x7f;
-            self.verb(converter, 0x3b000 | unity)?;
-            return Ok(Speaker { converter, pin });
-        }
-        Err(Error::NoSpeaker)
-    }
-
-    /// Connects a converter with a stream's tag.
-    ///
-    /// # Errors
-    /// [`Error`].
-    pub fn connect(&mut self, converter: u8, tag: u8, format: Format) -> Result<(), Error> {
-        let raw = RawFormat::of(format).ok_or(Error::Format)?;
-        self.verb(converter, 0x20000 | u32::from(raw.raw_value()))?;
-        self.verb(converter, 0x70600 | u32::from(tag & 0xf) << 4)?;
-        Ok(())
     }
 
     /// Resets a stream and sets it up with a ring; it does not run yet. `cyclic` is CBL, usually the sum of the
