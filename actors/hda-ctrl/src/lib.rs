@@ -3,6 +3,7 @@
 //! ```text
 //!   bus ──Transaction──►┐                     ┌─► Play ──► session
 //!   session ─Played────►├─► turn(model, cx) ──┼─► Interrupts::raise
+//!   session ─RemoteCame►│                     │
 //!   timer ─────────────►┘                     └─► timer := model's deadline
 //! ```
 //!
@@ -12,23 +13,29 @@
 //! controller in reset until it is rebuilt.
 #![forbid(unsafe_code)]
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
 use hda::{Hda, Output};
 use pci::{Bus, Device, Transaction, Turn};
 use tokio::time::Instant;
-use wire::audio::{ToHost, ToRemote};
+use wire::audio::{Jack, ToHost, ToRemote};
 
 /// Sound messages for the remote, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Play(pub Vec<ToRemote>);
 
-/// What the remote reports of its sink.
+/// What the remote reports: of its sink, its microphone, its jacks.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Played(pub ToHost);
+
+/// A remote has come that knows of nothing yet: it is asked for what the guest listens to. Its jacks are as they were
+/// until it reports them.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct RemoteCame;
 
 /// What an HdaCtrl is made of.
 pub struct Parts {
@@ -52,6 +59,8 @@ pub struct HdaCtrl {
     start: Instant,
     timer: Option<(Duration, SpawnHandle)>,
     out: Vec<Output>,
+    /// What is plugged in: a model that is made anew does not know.
+    jacks: BTreeMap<Jack, bool>,
     _tether: Box<dyn Send>,
 }
 
@@ -67,6 +76,7 @@ impl HdaCtrl {
             start: Instant::now(),
             timer: None,
             out: Vec::new(),
+            jacks: BTreeMap::new(),
             _tether: parts.tether,
         }
     }
@@ -83,8 +93,16 @@ impl HdaCtrl {
         let now = self.start.elapsed();
         if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
             metrics::counter!("farbus_hda_rebuilds").increment(1);
+            self.tell_jacks(now);
         }
         self.carry_out(ctx, now);
+    }
+
+    fn tell_jacks(&mut self, now: Duration) {
+        for (jack, present) in &self.jacks {
+            let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+            let _ = turn.with(|hda, cx| hda.set_jack(cx, *jack, *present));
+        }
     }
 
     fn carry_out(&mut self, ctx: &mut Context<Self>, now: Duration) {
@@ -133,8 +151,21 @@ impl Handler<Played> for HdaCtrl {
     type Result = ();
 
     fn handle(&mut self, Played(report): Played, ctx: &mut Self::Context) {
+        if let ToHost::Jack { jack, present } = report {
+            self.jacks.insert(jack, present);
+        }
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.report(cx, report));
+        });
+    }
+}
+
+impl Handler<RemoteCame> for HdaCtrl {
+    type Result = ();
+
+    fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
+        self.turn(ctx, |turn| {
+            let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });
     }
 }

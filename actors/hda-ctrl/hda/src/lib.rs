@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   registers ──► CORB ──verb──► codec ──answer──► RIRB ──┐
-//!       │                          │ tag, levels          ├──► interrupt ──► Output::Interrupt
-//!       └──RUN──► stream ──engine──┴──► packets           │
-//!                   ▲  └── completion ───────────────────►┘
-//!   host time ──► clock (WALCLK)          └──────────────────► Output::Audio
+//!       │              jacks ────► │ tag, levels          ├──► interrupt ──► Output::Interrupt
+//!       └──RUN──► stream ──engine──┼──► packets           │
+//!                   ▲  │           └◄── recorder          │
+//!                   │  └── completion ───────────────────►┘
+//!   host time ──► clock (WALCLK)          ├──────────────────► Output::Audio
+//!                                         └◄───────────────── frames of a microphone
 //! ```
 //!
 //! The order of every step in time is: copy sound, publish the position (memory, then register), set the completion
@@ -15,7 +17,7 @@
 //!
 //! To see it at work, drive it with [`driver`].
 //!
-//! Not done yet: capture of real sound, following the remote's clock, INTx.
+//! Not done yet: following the remote's clock, INTx.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 

@@ -3,9 +3,10 @@
 mod common;
 
 use common::*;
-use hda::driver::{Bare, Driver, Host, duration};
-use pci::Width;
-use wire::audio::{Encoding, Format};
+use hda::driver::{Bare, Driver, Host, Kind, duration};
+use hda::{Config, Speakers};
+use pci::{Cx, Width};
+use wire::audio::{Encoding, Format, Jack};
 
 /// Plays 100 ms of a counter after `prepare`, and answers with what was in memory and what was heard.
 fn play(format: Format, prepare: impl FnOnce(&mut Driver<Bare>, u8)) -> (Vec<u8>, Vec<wire::audio::Packet>) {
@@ -55,20 +56,25 @@ fn the_volume_of_the_converter_applies_and_mute_is_silence_in_step() {
 }
 
 #[test]
-fn a_change_of_volume_applies_from_its_frame_on() {
+fn a_change_of_volume_begins_at_its_frame_and_takes_5_ms() {
     let (mut driver, stream) = desk(STEREO);
-    put(&mut driver, SOUND, &[0x55; 3_840]);
+    put(&mut driver, SOUND, &0x1000i16.to_le_bytes().repeat(1_920));
     driver.set_up(stream, TAG, STEREO, &buffers(&[(3_840, true)]), 3_840).unwrap();
     driver.host().out.clear();
     driver.run(stream, true);
     driver.host().now += duration(STEREO, 123);
     driver.verb(2, 0x3b080).unwrap();
-    driver.host().now += duration(STEREO, 200);
+    driver.host().now += duration(STEREO, 400);
     driver.run(stream, false);
     let heard = heard(&driver.host().take_played());
-    let loud = heard.iter().take_while(|byte| **byte == 0x55).count();
-    assert_eq!(loud, 123 * 4);
-    assert!(heard[loud..].iter().all(|byte| *byte == 0) && heard.len() >= 322 * 4);
+    let samples: Vec<_> = heard.chunks(2).map(|s| i16::from_le_bytes([s[0], s[1]])).collect();
+    let (before, after) = samples.split_at(2 * 123);
+    assert!(before.iter().all(|sample| *sample == 0x1000));
+    let (fading, silent) = after.split_at(2 * 240);
+    assert!(
+        fading[0] < 0x1000 && fading.windows(2).all(|pair| pair[0] - pair[1] <= 18 && pair[0] >= pair[1])
+    );
+    assert!(silent.len() >= 2 * 159 && silent.iter().all(|sample| *sample == 0));
 }
 
 #[test]
@@ -131,4 +137,62 @@ fn four_streams_play_at_once_each_in_its_own_format() {
     for (stream, rate) in (first..).zip(rates) {
         assert_eq!(driver.link_position(stream), rate * 3 / 10 * 4, "{rate} Hz");
     }
+}
+
+#[test]
+fn one_to_eight_channels_reach_their_speakers_bit_exact() {
+    for rate in [8_000, 44_100, 192_000] {
+        for encoding in [Encoding::S16, Encoding::S20, Encoding::S24, Encoding::S32] {
+            for channels in 1..=8 {
+                let format = Format { rate, encoding, channels };
+                let config = Config { speakers: Speakers::Surround71, ..Config::default() };
+                let mut driver = Driver::start(Bare::new(config, RAM), DRIVER).unwrap();
+                for sequence in 0..4 {
+                    let speaker = driver.endpoint(Kind::Speaker, sequence).unwrap();
+                    driver.connect_at(speaker.converter, TAG, 2 * sequence, format).unwrap();
+                }
+                let (stream, lap) = (driver.output(0), format.frame_bytes() * (rate / 40));
+                let sound = counter(lap as usize);
+                put(&mut driver, SOUND, &sound);
+                driver.set_up(stream, TAG, format, &buffers(&[(lap, true)]), lap).unwrap();
+                driver.run(stream, true);
+                driver.host().out.clear();
+                driver.host().pass(duration(format, u64::from(rate / 100)));
+                driver.run(stream, false);
+                let heard = heard(&driver.host().take_played());
+                assert_eq!(heard.len(), (format.frame_bytes() * (rate / 100)) as usize, "{format:?}");
+                assert!(heard[..] == sound[..heard.len()], "{format:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn channels_that_no_speaker_has_are_silent() {
+    let format = Format { channels: 4, ..STEREO };
+    let (sound, packets) = play(format, |_, _| {});
+    for (frame, sent) in heard(&packets).chunks(8).zip(sound.chunks(8)) {
+        assert_eq!((&frame[..4], &frame[4..]), (&sent[..4], &[0; 4][..]));
+    }
+}
+
+#[test]
+fn speaker_and_headphone_under_one_tag_are_heard_once_and_auto_mute_changes_nothing() {
+    let unplugged = play(STEREO, |driver, _| {
+        let headphone = driver.headphone().unwrap();
+        driver.connect(headphone.converter, TAG, STEREO).unwrap();
+    });
+    assert!(unplugged.0.starts_with(&heard(&unplugged.1)));
+    let plugged = play(STEREO, |driver, _| {
+        let headphone = driver.headphone().unwrap();
+        driver.connect(headphone.converter, TAG, STEREO).unwrap();
+        let bare = driver.host();
+        let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
+        bare.hda.set_jack(&mut cx, Jack::Headphone, true);
+        bare.pass(ms(100));
+        // What Linux does then.
+        ask(driver, 0x14, 0x70700);
+    });
+    assert_eq!(heard(&plugged.1).len(), 4_800 * 4);
+    assert!(plugged.0.starts_with(&heard(&plugged.1)));
 }

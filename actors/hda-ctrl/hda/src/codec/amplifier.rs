@@ -72,7 +72,7 @@ impl Level {
     /// Nothing comes out.
     pub(crate) const SILENT: Self = Self(None);
     /// Nothing is changed.
-    const UNITY: Self = Self::down(0);
+    pub(crate) const UNITY: Self = Self::down(0);
 
     const fn down(decibels: u8) -> Self {
         Self(Some(core::cmp::Reverse(decibels)))
@@ -88,9 +88,14 @@ impl Level {
 pub(crate) struct Levels(pub(crate) [Level; 16]);
 
 impl Levels {
-    /// Whether anything comes through.
-    pub(crate) fn audible(&self) -> bool {
-        self.0.iter().any(|level| *level != Level::SILENT)
+    /// Whether anything comes through in the first so many channels.
+    pub(crate) fn audible(&self, channels: u8) -> bool {
+        self.0.iter().take(channels.into()).any(|level| *level != Level::SILENT)
+    }
+
+    /// What samples of a channel are multiplied with.
+    pub(crate) fn factor(&self, channel: usize) -> f64 {
+        self.0.get(channel).map_or(0.0, |level| level.factor())
     }
 
     /// Applies the levels to whole frames. At 0 dB the bytes stay as they are.
@@ -107,8 +112,12 @@ impl Levels {
     }
 }
 
-/// Multiplies one sample by a factor of 0 to 1, rounding to the nearest value the encoding has.
-fn scale(encoding: Encoding, sample: &mut [u8], factor: f64) {
+/// Multiplies one sample by a factor of 0 to 1, rounding to the nearest value the encoding has. A factor of 1 leaves
+/// every byte as it is.
+pub(crate) fn scale(encoding: Encoding, sample: &mut [u8], factor: f64) {
+    if factor == 1.0 {
+        return;
+    }
     match (encoding, sample) {
         (Encoding::U8, [byte]) => {
             let value = f64::from(i16::from(*byte) - 0x80) * factor;

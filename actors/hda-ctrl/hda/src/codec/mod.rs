@@ -4,14 +4,15 @@
 //! something can be read back exactly; unknown verbs and nodes read 0 and are counted.
 
 mod amplifier;
+mod fader;
 mod graph;
 mod pin;
 mod verb;
 mod widget;
 
-pub(crate) use amplifier::Levels;
+pub(crate) use fader::Fader;
 
-use amplifier::Level;
+use amplifier::{Level, Levels};
 use verb::{Command, Parameter, Verb};
 use widget::{PCM, POWER_STATES, Part, Power, STREAM_FORMATS, Widget, WidgetType, set_byte};
 use wire::audio::Jack;
@@ -41,10 +42,9 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    #[cfg_attr(not(test), expect(dead_code, reason = "capture asks"))]
-    /// Whether anything can be heard.
-    pub(crate) fn audible(&self) -> bool {
-        matches!(self, Self::Open(levels) if levels.audible())
+    /// Whether anything can be heard of a stream's channels.
+    pub(crate) fn audible(&self, channels: u8) -> bool {
+        matches!(self, Self::Open(levels) if levels.audible(channels))
     }
 }
 
@@ -94,7 +94,6 @@ impl Codec {
         self.path(tag, WidgetType::Output)
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "capture asks"))]
     /// The way from a microphone to a capture stream.
     pub(crate) fn inlet(&self, tag: u8) -> Path {
         self.path(tag, WidgetType::Input)

@@ -15,7 +15,7 @@ use crate::corb::Corb;
 use crate::interrupt::{CONTROLLER, Interrupts};
 use crate::registers::{GlobalControl, GlobalStatus, ImmediateStatus, Piece, PositionBase, Register, pieces};
 use crate::rirb::{Response, Rirb};
-use crate::stream::{Direction, Scene, Stream, StreamRegister};
+use crate::stream::{Direction, Loss, Scene, Stream, StreamRegister};
 use crate::{Config, Output};
 use jacks::Jacks;
 
@@ -47,6 +47,7 @@ pub struct Hda {
     config: Config,
     played: Option<ToHost>,
     shared_tags: u64,
+    captured: Loss,
 }
 
 /// The immediate command interface. HDA 1.0a §3.4.
@@ -72,6 +73,10 @@ pub struct Counters {
     pub unknown_verbs: u64,
     /// Times a playback stream was started under a tag that another one was playing under: it stays unheard.
     pub shared_tags: u64,
+    /// Frames of silence in recordings, because the remote's had not come in time.
+    pub missing_frames: u64,
+    /// Frames left out of recordings, because too many waited.
+    pub skipped_frames: u64,
 }
 
 impl Hda {
@@ -103,6 +108,7 @@ impl Hda {
             config,
             played: None,
             shared_tags: 0,
+            captured: Loss::default(),
         }
     }
 
@@ -113,6 +119,8 @@ impl Hda {
             slipped: self.clock.slipped(),
             unknown_verbs: self.codec.unknown(),
             shared_tags: self.shared_tags,
+            missing_frames: self.captured.missing,
+            skipped_frames: self.captured.skipped,
         }
     }
 
@@ -132,16 +140,19 @@ impl Hda {
         for index in 0..self.streams.len() {
             let position_entry = self.position_entry(index);
             let Some(stream) = self.streams.get_mut(index).filter(|stream| stream.moving()) else { continue };
-            let outlet = match stream.direction() {
+            let path = match stream.direction() {
+                Direction::Input => self.codec.inlet(stream.tag()),
                 Direction::Output if tags & 1 << stream.tag() == 0 => {
                     tags |= 1 << stream.tag();
                     self.codec.outlet(stream.tag())
                 }
-                // Captured, or the second stream of a tag: the first is heard.
-                _ => Path::None,
+                // The second stream of a tag: the first is heard.
+                Direction::Output => Path::None,
             };
-            stream
-                .advance(&outlet, &mut Scene { now, dma: cx.dma, out: cx.out, held: false, position_entry });
+            stream.advance(&path, &mut Scene { now, dma: cx.dma, out: cx.out, held: false, position_entry });
+            let loss = stream.take_loss();
+            self.captured.missing += loss.missing;
+            self.captured.skipped += loss.skipped;
         }
     }
 
@@ -192,6 +203,7 @@ impl Hda {
             config: _,
             played: _,
             shared_tags: _,
+            captured: _,
         } = self;
         clock.stop_wall();
         *control = GlobalControl::DEFAULT;
@@ -236,8 +248,13 @@ impl Hda {
         Some(self.clock.host(due))
     }
 
-    /// The end of each call: a message, if one is due.
+    /// The end of each call: what the remote is to record, and a message, if one is due.
     fn settle(&mut self, cx: &mut Cx<'_, Output>) {
+        for stream in self.streams.iter_mut().take(self.config.inputs.value().into()) {
+            if stream.moving() {
+                stream.listen(&self.codec.inlet(stream.tag()), cx.out);
+            }
+        }
         let sources = self.sources();
         if self.interrupts.update(sources) {
             cx.emit(Output::Interrupt(0));

@@ -1,12 +1,13 @@
 //! What the remote says: how far its sink is, what its microphone hears, what is plugged into its jacks.
 
 use pci::Cx;
-use wire::audio::{Jack, ToHost};
+use wire::audio::{Jack, Packet, StreamId, ToHost};
 
 use super::Hda;
 use crate::Output;
 use crate::codec;
 use crate::rirb::Response;
+use crate::stream::Stream;
 
 impl Hda {
     /// Takes what the remote says.
@@ -14,7 +15,7 @@ impl Hda {
         match report {
             // Recorded; nothing follows from it yet.
             ToHost::Played { .. } => self.played = Some(report),
-            ToHost::Recorded(_) => {}
+            ToHost::Recorded(packet) => self.captured(&packet),
             ToHost::Jack { jack, present } => self.set_jack(cx, jack, present),
         }
     }
@@ -23,6 +24,28 @@ impl Hda {
     #[must_use]
     pub fn last_played(&self) -> Option<&ToHost> {
         self.played.as_ref()
+    }
+
+    /// Takes frames for a recording that was asked for (`Record`): in its format, paced by the host's clock as the
+    /// guest's is, numbered from its beginning. What nobody has asked for is dropped; what is missing when its time
+    /// has come is silence; more than 150 ms never wait.
+    pub fn captured(&mut self, packet: &Packet) {
+        if let Some(stream) = self.streams.get_mut(usize::from(packet.stream.0)) {
+            stream.captured(packet);
+        }
+    }
+
+    /// Captured frames that wait for the guest to listen; `None` if it does not listen to this stream. It is what a
+    /// resampler before [`Self::captured`] keeps constant.
+    #[must_use]
+    pub fn waiting(&self, stream: StreamId) -> Option<u64> {
+        self.streams.get(usize::from(stream.0))?.waiting()
+    }
+
+    /// A remote has come that has been asked for nothing yet: it is asked for what the guest listens to.
+    pub fn remote_came(&mut self, cx: &mut Cx<'_, Output>) {
+        self.streams.iter_mut().for_each(Stream::forget_recording);
+        self.settle(cx);
     }
 
     /// Something was plugged into a jack, or pulled out. The guest is told when that has been so for 100 ms. Jacks

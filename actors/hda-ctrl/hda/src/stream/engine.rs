@@ -2,23 +2,22 @@
 //!
 //! ```text
 //!   Timeline ──position──► walk the Ring ──► output: levels ──► packets ──► Output::Audio
-//!                               │            input:  silence into memory
+//!                               │            input:  the Recorder's frames, or silence, into memory
 //!                               └──► end of a piece with IOC ──► completion
 //! ```
 //!
 //! Every byte of the ring is moved exactly once per lap, in order, in whole frames, whenever [`Engine::advance`]
 //! happens to be called. How far one call moves is bounded by [`Engine::stride`]: the owner of the clock lets time
 //! slip instead of asking for more.
-//!
-//! Not done: sound from the remote; captured frames are silence.
 
 use pci::{Dma, DmaError};
-use wire::audio::{Encoding, StreamId};
+use wire::audio::{Packet, StreamId};
 
 use super::bdl::Ring;
 use super::format::Shape;
 use super::packets::Packets;
 use super::rate::Timeline;
+use super::recorder::{Loss, Recorder};
 use crate::Output;
 use crate::clock::LinkTime;
 use crate::codec::Path;
@@ -53,7 +52,7 @@ pub(crate) struct Engine {
 
 #[derive(Debug)]
 enum Work {
-    Capture { silence: u8 },
+    Capture(Recorder),
     Playback(Packets),
 }
 
@@ -68,7 +67,7 @@ impl Engine {
         run: u32,
     ) -> Self {
         let work = match direction {
-            Direction::Input => Work::Capture { silence: silence(shape) },
+            Direction::Input => Work::Capture(Recorder::new(id, shape)),
             Direction::Output => Work::Playback(Packets::new(id, run, shape)),
         };
         Self { shape, ring, cyclic: cyclic.max(1), frames: 0, timeline: None, completion_due: false, work }
@@ -87,10 +86,48 @@ impl Engine {
 
     /// Moves no more; what is not sent yet is sent.
     pub(crate) fn halt(&mut self, out: &mut Vec<Output>) {
-        if self.timeline.take().is_some()
-            && let Work::Playback(packets) = &mut self.work
-        {
-            packets.pause(out);
+        if self.timeline.take().is_some() {
+            match &mut self.work {
+                Work::Capture(recorder) => recorder.stop(out),
+                Work::Playback(packets) => packets.pause(out),
+            }
+        }
+    }
+
+    /// Lets the remote record as long as the guest can hear it. `recordings` counts them.
+    pub(crate) fn listen(&mut self, inlet: &Path, recordings: &mut u32, out: &mut Vec<Output>) {
+        if let (Work::Capture(recorder), Some(_)) = (&mut self.work, self.timeline) {
+            recorder.listen(inlet, recordings, out);
+        }
+    }
+
+    /// The remote that was asked to record is gone.
+    pub(crate) fn forget_recording(&mut self) {
+        if let Work::Capture(recorder) = &mut self.work {
+            recorder.forget();
+        }
+    }
+
+    /// Frames of the microphone.
+    pub(crate) fn captured(&mut self, packet: &Packet) {
+        if let Work::Capture(recorder) = &mut self.work {
+            recorder.push(packet);
+        }
+    }
+
+    /// Captured frames that wait for the guest; `None`: it does not listen.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        match &self.work {
+            Work::Capture(recorder) => recorder.waiting(),
+            Work::Playback(_) => None,
+        }
+    }
+
+    /// What the recording has lost since this was asked last.
+    pub(crate) fn take_loss(&mut self) -> Loss {
+        match &mut self.work {
+            Work::Capture(recorder) => recorder.take_loss(),
+            Work::Playback(_) => Loss::default(),
         }
     }
 
@@ -113,17 +150,14 @@ impl Engine {
         &mut self,
         now: LinkTime,
         dma: &dyn Dma,
-        outlet: &Path,
+        path: &Path,
         out: &mut Vec<Output>,
     ) -> Result<bool, DmaError> {
         let Some(timeline) = &mut self.timeline else { return Ok(false) };
         let frames = timeline.position(now).saturating_sub(self.frames);
-        let bytes = frames.saturating_mul(self.shape.frame_bytes);
         self.completion_due |= match &mut self.work {
-            Work::Capture { silence } => {
-                self.ring.walk(bytes, |address, length| fill(dma, address, length, *silence))?
-            }
-            Work::Playback(packets) => packets.collect(&mut self.ring, frames, dma, outlet, out)?,
+            Work::Capture(recorder) => recorder.deliver(&mut self.ring, frames, dma, path)?,
+            Work::Playback(packets) => packets.collect(&mut self.ring, frames, dma, path, out)?,
         };
         self.frames += frames;
         // Linux takes a position of 0 at an interrupt for a sign that there is no position buffer.
@@ -136,7 +170,7 @@ impl Engine {
     pub(crate) fn next(&self) -> Option<LinkTime> {
         let timeline = self.timeline?;
         let packet = match &self.work {
-            Work::Capture { .. } => None,
+            Work::Capture(_) => None,
             Work::Playback(packets) => packets.frames_wanted(),
         };
         let frames = self.frames_to_completion().into_iter().chain(packet).min()?;
@@ -151,23 +185,4 @@ impl Engine {
         let position = self.frames.wrapping_add(frames).wrapping_mul(self.shape.frame_bytes) % self.cyclic;
         Some(frames + u64::from(position == 0))
     }
-}
-
-/// The byte that silence is made of.
-fn silence(shape: Shape) -> u8 {
-    match shape.sound {
-        Some(format) if format.encoding == Encoding::U8 => 0x80,
-        _ => 0,
-    }
-}
-
-fn fill(dma: &dyn Dma, mut address: u64, mut length: usize, byte: u8) -> Result<(), DmaError> {
-    let block = [byte; 1024];
-    while length > 0 {
-        let part = block.get(..length).unwrap_or(&block);
-        dma.write(address, part)?;
-        address = address.wrapping_add(part.len() as u64);
-        length -= part.len();
-    }
-    Ok(())
 }

@@ -15,14 +15,16 @@ mod engine;
 mod format;
 mod packets;
 mod rate;
+mod recorder;
 mod registers;
 
 pub(crate) use engine::Direction;
 pub(crate) use format::RawFormat;
+pub(crate) use recorder::Loss;
 pub(crate) use registers::{StreamRegister, TABLE};
 
 use pci::Dma;
-use wire::audio::StreamId;
+use wire::audio::{Packet, StreamId};
 
 use crate::Output;
 use crate::clock::LinkTime;
@@ -57,6 +59,8 @@ pub(crate) struct Stream {
     list: u64,
     /// Runs so far; survives every reset, so that the remote never sees a number twice.
     runs: u32,
+    /// Recordings so far; the same of them.
+    recordings: u32,
     /// From the first RUN after a reset on. Writing other registers that shape it ends it as well.
     engine: Option<Engine>,
 }
@@ -74,6 +78,7 @@ impl Stream {
             format: RawFormat::DEFAULT,
             list: 0,
             runs: 0,
+            recordings: 0,
             engine: None,
         }
     }
@@ -178,12 +183,12 @@ impl Stream {
     }
 
     /// Moves sound up to now, then the position, then the completion.
-    pub(crate) fn advance(&mut self, outlet: &Path, scene: &mut Scene<'_>) {
+    pub(crate) fn advance(&mut self, path: &Path, scene: &mut Scene<'_>) {
         let Some(engine) = &mut self.engine else { return };
         if !engine.moving() {
             return;
         }
-        match engine.advance(scene.now, scene.dma, outlet, scene.out) {
+        match engine.advance(scene.now, scene.dma, path, scene.out) {
             Ok(completed) => {
                 self.publish(scene);
                 self.status = self.status.with_completed(self.status.completed() || completed);
@@ -214,6 +219,7 @@ impl Stream {
             format,
             list,
             runs: _,
+            recordings: _,
             engine,
         } = self;
         *control = StreamControl::DEFAULT;
@@ -221,6 +227,33 @@ impl Stream {
         (*position, *cyclic, *last, *list) = (0, 0, 0, 0);
         *format = RawFormat::DEFAULT;
         *engine = None;
+    }
+
+    /// Lets the remote record as long as the guest can hear it.
+    pub(crate) fn listen(&mut self, inlet: &Path, out: &mut Vec<Output>) {
+        if let Some(engine) = &mut self.engine {
+            engine.listen(inlet, &mut self.recordings, out);
+        }
+    }
+
+    /// The remote that was asked to record is gone.
+    pub(crate) fn forget_recording(&mut self) {
+        self.engine.iter_mut().for_each(Engine::forget_recording);
+    }
+
+    /// Frames of the microphone.
+    pub(crate) fn captured(&mut self, packet: &Packet) {
+        self.engine.iter_mut().for_each(|engine| engine.captured(packet));
+    }
+
+    /// Captured frames that wait for the guest; `None`: it does not listen.
+    pub(crate) fn waiting(&self) -> Option<u64> {
+        self.engine.as_ref().and_then(Engine::waiting)
+    }
+
+    /// What the recording has lost since this was asked last.
+    pub(crate) fn take_loss(&mut self) -> Loss {
+        self.engine.as_mut().map(Engine::take_loss).unwrap_or_default()
     }
 
     pub(crate) fn direction(&self) -> Direction {

@@ -7,7 +7,7 @@ use wire::audio::{Format, Packet, StreamId, ToRemote};
 use super::bdl::Ring;
 use super::format::Shape;
 use crate::Output;
-use crate::codec::Path;
+use crate::codec::{Fader, Path};
 
 /// Packets per second.
 const PER_SECOND: u64 = 200;
@@ -24,12 +24,13 @@ pub(crate) struct Packets {
     /// Whole frames, less than a packet between calls.
     pending: BytesMut,
     packet_bytes: usize,
+    fader: Fader,
 }
 
 /// Without the guest's sound.
 impl core::fmt::Debug for Packets {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { stream, run, frame_bytes: _, format, first, pending, packet_bytes: _ } = self;
+        let Self { stream, run, frame_bytes: _, format, first, pending, packet_bytes: _, fader: _ } = self;
         write!(f, "Packets({stream:?} run {run}, {format:?}, frame {first}, {} bytes wait)", pending.len())
     }
 }
@@ -39,7 +40,8 @@ impl Packets {
         let Shape { frame_bytes, sound: format, .. } = shape;
         let frames = format.map_or(1, |format| u64::from(format.rate) / PER_SECOND).max(1);
         let packet_bytes = usize::try_from(frames * frame_bytes).unwrap_or(usize::MAX);
-        Self { stream, run, frame_bytes, format, first: 0, pending: BytesMut::new(), packet_bytes }
+        let (pending, fader) = (BytesMut::new(), Fader::default());
+        Self { stream, run, frame_bytes, format, first: 0, pending, packet_bytes, fader }
     }
 
     /// Takes the next frames out of the ring and sends what makes whole packets. After an error, what was taken by
@@ -67,7 +69,7 @@ impl Packets {
         if interrupts.is_err() {
             self.pending.truncate(kept);
         } else {
-            levels.apply(format, self.pending.get_mut(kept..).unwrap_or_default());
+            self.fader.apply(format, levels, self.pending.get_mut(kept..).unwrap_or_default());
         }
         while self.pending.len() >= self.packet_bytes {
             self.send(format, self.packet_bytes, out);
