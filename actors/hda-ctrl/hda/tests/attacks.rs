@@ -1,4 +1,5 @@
-//! What a hostile guest may try, and that the answer is hardware's: attack rows 13 to 16, and memory that goes away.
+//! What a hostile guest may try with addresses, lengths and pointers, and that the answer is hardware's. `Case` names
+//! the row of the attack table.
 
 mod common;
 
@@ -24,8 +25,9 @@ fn set_ring(bare: &mut Bare, ring: u64, address: u64) {
     bare.write(ring + 4, Width::Dword, address >> 32);
 }
 
+/// Case 13, and 12: the controller's own registers are no memory that it could reach. HDA 1.0a §3.3.23.
 #[test]
-fn row_13_a_corb_in_our_own_bar_is_a_memory_error() {
+fn a_corb_in_our_own_bar_is_a_memory_error() {
     let mut bare = started();
     set_ring(&mut bare, CORB, BAR);
     bare.write(0x20, Width::Dword, 0xc000_0000);
@@ -37,8 +39,9 @@ fn row_13_a_corb_in_our_own_bar_is_a_memory_error() {
     assert_usable(bare);
 }
 
+/// Case 13: responses into the controller's own registers. HDA 1.0a §3.3.30.
 #[test]
-fn row_13_a_rirb_in_our_own_bar_drops_responses() {
+fn a_rirb_in_our_own_bar_drops_responses() {
     let mut bare = started();
     set_ring(&mut bare, RIRB, BAR);
     bare.write(RIRB + 12, Width::Byte, 0b111);
@@ -50,8 +53,9 @@ fn row_13_a_rirb_in_our_own_bar_drops_responses() {
     assert_usable(bare);
 }
 
+/// Case 13: a BDL there, or what it points at. HDA 1.0a §3.3.36.
 #[test]
-fn row_13_a_list_or_sound_in_our_own_bar_is_a_descriptor_error() {
+fn a_list_or_sound_in_our_own_bar_is_a_descriptor_error() {
     for list in [true, false] {
         let (mut driver, stream) = desk(STEREO);
         let buffers = [Buffer { address: BAR, length: 4_096, interrupt: true }];
@@ -72,8 +76,9 @@ fn row_13_a_list_or_sound_in_our_own_bar_is_a_descriptor_error() {
     }
 }
 
+/// Case 13: positions there.
 #[test]
-fn row_13_a_position_buffer_in_our_own_bar_is_not_missed() {
+fn a_position_buffer_in_our_own_bar_is_not_missed() {
     let (mut driver, stream) = desk(STEREO);
     driver.set_up(stream, TAG, STEREO, &buffers(&[(3_840, true)]), 3_840).unwrap();
     driver.host().write(0x70, Width::Dword, BAR | 1);
@@ -82,8 +87,9 @@ fn row_13_a_position_buffer_in_our_own_bar_is_not_missed() {
     assert_eq!(driver.link_position(stream), 1_920);
 }
 
+/// Case 14: lengths of 0, LVI 0, CBL below an entry, in all their combinations: nothing loops.
 #[test]
-fn row_14_empty_buffers_one_buffer_and_short_laps_come_to_an_end() {
+fn empty_buffers_one_buffer_and_short_laps_come_to_an_end() {
     struct Case {
         name: &'static str,
         buffers: &'static [(u32, bool)],
@@ -121,8 +127,9 @@ fn row_14_empty_buffers_one_buffer_and_short_laps_come_to_an_end() {
     }
 }
 
+/// Case 15: CORBWP, sizes and resets written while both rings run over each other.
 #[test]
-fn row_15_pointers_and_sizes_may_change_while_the_rings_run_and_overlap() {
+fn pointers_and_sizes_may_change_while_the_rings_run_and_overlap() {
     let mut bare = started();
     // Every command asks a different parameter, and every answer is the next command.
     for base in [0u64, 0x80, 0x400] {
@@ -145,8 +152,9 @@ fn row_15_pointers_and_sizes_may_change_while_the_rings_run_and_overlap() {
     assert_usable(bare);
 }
 
+/// Case 16: 10 000 starts and stops.
 #[test]
-fn row_16_starting_and_stopping_leaves_nothing_behind() {
+fn starting_and_stopping_leaves_nothing_behind() {
     let (mut driver, stream) = desk(STEREO);
     driver.host().out.clear();
     let mut size = None;
@@ -165,8 +173,9 @@ fn row_16_starting_and_stopping_leaves_nothing_behind() {
     }
 }
 
+/// Case 16, and 6: frames beyond the end of memory.
 #[test]
-fn row_16_a_buffer_beyond_memory_stops_the_stream_where_memory_ends() {
+fn a_buffer_beyond_memory_stops_the_stream_where_memory_ends() {
     let (mut driver, stream) = desk(STEREO);
     let address = RAM as u64 - 4_800;
     let buffers = [Buffer { address, length: !3u32, interrupt: true }];
@@ -179,6 +188,7 @@ fn row_16_a_buffer_beyond_memory_stops_the_stream_where_memory_ends() {
     assert_eq!(driver.acknowledge().1, [(stream, 0x30)]);
 }
 
+/// Case 7: memory is unmapped while a stream plays from it.
 #[test]
 fn memory_that_goes_away_stops_the_stream_and_a_new_run_begins_when_it_is_back() {
     let bare = Bare::with_memory(Config::default(), Memory::new());
