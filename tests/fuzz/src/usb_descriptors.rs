@@ -4,10 +4,13 @@ use core::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
+use functions::configuration::Configuration;
 use wire::{
     Lane, ToHost,
     control::{self, Attachment, BulkOnly, Descriptor, Profile},
-    usb::{DeviceId, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed, ToRemote, Transfer},
+    usb::{
+        DeviceId, Direction, Endpoint, Moved, Payload, Request, RequestId, Setup, Speed, ToRemote, Transfer,
+    },
 };
 use xhci::{
     Config,
@@ -24,6 +27,7 @@ const MOST_TRANSFERS: usize = 32;
 /// A device with any profile is attached, enumerated and asked: nothing panics, and every transfer that the guest
 /// queues comes to an end.
 pub(crate) fn run(data: &[u8]) {
+    parse(data);
     let mut data = Unstructured::new(data);
     // What cannot be read any more is not there.
     let _ = lend(&mut data);
@@ -60,6 +64,22 @@ fn lend(data: &mut Unstructured<'_>) -> Result<()> {
     }
     devices.finish();
     Ok(())
+}
+
+/// A remote reads the configuration of a real device: what it takes for an endpoint of Bulk-Only Transport, or for one
+/// that may be read ahead, has the direction for it.
+fn parse(data: &[u8]) {
+    let configuration = Configuration::parse(data);
+    let _ = configuration.names();
+    for interface in configuration.interfaces() {
+        let _ = configuration.endpoints_of(interface);
+    }
+    for endpoint in configuration.read_ahead() {
+        assert_eq!(endpoint.direction(), Direction::In);
+    }
+    for pair in configuration.bulk_only() {
+        assert_eq!((pair.out.direction(), pair.input.direction()), (Direction::Out, Direction::In));
+    }
 }
 
 /// As a host gets it: written and read back.
@@ -126,8 +146,8 @@ fn setup(data: &mut Unstructured<'_>) -> Result<Setup> {
 
 fn request(number: usize, setup: Setup) -> Request {
     let payload = match setup.direction() {
-        wire::usb::Direction::In => Payload::In { max: setup.length.into() },
-        wire::usb::Direction::Out => Payload::Out(vec![0; setup.length.into()].into()),
+        Direction::In => Payload::In { max: setup.length.into() },
+        Direction::Out => Payload::Out(vec![0; setup.length.into()].into()),
     };
     Request {
         id: RequestId(number as u64 + 1),
