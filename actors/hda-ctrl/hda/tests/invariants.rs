@@ -15,8 +15,7 @@ fn formats() -> impl Strategy<Value = Format> {
         prop::sample::select(vec![8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000]);
     let encodings =
         prop::sample::select(vec![Encoding::U8, Encoding::S16, Encoding::S20, Encoding::S24, Encoding::S32]);
-    // Two channels at most: the speaker's converter does not listen to more.
-    (rates, encodings, 1..=2u8).prop_map(|(rate, encoding, channels)| Format { rate, encoding, channels })
+    (rates, encodings, 1..=8u8).prop_map(|(rate, encoding, channels)| Format { rate, encoding, channels })
 }
 
 /// Rings as drivers write them, and rings as they should not: of one frame, of odd lengths, with empty buffers.
@@ -241,37 +240,6 @@ proptest! {
             }
             driver.host().out.clear();
             driver.acknowledge();
-        }
-    }
-
-    /// The same in the other direction: capture writes every byte of the ring, and nothing beside it.
-    #[test]
-    fn capture_fills_the_ring_in_order_and_nothing_else(frames in 2..4_000u32, steps in steps()) {
-        let (mut driver, _) = desk(STEREO);
-        let length = 4 * frames;
-        put(&mut driver, SOUND - 16, &vec![0xee; length as usize + 32]);
-        let buffers = [
-            Buffer { address: SOUND, length: 4, interrupt: true },
-            Buffer { address: SOUND + 4, length: length - 4, interrupt: false },
-        ];
-        driver.set_up(0, TAG, STEREO, &buffers, length).unwrap();
-        driver.run(0, true);
-        let mut written = 0;
-        let mut last = 0;
-        for step in steps {
-            let _ = take(&mut driver, 0, &match step {
-                Step::Pass(time) => Step::Late(time),
-                other => other,
-            });
-            let position = driver.link_position(0);
-            written += (position + length - last) % length;
-            last = position;
-            let mut memory = vec![0; length as usize + 32];
-            driver.host().ram.read(SOUND - 16, &mut memory).unwrap();
-            let silent = written.min(length) as usize;
-            prop_assert!(memory[16..16 + silent].iter().all(|byte| *byte == 0));
-            prop_assert!(memory[16 + silent..].iter().all(|byte| *byte == 0xee));
-            prop_assert!(memory[..16].iter().all(|byte| *byte == 0xee));
         }
     }
 }

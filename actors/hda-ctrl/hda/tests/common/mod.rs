@@ -5,8 +5,8 @@
 use core::time::Duration;
 use std::cell::{Cell, RefCell};
 
-use hda::driver::{Bare, Buffer, Driver};
-use hda::{Config, Output};
+use hda::driver::{Bare, Buffer, Driver, Kind};
+use hda::{Config, Output, Speakers};
 use pci::{Dma, DmaError, Ram};
 use wire::audio::{Encoding, Format, Packet, ToRemote};
 
@@ -17,11 +17,15 @@ pub const DRIVER: u64 = 0x0004_0000;
 pub const SOUND: u64 = 0x0010_0000;
 pub const RAM: usize = 0x0100_0000;
 
-/// A started controller whose speaker listens to [`TAG`].
+/// A started controller whose speakers, two or eight, listen to [`TAG`].
 pub fn desk(format: Format) -> (Driver<Bare>, u8) {
-    let mut driver = Driver::start(Bare::new(Config::default(), RAM), DRIVER).unwrap();
-    let speaker = driver.speaker().unwrap();
-    driver.connect(speaker.converter, TAG, format).unwrap();
+    let speakers = if format.channels > 2 { Speakers::Surround71 } else { Speakers::Stereo };
+    let config = Config { speakers, ..Config::default() };
+    let mut driver = Driver::start(Bare::new(config, RAM), DRIVER).unwrap();
+    for sequence in 0..format.channels.min(8).div_ceil(2) {
+        let speaker = driver.endpoint(Kind::Speaker, sequence).unwrap();
+        driver.connect_at(speaker.converter, TAG, 2 * sequence, format).unwrap();
+    }
     let stream = driver.output(0);
     (driver, stream)
 }
