@@ -4,7 +4,7 @@
 //! acknowledges or enables something and leaves something pending: so none is lost between the guest's look at
 //! INTSTS and its acknowledgement.
 //!
-//! Not done: INTx.
+//! The level of an interrupt line (INTx) is what is pending at the moment; nobody has a line yet.
 
 use crate::registers::InterruptControl;
 
@@ -33,6 +33,11 @@ impl Interrupts {
         if sources == 0 { 0 } else { sources | GLOBAL }
     }
 
+    /// The sources that may interrupt.
+    pub(crate) fn pending(&self, sources: u32) -> u32 {
+        if self.control.global() { sources & self.control.sources().value() } else { 0 }
+    }
+
     /// Something was acknowledged or enabled: what is pending now is told again.
     pub(crate) fn acknowledge(&mut self) {
         self.acknowledged = true;
@@ -40,7 +45,7 @@ impl Interrupts {
 
     /// Looks at the sources. Answers whether a message is to be sent.
     pub(crate) fn update(&mut self, sources: u32) -> bool {
-        let pending = if self.control.global() { sources & self.control.sources().value() } else { 0 };
+        let pending = self.pending(sources);
         let new = pending & !self.told != 0;
         let left = core::mem::take(&mut self.acknowledged) && pending != 0;
         self.told = pending;

@@ -17,7 +17,8 @@
 //!
 //! To see it at work, drive it with [`driver`].
 //!
-//! Not done yet: following the remote's clock, INTx.
+//! Not done yet: following the remote's clock; a PCI interrupt pin, for which there is only
+//! [`Hda::interrupt_line`].
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 

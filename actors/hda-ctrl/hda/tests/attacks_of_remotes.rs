@@ -151,7 +151,7 @@ fn fields_at_their_extremes_are_fields() {
         driver.host().write(0x5a, Width::Word, count);
         assert_eq!(driver.verb(0, 0xf0000), Ok(0xfa2b_0001), "RINTCNT {count}");
     }
-    driver.set_up(stream, TAG, STEREO, &buffers(&[(LAP, true)]), u32::MAX & !3).unwrap();
+    driver.set_up(stream, TAG, STEREO, &buffers(&[(LAP, true)]), !3).unwrap();
     driver.host().now += core::time::Duration::from_secs(178);
     driver.run(stream, true);
     let (wall, position) = (driver.wall_clock(), driver.link_position(stream));

@@ -224,6 +224,27 @@ fn another_source_that_stays_pending_is_told_again() {
 }
 
 #[test]
+fn the_interrupt_line_stays_up_until_every_source_is_cleared_or_disabled() {
+    let (mut driver, stream) = desk(STEREO);
+    for stream in [stream, stream + 1] {
+        driver.set_up(stream, TAG, STEREO, &buffers(&[(960, true), (960, true)]), 1_920).unwrap();
+        driver.run(stream, true);
+    }
+    assert!(!driver.host().hda.interrupt_line());
+    driver.host().pass(ms(6));
+    let mut line = |offset: u64, width, value| {
+        driver.host().write(offset, width, value);
+        driver.host().hda.interrupt_line()
+    };
+    let status = |stream: u8| 0x83 + 0x20 * u64::from(stream);
+    assert!(line(INTSTS, Width::Dword, 0xffff_ffff), "INTSTS is read-only");
+    assert!(line(status(stream), Width::Byte, 4), "the other one is left");
+    assert!(!line(INTCTL, Width::Dword, 0x7fff_ffff), "GIE");
+    assert!(line(INTCTL, Width::Dword, 0xffff_ffff));
+    assert!(!line(status(stream + 1), Width::Byte, 4));
+}
+
+#[test]
 fn behind_a_function_without_bus_mastering_the_driver_gets_no_answer() {
     let mut device = Device::new(hda::config_space(), || hda::Hda::new(Config::default()));
     let ram = pci::Ram::new(0, RAM);

@@ -292,3 +292,50 @@ fn any_20_bits_at_any_node_are_answered() {
         }
     }
 }
+
+/// Fields that verbs write whole: node, the verb that sets with 8 bits of payload, the one that reads, the place of the
+/// byte in the reply, and its bits that exist.
+const BYTES: &[(u8, u32, u32, u32, u8)] = &[
+    (DAC, 0x706, 0xf06_00, 0, 0xff),
+    (DAC_2, 0x706, 0xf06_00, 0, 0xff),
+    (ADC, 0x706, 0xf06_00, 0, 0xff),
+    (1, 0x705, 0xf05_00, 0, 0x03),
+    (DAC, 0x705, 0xf05_00, 0, 0x03),
+    (ADC, 0x705, 0xf05_00, 0, 0x03),
+    (HEADPHONE, 0x705, 0xf05_00, 0, 0x03),
+    (SPEAKER, 0x707, 0xf07_00, 0, 0xe7),
+    (HEADPHONE, 0x707, 0xf07_00, 0, 0xe7),
+    (MICROPHONE, 0x707, 0xf07_00, 0, 0xe7),
+    (HEADPHONE, 0x708, 0xf08_00, 0, 0xbf),
+    (MICROPHONE, 0x708, 0xf08_00, 0, 0xbf),
+    (SPEAKER, 0x70c, 0xf0c_00, 0, 0x07),
+    (SPEAKER, 0x71c, 0xf1c_00, 0, 0xff),
+    (SPEAKER, 0x71f, 0xf1c_00, 24, 0xff),
+    (MICROPHONE, 0x71d, 0xf1c_00, 8, 0xff),
+    (1, 0x721, 0xf20_00, 8, 0xff),
+    (1, 0x722, 0xf20_00, 16, 0xff),
+];
+
+proptest::proptest! {
+    /// In whatever order fields are written, with hostile verbs in between: each reads as it was written last.
+    #[test]
+    fn every_field_reads_as_it_was_written_last(
+        writes in proptest::collection::vec((0..BYTES.len(), proptest::num::u8::ANY, proptest::num::u32::ANY), 1..100),
+    ) {
+        let mut codec = Codec::new(Speakers::Stereo);
+        let mut written = std::collections::BTreeMap::new();
+        for (field, value, noise) in writes {
+            let (node, set, ..) = BYTES[field];
+            ask(&mut codec, node, set << 8 | u32::from(value));
+            written.insert(field, value);
+            // Any verb that does not write: gets, and nodes that are not there.
+            ask(&mut codec, noise as u8, 0xf_0000 | noise & 0xffff);
+            ask(&mut codec, 0x40 | noise as u8 & 0x3f, noise & 0xf_ffff);
+        }
+        for (field, value) in written {
+            let (node, _, get, place, bits) = BYTES[field];
+            let read = (ask(&mut codec, node, get) >> place) as u8 & bits;
+            proptest::prop_assert_eq!(read, value & bits, "{:?}", BYTES[field]);
+        }
+    }
+}

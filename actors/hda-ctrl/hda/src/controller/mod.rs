@@ -124,6 +124,13 @@ impl Hda {
         }
     }
 
+    /// The level of the interrupt line: up as long as anything is pending that may interrupt. Whoever has a line drives
+    /// it with this after each call; with messages it means nothing. HDA 1.0a §3.3.15.
+    #[must_use]
+    pub fn interrupt_line(&self) -> bool {
+        self.interrupts.pending(self.sources()) != 0
+    }
+
     /// Moves all streams up to now, in the order of their numbers. If that is further than one of them may go at
     /// once, time slips by the rest, for all of them alike and for the wall clock.
     fn advance(&mut self, cx: &mut Cx<'_, Output>) {
