@@ -1,6 +1,8 @@
 //! A guest whose USB devices are at a desk: what the tests of real devices share.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses what it needs of this")]
 
+pub(crate) mod cases;
+
 use std::{fs::File, io::Read as _, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
