@@ -315,6 +315,10 @@ impl Endpoint {
 
     /// The doorbell rings, for a stream or for none (0). xHCI 1.2 §4.7. Answers whether there is work.
     pub(crate) fn ring(&mut self, dma: &dyn Dma, stream: u16) -> bool {
+        if !matches!(self.state, State::Running | State::Stopped) {
+            // One of its streams has failed, or a stop goes on: the rings of the others run with the endpoint.
+            return false;
+        }
         let there = self.with_streams(|this, streams| {
             let ring = this.stream_mut(streams, dma, stream);
             ring.map(|ring| ring.ring(dma, 0)).is_ok()
@@ -322,13 +326,12 @@ impl Endpoint {
         self.silent = 0;
         match self.state {
             _ if !there.unwrap_or(stream == 0) => false,
-            State::Running => true,
             State::Stopped => {
                 self.state = State::Running;
                 self.mirror(dma);
                 true
             }
-            State::Stopping | State::Halted | State::Error => false,
+            _ => true,
         }
     }
 

@@ -77,11 +77,19 @@ impl Endpoint {
         let after = match next {
             Next::Status => Some(after),
             Next::Data(length) if length > self.part_limit() => None,
-            Next::Data(length) => self.ask_ahead(hands, self.whole_packets(length), Some(after)),
+            Next::Data(length) => self.ask_ahead(hands, length, Some(after)),
         };
         if let Some(after) = after {
-            self.ask_ahead(hands, self.whole_packets(STATUS), Some(after));
+            self.ask_ahead(hands, STATUS, Some(after));
         }
+    }
+
+    /// How many bytes to ask for where so many are wanted: as many in Bulk-Only Transport, where some disks fill whatever
+    /// they are asked for; else whole packets.
+    pub(crate) fn room(&self, hands: &Hands<'_, '_>, length: u32) -> u32 {
+        let mut pairs = hands.profile.iter().flat_map(|profile| &profile.bulk_only);
+        let exact = self.kind == Kind::Bulk && pairs.any(|pair| pair.input == self.address);
+        if exact { length.min(self.part_limit()) } else { self.whole_packets(length) }
     }
 
     /// So many bytes in whole packets, as far as a message carries them: a packet that is longer than what is left would

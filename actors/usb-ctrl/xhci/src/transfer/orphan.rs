@@ -95,10 +95,11 @@ impl Endpoint {
 
     /// Orphans that are done and that nobody will adopt leave, their data in order to the stash.
     pub(crate) fn sort_orphans(&mut self) {
+        let packet = self.max_packet;
         while let Some(orphan) = self.orphans.front_mut() {
             match orphan.fate {
                 _ if orphan.td.sent().is_some() => return,
-                Fate::Open if orphan.is_received() => self.stash.extend(orphan.late_data()),
+                Fate::Open if orphan.is_received() => self.stash.extend(orphan.late_data(packet)),
                 Fate::Open if orphan.has_news() => return,
                 Fate::Open | Fate::Void => {}
             }
@@ -162,9 +163,11 @@ impl Orphan {
         td.progress = self.td.progress;
     }
 
-    /// What the device has sent and nobody has read.
-    fn late_data(&mut self) -> Option<Late> {
-        let ended = self.td.finished() == Some(CompletionCode::Success) && self.td.done < self.td.length;
+    /// What the device has sent and nobody has read, in packets of at most so many bytes: a shorter one ends it, even where
+    /// it was asked for no more.
+    fn late_data(&mut self, packet: u16) -> Option<Late> {
+        let short = self.td.done < self.td.length || !self.td.done.is_multiple_of(packet.max(1).into());
+        let ended = self.td.finished() == Some(CompletionCode::Success) && short;
         let data = self.td.pending.take().map_or_else(Redacted::default, |pending| pending.data);
         // Without bytes a zero-length packet is still an end.
         (ended || !data.is_empty()).then_some(Late { data, ended })

@@ -72,7 +72,7 @@ impl Endpoint {
         }
         let (left, inward) = (td.length.saturating_sub(td.done), td.inward);
         let payload = if inward {
-            Payload::In { max: self.whole_packets(left) }
+            Payload::In { max: self.room(hands, left) }
         } else {
             match td.stage(hands.cx.dma, hands.budget, left.min(limit)) {
                 Ok(Some(data)) => Payload::Out(data),
