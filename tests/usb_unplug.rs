@@ -55,7 +55,6 @@ async fn a_gadget_disk_pulled_in_the_middle_of_a_read_is_gone_and_reads_right_wh
 }
 
 #[tokio::test]
-#[ignore = "a doorbell of a stream makes the context of a halted endpoint say that it runs, and Linux stops it for ever"]
 async fn a_uas_disk_pulled_in_the_middle_of_a_read_is_gone_and_reads_right_when_it_is_back() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let image = folder.path().join("image");
