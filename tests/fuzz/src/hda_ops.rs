@@ -1,6 +1,8 @@
-//! A guest against the HD Audio controller: registers, verbs, memory and time, in any order.
+//! A guest and a remote against the HD Audio controller: registers, verbs, memory, time, jacks and a microphone's sound,
+//! in any order.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use arbitrary::{Result, Unstructured};
 use hda::{
@@ -8,7 +10,7 @@ use hda::{
     driver::{Bare, Buffer, Driver, Host},
 };
 use pci::{Cx, Dma, Model, Width};
-use wire::audio::{Encoding, Format, StreamId, ToHost, ToRemote};
+use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote};
 
 const MEMORY: usize = 1 << 20;
 const SOUND: u64 = 0x8_0000;
@@ -20,34 +22,60 @@ const MOST_ACTIONS: usize = 400;
 /// one action.
 const MOST_SOUND: usize = 3 * (4 * 64 * 192_000 / 20 + 4 * 64 * 960);
 
-/// Whatever a guest does: no panic, bounded sound, and a deadline that a tick has done away with.
+/// Whatever a guest and a remote do: no panic, bounded sound in both directions, a deadline that a tick has done away
+/// with, and a remote that knows what it is to record.
 pub(crate) fn run(data: &[u8]) {
     let mut data = Unstructured::new(data);
     let mut bare = playing();
+    let mut recording = BTreeMap::new();
     for _ in 0..MOST_ACTIONS {
         if data.is_empty() || act(&mut bare, &mut data).is_err() {
             break;
         }
-        let sent = |output: &Output| match output {
-            Output::Audio(ToRemote::Play(packet)) => packet.pcm.len(),
-            _ => 0,
-        };
-        let sent: usize = bare.out.drain(..).map(|output| sent(&output)).sum();
+        let sent: usize = bare.out.drain(..).map(|output| sent(&output, &mut recording)).sum();
         assert!(sent <= MOST_SOUND, "{sent} bytes of sound");
+        for stream in 0..8 {
+            let waiting = bare.hda.waiting(StreamId(stream));
+            assert_eq!(waiting.is_some(), recording.contains_key(&stream), "stream {stream}");
+            assert!(waiting <= Some(192_000 * 150 / 1_000), "stream {stream}");
+        }
         bare.tick();
         assert!(bare.hda.deadline().is_none_or(|due| due > bare.now), "a tick leaves nothing due");
-        bare.out.clear();
     }
     let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
     Model::reset(&mut bare.hda, &mut cx);
     Driver::start(bare, 0).expect("a reset makes it well again");
 }
 
-/// A playback and a capture stream that run.
+/// The bytes of sound that are sent with this; notes what the remote is to record.
+fn sent(output: &Output, recording: &mut BTreeMap<u8, u32>) -> usize {
+    match output {
+        Output::Audio(ToRemote::Play(packet)) => return packet.pcm.len(),
+        Output::Audio(ToRemote::Record { stream, run, .. }) => {
+            // A remote that has just come was told nothing yet: it may hear this a second time.
+            let before = recording.insert(stream.0, *run);
+            assert!(before.is_none_or(|before| before < *run), "a new number for each recording");
+        }
+        Output::Audio(ToRemote::StopRecord { stream, run }) => {
+            assert_eq!(recording.remove(&stream.0), Some(*run), "the recording that there is");
+        }
+        Output::Audio(ToRemote::Pause { .. }) | Output::Interrupt(_) => {}
+    }
+    0
+}
+
+/// A playback stream and a capture stream that run, with everything plugged in.
 fn playing() -> Bare {
     let mut driver = Driver::start(Bare::new(Config::default(), MEMORY), 0).expect("a fresh controller");
-    let speaker = driver.speaker().expect("a speaker");
-    driver.connect(speaker.converter, TAG, FORMAT).expect("a converter");
+    for jack in [Jack::Headphone, Jack::Microphone] {
+        plug(driver.host(), jack, true);
+    }
+    driver.host().pass(Duration::from_millis(100));
+    for endpoint in [driver.speaker(), driver.headphone(), driver.microphone()] {
+        let endpoint = endpoint.expect("a way out of the codec, or into it");
+        driver.connect(endpoint.converter, TAG, FORMAT).expect("a converter");
+    }
+    driver.host().write(0x08, Width::Dword, 0x101);
     let buffers = [
         Buffer { address: SOUND, length: 960, interrupt: true },
         Buffer { address: SOUND + 960, length: 64, interrupt: false },
@@ -59,8 +87,13 @@ fn playing() -> Bare {
     core::mem::replace(driver.host(), Bare::new(Config::default(), 0))
 }
 
+fn plug(bare: &mut Bare, jack: Jack, present: bool) {
+    let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
+    bare.hda.report(&mut cx, ToHost::Jack { jack, present });
+}
+
 fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
-    match data.int_in_range(0..=11)? {
+    match data.int_in_range(0..=15)? {
         0..=3 => {
             let (offset, width) = place(data)?;
             bare.write(offset, width, value(data)? & width.mask());
@@ -84,6 +117,19 @@ fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
                 false => data.arbitrary::<u64>()? >> 8,
             });
             bare.tick();
+        }
+        12 => plug(bare, *data.choose(&[Jack::Headphone, Jack::Microphone])?, data.arbitrary()?),
+        13 | 14 => {
+            let (stream, run) = (StreamId(data.int_in_range(0..=7)?), data.int_in_range(0..=9)?);
+            let position = if data.arbitrary()? { data.arbitrary()? } else { data.int_in_range(0..=2_000)? };
+            let pcm = vec![1; data.int_in_range(0..=5_000)?].into();
+            let packet = Packet { stream, run, position, format: FORMAT, pcm };
+            let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
+            bare.hda.report(&mut cx, ToHost::Recorded(packet));
+        }
+        15 => {
+            let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
+            bare.hda.remote_came(&mut cx);
         }
         _ => {
             let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
