@@ -54,7 +54,8 @@ async fn a_usb_sound_card_at_the_desk_plays_what_the_guest_plays_frame_by_frame(
     let sounding = heard.iter().filter(|frame| frame.iter().any(|byte| *byte != 0));
     let places = sounding.map(|frame| sent.get(frame).copied().context("a frame that nobody sent"));
     let places: Vec<usize> = places.collect::<Result<_>>()?;
-    ensure!(places.is_sorted_by(|a, b| a < b), "frames were doubled or came out of order");
+    let gap = places.iter().enumerate().find(|(count, place)| count != *place);
+    ensure!(gap.is_none(), "frames were lost, doubled or came out of order: (count, frame) is {gap:?}");
     let unheard = FRAMES as usize - places.len();
     ensure!(unheard <= MOST_UNHEARD, "{unheard} frames of {FRAMES} were not heard");
     Ok(())

@@ -308,14 +308,26 @@ impl Xhci {
                 let Some(endpoint) = slot.endpoint_mut(dci) else { continue };
                 match effect {
                     SlotEffect::FlushInterface if endpoint.reads_reports_ahead(&hands) => {}
-                    SlotEffect::Flush | SlotEffect::FlushInterface => endpoint.void(&mut hands, None),
+                    SlotEffect::FlushInterface => endpoint.void(&mut hands, None),
+                    SlotEffect::ResetTransport if !endpoint.is_bulk_only(&hands) => {}
+                    SlotEffect::Flush | SlotEffect::ResetTransport => {
+                        endpoint.take_back(&mut hands);
+                        endpoint.void(&mut hands, None);
+                    }
                     SlotEffect::ClearHalt { endpoint: index, fence } if index == dci => {
+                        endpoint.take_back(&mut hands);
                         endpoint.void(&mut hands, fence);
                     }
                     SlotEffect::Expect { endpoint: index, after, next } if index == dci => {
                         endpoint.expect(&mut hands, after, next);
                     }
-                    SlotEffect::ClearHalt { .. } | SlotEffect::Expect { .. } => {}
+                    SlotEffect::FailNext { endpoint: index } if index == dci => {
+                        endpoint.fail_next(&mut hands);
+                        self.work.insert((id, dci));
+                    }
+                    SlotEffect::ClearHalt { .. }
+                    | SlotEffect::Expect { .. }
+                    | SlotEffect::FailNext { .. } => {}
                 }
             }
         }

@@ -8,7 +8,7 @@ use wire::{
     usb::{Endpoint, Failure, Moved, Request, RequestId, ToRemote, Transfer},
 };
 use world::*;
-use xhci::driver::{Host, code};
+use xhci::driver::{Host, Trb, code, normal};
 
 const BUFFER: u64 = 0x10_0000;
 const COMMAND: u64 = 0x20_0000;
@@ -149,12 +149,116 @@ fn no_more_than_a_long_command_is_acknowledged_and_on_its_way() {
     let parts: Vec<_> = (0..3 * 16).map(|_| world.transfer(slot, BULK_OUT, BUFFER, MIB / 16)).collect();
     world.host.wait(core::time::Duration::from_millis(1));
     assert_eq!(transfers(&mut world).len(), 16, "a mebibyte");
-    for (id, length) in sent(&mut world).into_iter().zip([31].into_iter().chain([MIB / 16; 48])) {
+    let mut told = Vec::new();
+    let mut lengths = [31].into_iter().chain([MIB / 16; 48]);
+    while told.len() < 32 {
+        let sent = sent(&mut world);
+        assert!(!sent.is_empty() && sent.len() <= 17, "no more than is acknowledged");
+        for (id, length) in sent.into_iter().zip(&mut lengths) {
+            world.host.complete(id, Ok(()), Moved::Out(length));
+        }
+        world.host.wait(core::time::Duration::from_millis(1));
+        told.extend(transfers(&mut world).iter().map(|event| event.0));
+    }
+    assert_eq!(told, parts[16..], "the others when there is room, each once and in order");
+}
+
+#[test]
+fn nothing_that_is_not_acknowledged_is_sent_behind_what_is_and_no_stop_takes_that_back() {
+    let (mut world, slot) = disk();
+    command(&mut world, slot, 2 * MIB);
+    let first = world.transfer(slot, BULK_OUT, BUFFER, MIB / 16);
+    let long = (0..17).map(|n| {
+        let chain = if n < 16 { Trb::CHAIN } else { Trb::IOC };
+        world.queue(slot, BULK_OUT, normal(BUFFER, MIB / 16).with(chain))
+    });
+    let long = long.collect::<Vec<_>>()[0];
+    world.transfer(slot, BULK_OUT, BUFFER, 512);
+    world.host.wait(core::time::Duration::from_millis(1));
+    assert_eq!(transfers(&mut world).iter().map(|event| event.0).collect::<Vec<_>>()[1..], [first]);
+    let acknowledged = sent(&mut world);
+    assert_eq!(acknowledged.len(), 2, "the long one waits, and the small one behind it");
+    let stop = world.endpoint_command(TRB_STOP, slot, BULK_OUT);
+    assert_eq!(world.command(stop).code, code::SUCCESS);
+    assert!(messages(&mut world).is_empty(), "nothing is cancelled");
+    assert_eq!(transfers(&mut world), [(long, code::STOPPED, MIB / 16)]);
+    world.ring_doorbell(slot, BULK_OUT);
+    for (id, length) in acknowledged.into_iter().zip([31, MIB / 16]) {
+        assert!(sent(&mut world).is_empty());
         world.host.complete(id, Ok(()), Moved::Out(length));
     }
-    world.host.wait(core::time::Duration::from_millis(1));
-    let told: Vec<_> = transfers(&mut world).iter().map(|event| event.0).collect();
-    assert_eq!(told, parts[16..], "the others when they have ended, each once");
+    world.host.wait(core::time::Duration::from_millis(20));
+    let [ToRemote::Submit(request)] = &messages(&mut world)[..] else { panic!("the long one alone") };
+    assert_eq!(request.payload.requested(), MIB, "its first part, from its start");
+}
+
+/// The remote must not carry out late what the guest has given up.
+#[test]
+fn a_cleared_halt_and_a_transport_reset_take_back_what_was_acknowledged() {
+    for request in [[0x21, 0xff, 0, 0, 0, 0, 0, 0], [0x02, 1, 0, 0, 0x01, 0, 0, 0]] {
+        let (mut world, slot) = disk();
+        command(&mut world, slot, 1024);
+        world.transfer(slot, BULK_OUT, BUFFER, 1024);
+        let last = sent(&mut world)[1];
+        world.control(slot, request, BUFFER);
+        let cancels =
+            |message: &ToRemote| matches!(message, ToRemote::Cancel { through, .. } if *through == last);
+        assert!(messages(&mut world).iter().any(cancels), "{request:?}");
+    }
+}
+
+#[test]
+fn a_stall_with_more_data_to_come_is_told_by_the_next_data() {
+    let (mut world, slot) = disk();
+    command(&mut world, slot, 2048);
+    world.transfer(slot, BULK_OUT, BUFFER, 1024);
+    let ids = sent(&mut world);
+    world.host.complete(ids[0], Ok(()), Moved::Out(31));
+    transfers(&mut world);
+    world.host.complete(ids[1], Err(Failure::Stall), Moved::Out(0));
+    assert_eq!(clears_halt(&mut world), None, "the guest will");
+    let rest = world.transfer(slot, BULK_OUT, BUFFER, 1024);
+    assert_eq!(transfers(&mut world), [(rest, code::STALL, 1024)]);
+}
+
+/// xHCI 1.2 §4.6.8, Bulk-Only Transport 1.0 §5.3.4: reset recovery.
+#[test]
+fn after_a_failed_command_the_pair_stalls_and_after_its_recovery_it_works() {
+    let (mut world, slot) = disk();
+    let mut wrapper = [0; 31];
+    wrapper[..4].copy_from_slice(b"USBC");
+    wrapper[8..12].copy_from_slice(&512_u32.to_le_bytes());
+    (wrapper[12], wrapper[14]) = (0x80, 10);
+    world.host.store(COMMAND, &wrapper);
+    world.transfer(slot, BULK_OUT, COMMAND, 31);
+    let [ToRemote::Submit(Request { id, .. }), ToRemote::Follow(first), ToRemote::Follow(second)] =
+        messages(&mut world)[..]
+    else {
+        panic!("the command, and what was asked for behind it")
+    };
+    transfers(&mut world);
+    world.host.complete(id, Err(Failure::Fault), Moved::Out(0));
+    for follow in [first, second] {
+        world.host.complete(follow.id, Err(Failure::Cancelled), Moved::In(Default::default()));
+    }
+    let data = world.transfer(slot, BULK_IN, BUFFER, 512);
+    assert_eq!(transfers(&mut world), [(data, code::STALL, 512)], "nothing could answer it");
+    let reset = world.endpoint_command(TRB_RESET, slot, BULK_IN);
+    assert_eq!(world.command(reset).code, code::SUCCESS);
+    for request in
+        [[0x21, 0xff, 0, 0, 0, 0, 0, 0], [0x02, 1, 0, 0, 0x81, 0, 0, 0], [0x02, 1, 0, 0, 0x01, 0, 0, 0]]
+    {
+        world.control(slot, request, BUFFER);
+        for message in messages(&mut world) {
+            if let ToRemote::Submit(Request { id, transfer: Transfer::Control(_), .. }) = message {
+                world.host.complete(id, Ok(()), Moved::Out(0));
+            }
+        }
+    }
+    transfers(&mut world);
+    let again = command(&mut world, slot, 0);
+    assert_eq!(transfers(&mut world), [(again, code::SUCCESS, 0)]);
+    assert_eq!(sent(&mut world).len(), 1);
 }
 
 #[test]

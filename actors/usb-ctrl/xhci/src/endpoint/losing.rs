@@ -25,6 +25,10 @@ impl Endpoint {
         if let Some(older) = self.fence.filter(|_| fence.is_some()) {
             hands.requests.forget(older);
         }
+        if fence.is_some() {
+            // If the halt is not cleared after all, that is told when the fence falls.
+            self.void_next = false;
+        }
         self.fence = fence.or(self.fence);
     }
 

@@ -12,6 +12,7 @@
 //! reveals a change.
 
 mod losing;
+mod resume;
 mod stop;
 pub(crate) mod streams;
 
@@ -22,20 +23,15 @@ use arbitrary_int::u3;
 use pci::Dma;
 use wire::usb::{self, Direction, RequestId};
 
+pub(crate) use self::resume::Resume;
 use self::streams::{MAX_PRIMARY_ARRAY, Stream, Streams};
 use crate::{
     context::{EndpointContext, EndpointType},
     ring::RingPointer,
     slot::SlotId,
     transfer::{
-        Hands,
-        bulk_only::Commands,
-        early::Acknowledged,
-        gather::Partial,
-        orphan::Orphan,
-        retire::moved_before,
-        submit::Late,
-        td::{Position, Td},
+        Hands, bulk_only::Commands, early::Acknowledged, gather::Partial, orphan::Orphan, submit::Late,
+        td::Td,
     },
     trb::event::CompletionCode,
 };
@@ -102,35 +98,6 @@ pub(crate) enum Kind {
     Interrupt,
     /// Isochronous; without bandwidth (packets of 0 bytes) it exists, too.
     Isochronous,
-}
-
-/// Where a TD goes on that has moved bytes before it stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Resume {
-    /// The TRB it stands in.
-    pub(crate) at: u64,
-    /// That TRB's length.
-    pub(crate) length: u32,
-    /// Bytes moved in it.
-    pub(crate) offset: u32,
-    /// Bytes moved in the TRBs before it, since the last Event Data TRB.
-    pub(crate) before: u32,
-}
-
-impl Resume {
-    /// The place where this TD stands; none if it would start over anyway.
-    pub(crate) fn at(td: &Td, position: Position) -> Option<Self> {
-        let before = moved_before(td, position.index);
-        let element = td.elements.get(position.index)?;
-        let length = element.piece()?.length;
-        let moved = position.offset > 0 || before > 0;
-        (moved && td.setup.is_none()).then_some(Self {
-            at: element.at.at,
-            length,
-            offset: position.offset,
-            before,
-        })
-    }
 }
 
 /// An enabled endpoint.

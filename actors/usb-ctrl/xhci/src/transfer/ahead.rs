@@ -84,12 +84,17 @@ impl Endpoint {
         }
     }
 
+    /// Whether it speaks Bulk-Only Transport, as far as is known beforehand.
+    pub(crate) fn is_bulk_only(&self, hands: &Hands<'_, '_>) -> bool {
+        let mut pairs = hands.profile.iter().flat_map(|profile| &profile.bulk_only);
+        let single = self.kind == Kind::Bulk && self.streams.is_none() && self.stream.is_none();
+        single && pairs.any(|pair| pair.input == self.address || pair.out == self.address)
+    }
+
     /// How many bytes to ask for where so many are wanted: as many in Bulk-Only Transport, where some disks fill whatever
     /// they are asked for; else whole packets.
     pub(crate) fn room(&self, hands: &Hands<'_, '_>, length: u32) -> u32 {
-        let mut pairs = hands.profile.iter().flat_map(|profile| &profile.bulk_only);
-        let exact = self.kind == Kind::Bulk && pairs.any(|pair| pair.input == self.address);
-        if exact { length.min(self.part_limit()) } else { self.whole_packets(length) }
+        if self.is_bulk_only(hands) { length.min(self.part_limit()) } else { self.whole_packets(length) }
     }
 
     /// So many bytes in whole packets, as far as a message carries them: a packet that is longer than what is left would

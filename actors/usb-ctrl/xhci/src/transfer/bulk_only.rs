@@ -50,6 +50,11 @@ impl Commands {
         fits.then_some(Part::Data)
     }
 
+    /// Whether the device still gets data for the last command.
+    pub(crate) fn expect_data(&self) -> bool {
+        self.left > 0
+    }
+
     /// These bytes are sent to the device; what it will be asked for behind them, if that is certain.
     pub(crate) fn sent(&mut self, data: &[u8]) -> Option<Next> {
         if let Some((length, inward)) = wrapper(data) {

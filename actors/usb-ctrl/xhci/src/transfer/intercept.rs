@@ -22,6 +22,10 @@ const TO_INTERFACE: u8 = 0x01;
 const TO_ENDPOINT: u8 = 0x02;
 const FROM_DEVICE: u8 = 0x80;
 
+/// Bulk-Only Mass Storage Reset. Bulk-Only Transport 1.0 §3.1.
+const CLASS_TO_INTERFACE: u8 = 0x21;
+const BULK_ONLY_RESET: u8 = 0xff;
+
 const ENDPOINT_HALT: u16 = 0;
 const FUNCTION_SUSPEND: u16 = 0;
 const DEVICE_REMOTE_WAKEUP: u16 = 1;
@@ -55,6 +59,7 @@ pub(crate) fn plan(setup: Setup, enabled: u32) -> Plan {
             Plan::Answer
         }
         (TO_INTERFACE, CLEAR_FEATURE | SET_FEATURE, FUNCTION_SUSPEND) => Plan::Answer,
+        (CLASS_TO_INTERFACE, BULK_ONLY_RESET, _) => Plan::ForwardWith(SlotEffect::ResetTransport),
         (TO_DEVICE, SET_CONFIGURATION, _) => Plan::ForwardWith(SlotEffect::Flush),
         (TO_INTERFACE, SET_INTERFACE, _) => Plan::ForwardWith(SlotEffect::FlushInterface),
         (TO_ENDPOINT, CLEAR_FEATURE, ENDPOINT_HALT) => match context_index(setup.index) {

@@ -78,6 +78,13 @@ pub(crate) enum SlotEffect {
         /// What it will be asked for.
         next: Next,
     },
+    /// What an endpoint was asked for cannot be answered any more.
+    FailNext {
+        /// The endpoint's device context index.
+        endpoint: u8,
+    },
+    /// A disk forgets the command of the moment. Bulk-Only Transport 1.0 §3.1.
+    ResetTransport,
     /// Late data of all endpoints is void: the configuration changes.
     Flush,
     /// An alternate setting changes. Late data is void, but for reports that were read ahead: those endpoints hardly ever

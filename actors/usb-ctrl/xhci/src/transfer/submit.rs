@@ -43,13 +43,21 @@ impl Endpoint {
                     self.conclude(self.submitted, CompletionCode::StallError);
                 }
                 Progress::Waiting if self.kind == Kind::Isochronous => self.submit_packets(hands),
-                Progress::Waiting => self.submit_one(hands, limit),
+                Progress::Waiting => {
+                    let index = self.submitted;
+                    self.submit_one(hands, limit);
+                    if self.tds.get(index).is_some_and(|td| td.progress == Progress::Waiting) {
+                        // It must wait.
+                        return;
+                    }
+                }
             }
         }
     }
 
     fn may_add(&self, hands: &Hands<'_, '_>) -> bool {
-        hands.requests.has_credit() || self.submitted == 0 && hands.requests.has_room()
+        let nothing_in_flight = self.submitted == 0 && self.acknowledged.is_empty();
+        hands.requests.has_credit() || nothing_in_flight && hands.requests.has_room()
     }
 
     pub(super) fn conclude(&mut self, index: usize, code: CompletionCode) {
@@ -75,6 +83,7 @@ impl Endpoint {
             Payload::In { max: self.room(hands, left) }
         } else {
             match td.stage(hands.cx.dma, hands.budget, left.min(limit)) {
+                Ok(Some(data)) if self.must_hold(hands, index, &data) => return self.hold(index, data),
                 Ok(Some(data)) => Payload::Out(data),
                 // A long copy goes on in the next call.
                 Ok(None) => return,
@@ -88,6 +97,23 @@ impl Endpoint {
             }
         };
         self.send(hands, index, transfer, payload);
+    }
+
+    /// Whether these bytes, the next of a TD, must wait until what was acknowledged has ended: they would not be.
+    fn must_hold(&self, hands: &Hands<'_, '_>, index: usize, data: &Bytes) -> bool {
+        if self.acknowledged.is_empty() || !self.is_bulk_only(hands) {
+            return false;
+        }
+        let bytes = u32::try_from(data.len()).unwrap_or(u32::MAX);
+        let whole = self.tds.get(index).is_some_and(|td| td.done + bytes == td.length);
+        !whole || self.waits_for_acknowledged(bytes) || self.commands.part(data).is_none()
+    }
+
+    /// They are sent when something has ended.
+    fn hold(&mut self, index: usize, data: Bytes) {
+        if let Some(td) = self.tds.get_mut(index) {
+            td.staged.0 = data.into();
+        }
     }
 
     fn serves_late_data(&self) -> bool {
@@ -174,7 +200,8 @@ impl Endpoint {
 impl Endpoint {
     /// What is sent may make certain what another endpoint is asked for next. Answers which part of a command it is.
     fn announce(&mut self, hands: &mut Hands<'_, '_>, after: RequestId, payload: &Payload) -> Option<Part> {
-        let (Kind::Bulk, Some(profile), Payload::Out(data)) = (self.kind, hands.profile, payload) else {
+        let (true, Some(profile), Payload::Out(data)) = (self.is_bulk_only(hands), hands.profile, payload)
+        else {
             return None;
         };
         let pair = profile.bulk_only.iter().find(|pair| pair.out == self.address)?;
