@@ -126,6 +126,7 @@ fn the_remote_records_only_while_the_guest_can_hear_it() {
     #[rustfmt::skip]
     let cases = [
         Case { name: "muted",         close: |d, adc| ask(d, adc, 0x370ca),     open: |d, adc| ask(d, adc, 0x3704a) },
+        Case { name: "turned down",   close: |d, adc| ask(d, adc, 0x37000),     open: |d, adc| ask(d, adc, 0x37001) },
         Case { name: "pin off",       close: |d, _| ask(d, MICROPHONE, 0x70700), open: |d, _| ask(d, MICROPHONE, 0x70720) },
         Case { name: "ADC in D3",     close: |d, adc| ask(d, adc, 0x70503),     open: |d, adc| ask(d, adc, 0x70500) },
         Case { name: "group in D3",   close: |d, _| ask(d, 1, 0x70503),         open: |d, _| ask(d, 1, 0x70500) },

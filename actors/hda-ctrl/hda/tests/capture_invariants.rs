@@ -96,8 +96,13 @@ proptest! {
                 driver.host().hda.captured(&Packet { stream: StreamId(0), run, position, format, pcm });
                 sent += packet;
             }
+            driver.host().out.clear();
             driver.host().now += time;
             driver.host().tick();
+            if interrupts(&driver.host().out) > 0 && places.len() as u64 > frame {
+                prop_assert_ne!(driver.position(0).unwrap(), 0, "a position at an interrupt");
+            }
+            driver.acknowledge();
             let position = driver.link_position(0) as usize;
             let moved = (position + places.len() - last) % places.len();
             for at in last..last + moved {

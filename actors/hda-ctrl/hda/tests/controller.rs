@@ -185,6 +185,24 @@ fn completions_interrupt_only_if_stream_and_controller_let_them() {
     }
 }
 
+/// HDA 1.0a §3.3.35, §3.3.36.
+#[test]
+fn a_descriptor_error_interrupts_only_if_the_stream_lets_it() {
+    for (name, enable, sent) in [("DEIE", 0x10, true), ("IOCE and FEIE only", 0x0c, false)] {
+        let (mut driver, stream) = desk(STEREO);
+        driver.set_up(stream, TAG, STEREO, &buffers(&[(0, true)]), 960).unwrap();
+        let base = 0x80 + 0x20 * u64::from(stream);
+        driver.host().out.clear();
+        driver.host().write(base, Width::Byte, 2 | enable);
+        assert_eq!(driver.host().read(base + 3, Width::Byte), 0x30, "{name}: DESE");
+        assert_eq!(driver.host().read(base, Width::Byte), enable, "{name}: RUN is cleared");
+        assert_eq!(interrupts(&driver.host().out) == 1, sent, "{name}");
+        assert_eq!(driver.host().read(INTSTS, Width::Dword) != 0, sent, "{name}");
+        driver.host().write(base + 3, Width::Byte, 0x10);
+        assert_eq!(driver.host().read(base + 3, Width::Byte), 0x20, "{name}");
+    }
+}
+
 #[test]
 fn a_completion_that_is_not_acknowledged_is_told_once_and_another_after_the_acknowledgement() {
     let (mut driver, stream) = desk(STEREO);

@@ -62,6 +62,13 @@ impl Amplifier {
         let Side(gain) = if left { self.left } else { self.right };
         if gain.mute() { Level::SILENT } else { Level::down(UNITY.saturating_sub(gain.steps().value())) }
     }
+
+    /// The level of an amplifier that a microphone is heard through: its lowest step is silence, so that whoever turns
+    /// it down to nothing is not heard.
+    pub(crate) fn sensitivity(&self, left: bool) -> Level {
+        let Side(gain) = if left { self.left } else { self.right };
+        if gain.steps().value() == 0 { Level::SILENT } else { self.level(left) }
+    }
 }
 
 /// How loud samples are left: silent, or so many dB below what they were.

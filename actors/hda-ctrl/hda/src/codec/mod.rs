@@ -113,7 +113,10 @@ impl Codec {
             let on = self.power == Power::ON && widget.power == Power::ON && self.leads_outside(widget);
             let channels = levels.iter_mut().skip(converter.stream.channel().value().into());
             for (level, left) in channels.zip([true, false]).filter(|_| on) {
-                *level = (*level).max(converter.amplifier.level(left));
+                *level = (*level).max(match kind {
+                    WidgetType::Input => converter.amplifier.sensitivity(left),
+                    _ => converter.amplifier.level(left),
+                });
             }
         }
         if connected { Path::Open(Levels(levels)) } else { Path::None }

@@ -246,6 +246,7 @@ fn a_microphone_is_heard_only_if_everything_on_its_way_is_on() {
         ("pin in D3", MICROPHONE, 0x705_03),
         ("pin input off", MICROPHONE, 0x707_00),
         ("muted", ADC, 0x3_70ca),
+        ("turned down to nothing", ADC, 0x3_7000),
     ] {
         let mut codec = connected();
         ask(&mut codec, node, verb);
