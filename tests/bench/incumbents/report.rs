@@ -13,12 +13,11 @@ use crate::{
 const BARS: (f64, f64) = (2.0, 1.0);
 const MEBIBYTE: f64 = 1_048_576.0;
 
-const LINES: [(What, &str, Unit); 9] = [
+const LINES: [(What, &str, Unit); 8] = [
     (What::Attach, "lent until driver bound", Unit::Milliseconds),
     (What::Enumerate, "found until driver bound", Unit::Milliseconds),
     (What::Control, "one control transfer", Unit::Milliseconds),
-    (What::BulkOut, "one bulk OUT", Unit::Milliseconds),
-    (What::BulkIn, "one bulk IN", Unit::Milliseconds),
+    (What::Bulk, "one bulk OUT and its IN", Unit::Milliseconds),
     (What::ReadMebibytes, "read 1 MiB", Unit::Rate),
     (What::WriteMebibytes, "write 1 MiB", Unit::Rate),
     (What::ReadSectors, "read 4 KiB", Unit::Milliseconds),
