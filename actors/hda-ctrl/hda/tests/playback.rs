@@ -22,7 +22,10 @@ fn playing(periods: u32) -> (Driver<Bare>, u8, Vec<u8>) {
 #[test]
 fn a_second_of_sound_leaves_bit_exact_in_packets_of_5_ms() {
     let (mut driver, _, sound) = playing(4);
-    driver.host().pass(ms(1_000));
+    for _ in 0..50 {
+        driver.host().pass(ms(20));
+        driver.acknowledge();
+    }
     let packets = driver.host().take_played();
     assert_eq!(packets.len(), 200);
     assert!(
@@ -159,4 +162,32 @@ fn linked_streams_start_on_the_same_frame() {
         driver.host().pass(ms(10));
         assert_eq!([driver.link_position(first), driver.link_position(second)], [480 * 4; 2]);
     }
+}
+
+#[test]
+fn a_guest_that_hangs_is_heard_for_three_laps_at_most_and_again_when_it_is_back() {
+    let (mut driver, _, _) = playing(4);
+    // Laps of 80 ms, never acknowledged: the second begins with a completion pending, the third is the same.
+    driver.host().pass(ms(1_000));
+    let hanging = driver.host().take_played();
+    let heard = |packets: &[wire::audio::Packet]| {
+        packets.iter().filter(|packet| packet.pcm.iter().any(|byte| *byte != 0)).count()
+    };
+    assert_eq!(hanging.len(), 200, "its clock runs on");
+    assert!((48..=50).contains(&heard(&hanging)), "{} packets of 5 ms", heard(&hanging));
+    driver.acknowledge();
+    driver.host().pass(ms(50));
+    assert_eq!(heard(&driver.host().take_played()), 10);
+}
+
+#[test]
+fn a_ring_that_does_not_interrupt_may_repeat_itself_for_ever() {
+    let (mut driver, stream) = desk(STEREO);
+    let sound = counter(3_840);
+    put(&mut driver, SOUND, &sound);
+    driver.set_up(stream, TAG, STEREO, &buffers(&[(3_840, false)]), 3_840).unwrap();
+    driver.host().out.clear();
+    driver.run(stream, true);
+    driver.host().pass(ms(1_000));
+    assert!(heard(&driver.host().take_played()) == sound.repeat(50));
 }

@@ -95,6 +95,9 @@ impl Level {
 pub(crate) struct Levels(pub(crate) [Level; 16]);
 
 impl Levels {
+    /// Nothing comes out.
+    pub(crate) const SILENT: Self = Self([Level::SILENT; 16]);
+
     /// Whether anything comes through in the first so many channels.
     pub(crate) fn audible(&self, channels: u8) -> bool {
         self.0.iter().take(channels.into()).any(|level| *level != Level::SILENT)

@@ -10,9 +10,10 @@ mod pin;
 mod verb;
 mod widget;
 
+pub(crate) use amplifier::Levels;
 pub(crate) use fader::Fader;
 
-use amplifier::{Level, Levels};
+use amplifier::Level;
 use verb::{Command, Parameter, Verb};
 use widget::{PCM, POWER_STATES, Part, Power, STREAM_FORMATS, Widget, WidgetType, set_byte};
 use wire::audio::Jack;

@@ -68,7 +68,7 @@ impl Engine {
     ) -> Self {
         let work = match direction {
             Direction::Input => Work::Capture(Recorder::new(id, shape)),
-            Direction::Output => Work::Playback(Packets::new(id, run, shape)),
+            Direction::Output => Work::Playback(Packets::new(id, run, shape, ring.bytes())),
         };
         Self { shape, ring, cyclic: cyclic.max(1), frames: 0, timeline: None, completion_due: false, work }
     }
@@ -105,6 +105,13 @@ impl Engine {
     pub(crate) fn forget_recording(&mut self) {
         if let Work::Capture(recorder) = &mut self.work {
             recorder.forget();
+        }
+    }
+
+    /// The guest has acknowledged a completion.
+    pub(crate) fn acknowledged(&mut self) {
+        if let Work::Playback(packets) = &mut self.work {
+            packets.acknowledged();
         }
     }
 
@@ -145,19 +152,20 @@ impl Engine {
         self.shape.rate.at_most(frames).min(CATCH_UP)
     }
 
-    /// Moves everything up to `now`. Answers whether a buffer's completion is to be told.
+    /// Moves everything up to `now`. `waiting`: a completion that interrupts is not acknowledged. Answers whether a buffer's completion is to be told.
     pub(crate) fn advance(
         &mut self,
         now: LinkTime,
         dma: &dyn Dma,
         path: &Path,
+        waiting: bool,
         out: &mut Vec<Output>,
     ) -> Result<bool, DmaError> {
         let Some(timeline) = &mut self.timeline else { return Ok(false) };
         let frames = timeline.position(now).saturating_sub(self.frames);
         self.completion_due |= match &mut self.work {
             Work::Capture(recorder) => recorder.deliver(&mut self.ring, frames, dma, path)?,
-            Work::Playback(packets) => packets.collect(&mut self.ring, frames, dma, path, out)?,
+            Work::Playback(packets) => packets.collect(&mut self.ring, frames, dma, path, waiting, out)?,
         };
         self.frames += frames;
         // Linux takes a position of 0 at an interrupt for a sign that there is no position buffer.

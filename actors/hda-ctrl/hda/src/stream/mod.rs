@@ -10,6 +10,7 @@
 //!     └────────────────────  Paused ◄── descriptor error (then the next RUN is a new run)
 //! ```
 
+mod attention;
 mod bdl;
 mod engine;
 mod format;
@@ -101,7 +102,7 @@ impl Stream {
     pub(crate) fn write(&mut self, register: StreamRegister, value: u32, scene: &mut Scene<'_>) {
         match register {
             StreamRegister::Control => self.set_control(StreamControl::new_with_raw_value(value), scene),
-            StreamRegister::Status => self.status = StreamStatus::new_with_raw_value(value as u8),
+            StreamRegister::Status => self.set_status(StreamStatus::new_with_raw_value(value as u8)),
             StreamRegister::CyclicLength => self.reshape(|stream| &mut stream.cyclic, value),
             StreamRegister::LastValidIndex => self.reshape(|stream| &mut stream.last, value as u8),
             StreamRegister::Format => {
@@ -127,6 +128,13 @@ impl Stream {
         *field = value;
         if changed && !self.control.run() {
             self.engine = None;
+        }
+    }
+
+    fn set_status(&mut self, status: StreamStatus) {
+        let before = core::mem::replace(&mut self.status, status);
+        if before.completed() && !status.completed() {
+            self.engine.iter_mut().for_each(Engine::acknowledged);
         }
     }
 
@@ -184,11 +192,12 @@ impl Stream {
 
     /// Moves sound up to now, then the position, then the completion.
     pub(crate) fn advance(&mut self, path: &Path, scene: &mut Scene<'_>) {
+        let waiting = self.control.completion_interrupt() && self.status.completed();
         let Some(engine) = &mut self.engine else { return };
         if !engine.moving() {
             return;
         }
-        match engine.advance(scene.now, scene.dma, path, scene.out) {
+        match engine.advance(scene.now, scene.dma, path, waiting, scene.out) {
             Ok(completed) => {
                 self.publish(scene);
                 self.status = self.status.with_completed(self.status.completed() || completed);

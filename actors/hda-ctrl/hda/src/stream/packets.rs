@@ -4,10 +4,11 @@ use bytes::BytesMut;
 use pci::{Dma, DmaError};
 use wire::audio::{Format, Packet, StreamId, ToRemote};
 
+use super::attention::Attention;
 use super::bdl::Ring;
 use super::format::Shape;
 use crate::Output;
-use crate::codec::{Fader, Path};
+use crate::codec::{Fader, Levels, Path};
 
 /// Packets per second.
 const PER_SECOND: u64 = 200;
@@ -25,26 +26,54 @@ pub(crate) struct Packets {
     pending: BytesMut,
     packet_bytes: usize,
     fader: Fader,
+    attention: Attention,
 }
 
 /// Without the guest's sound.
 impl core::fmt::Debug for Packets {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { stream, run, frame_bytes: _, format, first, pending, packet_bytes: _, fader: _ } = self;
+        let Self {
+            stream,
+            run,
+            frame_bytes: _,
+            format,
+            first,
+            pending,
+            packet_bytes: _,
+            fader: _,
+            attention: _,
+        } = self;
         write!(f, "Packets({stream:?} run {run}, {format:?}, frame {first}, {} bytes wait)", pending.len())
     }
 }
 
 impl Packets {
-    pub(crate) fn new(stream: StreamId, run: u32, shape: Shape) -> Self {
+    /// `lap`: the bytes of the ring.
+    pub(crate) fn new(stream: StreamId, run: u32, shape: Shape, lap: u64) -> Self {
         let Shape { frame_bytes, sound: format, .. } = shape;
         let frames = format.map_or(1, |format| u64::from(format.rate) / PER_SECOND).max(1);
         let packet_bytes = usize::try_from(frames * frame_bytes).unwrap_or(usize::MAX);
         let (pending, fader) = (BytesMut::new(), Fader::default());
-        Self { stream, run, frame_bytes, format, first: 0, pending, packet_bytes, fader }
+        Self {
+            stream,
+            run,
+            frame_bytes,
+            format,
+            first: 0,
+            pending,
+            packet_bytes,
+            fader,
+            attention: Attention::new(lap),
+        }
     }
 
-    /// Takes the next frames out of the ring and sends what makes whole packets. After an error, what was taken by
+    /// The guest has acknowledged a completion.
+    pub(crate) fn acknowledged(&mut self) {
+        self.attention.acknowledged();
+    }
+
+    /// Takes the next frames out of the ring and sends what makes whole packets. `waiting`: a completion that
+    /// interrupts is not acknowledged. After an error, what was taken by
     /// this call is forgotten.
     pub(crate) fn collect(
         &mut self,
@@ -52,6 +81,7 @@ impl Packets {
         frames: u64,
         dma: &dyn Dma,
         outlet: &Path,
+        waiting: bool,
         out: &mut Vec<Output>,
     ) -> Result<bool, DmaError> {
         let bytes = frames.saturating_mul(self.frame_bytes);
@@ -69,7 +99,11 @@ impl Packets {
         if interrupts.is_err() {
             self.pending.truncate(kept);
         } else {
-            self.fader.apply(format, levels, self.pending.get_mut(kept..).unwrap_or_default());
+            let sound = self.pending.get_mut(kept..).unwrap_or_default();
+            self.attention.hear(sound, waiting);
+            let silence = Levels::SILENT;
+            let levels = if self.attention.lost() { &silence } else { levels };
+            self.fader.apply(format, levels, sound);
         }
         while self.pending.len() >= self.packet_bytes {
             self.send(format, self.packet_bytes, out);
