@@ -19,7 +19,7 @@ use actix::prelude::*;
 use hda::{Hda, Output};
 use pci::{Bus, Device, Transaction, Turn};
 use tokio::time::Instant;
-use wire::audio::{Jack, ToHost, ToRemote};
+use wire::audio::{Jack, StreamId, ToHost, ToRemote};
 
 /// Sound messages for the remote, in order.
 #[derive(Debug, Message)]
@@ -61,6 +61,8 @@ pub struct HdaCtrl {
     out: Vec<Output>,
     /// What is plugged in: a model that is made anew does not know.
     jacks: BTreeMap<Jack, bool>,
+    /// What the remote records: a model that is made anew does not know that either.
+    recordings: BTreeMap<StreamId, u32>,
     _tether: Box<dyn Send>,
 }
 
@@ -77,6 +79,7 @@ impl HdaCtrl {
             timer: None,
             out: Vec::new(),
             jacks: BTreeMap::new(),
+            recordings: BTreeMap::new(),
             _tether: parts.tether,
         }
     }
@@ -93,23 +96,37 @@ impl HdaCtrl {
         let now = self.start.elapsed();
         if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
             metrics::counter!("farbus_hda_rebuilds").increment(1);
-            self.tell_jacks(now);
+            self.begin_anew(now);
         }
         self.carry_out(ctx, now);
     }
 
-    fn tell_jacks(&mut self, now: Duration) {
+    /// The model is a new one: nobody listens any more, and it has to hear what is plugged in.
+    fn begin_anew(&mut self, now: Duration) {
+        let stop = |(stream, run)| Output::Audio(ToRemote::StopRecord { stream, run });
+        self.out.extend(std::mem::take(&mut self.recordings).into_iter().map(stop));
         for (jack, present) in &self.jacks {
             let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
             let _ = turn.with(|hda, cx| hda.set_jack(cx, *jack, *present));
         }
     }
 
+    fn note(&mut self, message: &ToRemote) {
+        match *message {
+            ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(stream, run)),
+            ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(&stream)),
+            ToRemote::Play(_) | ToRemote::Pause { .. } => {}
+        }
+    }
+
     fn carry_out(&mut self, ctx: &mut Context<Self>, now: Duration) {
         let mut messages = Vec::new();
-        for output in self.out.drain(..) {
+        for output in std::mem::take(&mut self.out) {
             match output {
-                Output::Audio(message) => messages.push(message),
+                Output::Audio(message) => {
+                    self.note(&message);
+                    messages.push(message);
+                }
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
