@@ -24,9 +24,13 @@ use super::{
     profile::{self, Known},
     queue::Queue,
     request::failure,
+    sole::Sole,
     standard::Way,
     transfer::Engine,
 };
+
+/// How long a device that was lent before may take to be given back: its transfers, and a reset.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A lent device.
 pub(crate) struct Device {
@@ -37,6 +41,8 @@ pub(crate) struct Device {
     id: (u16, u16),
     speed: Speed,
     known: Known,
+    // The last: by then everything is given back.
+    _sole: Sole,
 }
 
 impl Device {
@@ -46,6 +52,7 @@ impl Device {
     /// # Errors
     /// It cannot be opened, or somebody else has it.
     pub(crate) fn open(device: rusb::Device<Context>, wake: Box<dyn Fn() + Send + Sync>) -> Result<Self> {
+        let sole = Sole::wait(device.bus_number(), device.address(), PATIENCE)?;
         let descriptor = device.device_descriptor().context("reading its descriptor")?;
         let handle = Arc::new(device.open().context("opening it")?);
         let speed = match device.speed() {
@@ -62,7 +69,7 @@ impl Device {
         let known = profile::read(&*handle, speed);
         let queue = Queue::new(Engine::new(Arc::clone(&handle), wake), Arc::clone(&CREDIT));
         let id = (descriptor.vendor_id(), descriptor.product_id());
-        Ok(Self { queue, claims, handle, id, speed, known })
+        Ok(Self { queue, claims, handle, id, speed, known, _sole: sole })
     }
 
     /// Carries out what goes through the kernel. Facts about the device change here.

@@ -20,6 +20,7 @@ mod profile;
 mod queue;
 mod request;
 mod selector;
+mod sole;
 mod standard;
 mod transfer;
 pub(crate) mod trouble;
