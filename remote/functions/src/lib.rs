@@ -26,7 +26,7 @@ use core::time::Duration;
 use wire::{
     Lane,
     control::Profile,
-    usb::{Completion, Endpoint, Request, RequestId, Speed},
+    usb::{Completion, Endpoint, Failure, Request, RequestId, Speed},
 };
 
 pub use disk::{Disk, Medium, MediumError};
@@ -60,7 +60,10 @@ pub trait Function {
 
     /// The port is reset: every request that waits is cancelled, and those up to `through` that come later; the device
     /// is unconfigured.
-    fn reset(&mut self, through: RequestId);
+    ///
+    /// # Errors
+    /// The device did not survive it, or is not what it was. The requests are cancelled all the same.
+    fn reset(&mut self, through: RequestId) -> Result<(), Failure>;
 
     /// The device is plugged into another host: unconfigured, every request so far is forgotten without an end, and
     /// ids start over.

@@ -67,10 +67,10 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
             self.flight.refuse(&request, Failure::Cancelled);
         }
         self.flight.asked(id);
-        if self.carried_out(|function| function.reset(id)) {
+        if let Some(result) = self.carried_out(|function| function.reset(id)) {
             self.flight.ended(id);
-            self.resets.push(id);
-            self.end_followers(id, true);
+            self.resets.push((id, result));
+            self.end_followers(id, result.is_ok());
         }
     }
 
@@ -80,9 +80,9 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
     }
 
     /// Without a device, what was asked for has ended already.
-    fn carried_out(&mut self, step: impl FnOnce(&mut F)) -> bool {
-        let done = self.guarded(step).is_some();
-        if !done {
+    fn carried_out<R>(&mut self, step: impl FnOnce(&mut F) -> R) -> Option<R> {
+        let done = self.guarded(step);
+        if done.is_none() {
             self.flight.abandon();
         }
         done

@@ -27,7 +27,7 @@ use tokio::{sync::mpsc, time::Instant};
 use wire::{
     Lane,
     control::{Attachment, MAX_TEXT},
-    usb::{Completion, DeviceId, Endpoint, Request, RequestId},
+    usb::{Completion, DeviceId, Endpoint, Failure, Request, RequestId},
 };
 
 use crate::{flight::Flight, follow::Followers};
@@ -130,8 +130,8 @@ pub(crate) struct UsbPort<F: Function> {
     function: Option<F>,
     session: u64,
     start: Instant,
-    /// Resets that are done and not yet told.
-    resets: Vec<RequestId>,
+    /// Resets that have ended, and how, and are not yet told.
+    resets: Vec<(RequestId, Result<(), Failure>)>,
     flight: Flight,
     followers: Followers,
     /// A follower has begun, or was refused, since the lanes were passed on.

@@ -5,7 +5,7 @@ use functions::Function;
 use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
 use wire::{
     Lane,
-    usb::{Completion, Moved, RequestId},
+    usb::{Completion, Failure, Moved, RequestId},
 };
 
 use super::{BATCH_BYTES, BATCH_ENDS, Ended, UsbPort, place};
@@ -60,7 +60,7 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
         let now = self.start.elapsed();
         let (mut completions, mut bytes) = (Vec::new(), 0);
         if lane == Lane::Ctl {
-            completions.extend(self.resets.drain(..).map(done));
+            completions.extend(self.resets.drain(..).map(|(id, result)| done(id, result)));
         }
         while completions.len() < BATCH_ENDS && bytes < BATCH_BYTES {
             let polled = self.guarded(|function| function.poll(now, lane)).flatten();
@@ -95,6 +95,6 @@ impl<F: Function + Unpin + 'static> UsbPort<F> {
     }
 }
 
-fn done(id: RequestId) -> Completion {
-    Completion { id, result: Ok(()), moved: Moved::Out(0), packets: Vec::new(), lane: Lane::Ctl }
+fn done(id: RequestId, result: Result<(), Failure>) -> Completion {
+    Completion { id, result, moved: Moved::Out(0), packets: Vec::new(), lane: Lane::Ctl }
 }

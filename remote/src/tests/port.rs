@@ -20,7 +20,7 @@ use wire::{
 use super::world::request;
 use crate::port::{self, Do, Ended, Ends, Open, Parts, PortId, UsbPort, What, place};
 
-/// Every request ends at once, but number 777 never; number 666 is bad luck.
+/// Every request ends at once, but number 777 never; number 666 is bad luck. Reset number 555 fails.
 #[derive(Default)]
 struct Echo {
     ended: Vec<Completion>,
@@ -69,7 +69,9 @@ impl Function for Echo {
         self.ended.insert(0, end);
     }
 
-    fn reset(&mut self, _: RequestId) {}
+    fn reset(&mut self, through: RequestId) -> Result<(), Failure> {
+        if through == FATAL { Err(Failure::Fault) } else { Ok(()) }
+    }
 
     fn replug(&mut self) {
         self.ended.clear();
@@ -93,6 +95,7 @@ impl Function for Echo {
 
 const NEVER: RequestId = RequestId(777);
 const BAD_LUCK: RequestId = RequestId(666);
+const FATAL: RequestId = RequestId(555);
 
 struct World {
     port: Addr<UsbPort<Echo>>,
@@ -157,6 +160,19 @@ async fn an_end_comes_with_the_credit_of_what_was_taken_and_its_session() {
     world.port.send(Do { what: What::Reset { id: RequestId(2) }, credit: (Lane::Ctl, 7) }).await.unwrap();
     let said = world.said(Lane::Ctl).unwrap();
     assert_eq!((said.taken, said.completions[0].id, said.completions[0].lane), (7, RequestId(2), Lane::Ctl));
+}
+
+#[actix::test]
+async fn a_reset_that_failed_is_told_as_failed_and_nothing_follows_it() {
+    let mut world = world(0).await;
+    for (id, result, follows) in
+        [(FATAL, Err(Failure::Fault), Err(Failure::Cancelled)), (RequestId(556), Ok(()), Ok(()))]
+    {
+        world.tell(What::Reset { id }).await;
+        assert_eq!(world.ends_of(Lane::Ctl), [(id.0, result)]);
+        world.tell(What::Follow { after: id, request: request(DeviceId(1), 600) }).await;
+        assert_eq!(world.ends_of(Lane::Int), [(600, follows)], "{id:?}");
+    }
 }
 
 #[actix::test]

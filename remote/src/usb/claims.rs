@@ -83,13 +83,14 @@ impl<K: Kernel> Claims<K> {
     /// # Errors
     /// The device or the kernel refuses.
     pub(super) fn configure(&mut self, value: u8, interfaces: &[u8]) -> Result<()> {
-        let claimed: Vec<u8> = self.settings.keys().copied().collect();
         self.release();
         if value == 0 {
             return Ok(());
         }
+        let interface = |what: &What| if let What::Interface(number) = what { Some(*number) } else { None };
+        let interfaces_before: Vec<u8> = self.taken.iter().filter_map(interface).collect();
         // The kernel refuses while a driver has an interface; setting the same one again resets halts and toggles.
-        claimed.into_iter().for_each(|interface| self.detach(interface));
+        interfaces_before.into_iter().for_each(|interface| self.detach(interface));
         if value != self.original && self.original != 0 {
             self.take(What::Configuration(self.original));
         }
@@ -109,7 +110,7 @@ impl<K: Kernel> Claims<K> {
     }
 
     /// Every interface has its first setting again.
-    pub(super) fn choose_first(&mut self) {
+    fn choose_first(&mut self) {
         let others: Vec<u8> = self.settings.iter().filter(|(_, s)| **s != 0).map(|(i, _)| *i).collect();
         for interface in others {
             if let Err(error) = self.choose(interface, 0) {
@@ -128,11 +129,21 @@ impl<K: Kernel> Claims<K> {
         self.taken.contains(&What::Untouched)
     }
 
-    /// It was reset.
-    pub(super) fn is_new(&mut self) {
+    /// Resets it: every interface has its first setting then, and nothing has happened to it yet.
+    ///
+    /// # Errors
+    /// It comes back as another device, or not at all, or somebody else has an interface by now. Nothing is claimed
+    /// then: nobody says what still is.
+    pub(super) fn reset(&mut self) -> rusb::Result<()> {
+        if let Err(error) = self.kernel.reset() {
+            self.release();
+            return Err(error);
+        }
+        self.choose_first();
         if self.taken.remove(&What::Untouched) {
             self.kernel.gave(What::Untouched);
         }
+        Ok(())
     }
 
     /// Whether everything of the configuration is claimed.
@@ -170,12 +181,14 @@ mod tests {
         configuration: AtomicU8,
         /// Interfaces that its drivers have.
         driven: Mutex<BTreeSet<u8>>,
+        /// What a reset comes to, if it fails.
+        fatal: Mutex<Option<rusb::Error>>,
     }
 
     impl Log {
         fn new(driven: &[u8]) -> Arc<Self> {
             let driven = Mutex::new(driven.iter().copied().collect());
-            Arc::new(Self { said: Mutex::default(), configuration: AtomicU8::new(1), driven })
+            Arc::new(Self { said: Mutex::default(), configuration: AtomicU8::new(1), driven, fatal: Mutex::default() })
         }
 
         fn say(&self, line: String) {
@@ -231,7 +244,7 @@ mod tests {
 
         fn reset(&self) -> rusb::Result<()> {
             self.say("reset".to_owned());
-            Ok(())
+            self.fatal.lock().unwrap().map_or(Ok(()), Err)
         }
 
         fn taking(&self, what: What) {
@@ -274,14 +287,31 @@ mod tests {
         claims.claim(&[3]).unwrap();
         claims.use_it();
         claims.use_it();
-        claims.is_new();
+        claims.reset().unwrap();
         assert!(!claims.is_used());
         let said = kernel.said();
-        assert_eq!(said[2..], ["taking Untouched", "gave Untouched"]);
+        assert_eq!(said[2..], ["taking Untouched", "reset", "gave Untouched"]);
         claims.use_it();
         kernel.said();
         drop(claims);
         let last = ["release 3", "reset", "gave Untouched", "attach 3", "gave Interface(3)"];
         assert_eq!(kernel.said(), last);
+    }
+    #[test]
+    fn after_a_reset_that_failed_nothing_counts_as_claimed_and_everything_is_claimed_anew() {
+        let kernel = Log::new(&[]);
+        let mut claims = Claims::new(Arc::clone(&kernel));
+        claims.claim(&[0, 1]).unwrap();
+        claims.use_it();
+        kernel.said();
+        *kernel.fatal.lock().unwrap() = Some(rusb::Error::NotFound);
+        assert_eq!(claims.reset(), Err(rusb::Error::NotFound));
+        assert_eq!(kernel.said(), ["reset", "release 0", "release 1"]);
+        assert!(claims.is_used() && !claims.has(&[0]), "a configuration is not what it has already");
+        // Meanwhile a driver has found one of them.
+        kernel.driven.lock().unwrap().insert(1);
+        claims.configure(1, &[0, 1]).unwrap();
+        assert_eq!(kernel.said(), ["detach 1", "configure 1", "claim 0", "claim 1"]);
+        assert!(claims.has(&[0, 1]));
     }
 }

@@ -121,18 +121,16 @@ impl Device {
     }
 
     /// Resets it, if that changes anything: some devices die of one reset too many.
-    fn reset_if_used(&mut self) {
+    fn reset_if_used(&mut self) -> Result<(), Failure> {
         self.queue.drain_all(None);
         self.note_use();
         if !self.claims.is_used() {
-            return;
+            return Ok(());
         }
-        match self.handle.reset() {
-            Ok(()) => self.claims.choose_first(),
-            // It comes back as another device, or not at all.
-            Err(error) => tracing::info!(%error, "the device did not survive its reset"),
-        }
-        self.claims.is_new();
+        self.claims.reset().map_err(|error| {
+            tracing::info!(%error, "the device did not survive its reset");
+            if error == rusb::Error::NoDevice { Failure::Disconnected } else { Failure::Fault }
+        })
     }
 }
 
@@ -176,13 +174,15 @@ impl Function for Device {
         self.queue.cancel(endpoint, through);
     }
 
-    fn reset(&mut self, through: RequestId) {
-        self.reset_if_used();
+    fn reset(&mut self, through: RequestId) -> Result<(), Failure> {
+        let result = self.reset_if_used();
         self.queue.cancel_all_later(through);
+        result
     }
 
     fn replug(&mut self) {
-        self.reset_if_used();
+        // The new host's first reset tries again, and hears of it.
+        let _ = self.reset_if_used();
         self.queue.forget();
     }
 

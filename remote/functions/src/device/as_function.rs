@@ -33,8 +33,8 @@ macro_rules! as_function {
                 self.0.streams(id, endpoints, count);
             }
 
-            fn reset(&mut self, through: wire::usb::RequestId) {
-                self.0.reset(through);
+            fn reset(&mut self, through: wire::usb::RequestId) -> Result<(), wire::usb::Failure> {
+                self.0.reset(through)
             }
 
             fn replug(&mut self) {

@@ -321,7 +321,7 @@ impl<C: Class> Function for Device<C> {
         }
     }
 
-    fn reset(&mut self, through: RequestId) {
+    fn reset(&mut self, through: RequestId) -> Result<(), Failure> {
         self.cancel_all();
         for pipe in self.pipes.values_mut() {
             let cancelled = pipe.cancelled.max(Some(through));
@@ -329,6 +329,7 @@ impl<C: Class> Function for Device<C> {
         }
         (self.configured, self.setting) = (false, 0);
         self.class.reset();
+        Ok(())
     }
 
     fn replug(&mut self) {

@@ -171,7 +171,7 @@ fn a_halt_ends_what_waits_behind_it_so_that_clearing_it_starts_anew() {
 fn a_port_reset_cancels_what_waits_and_what_comes_late() {
     let mut host = disk();
     let (first, second) = (host.input(512), host.input(512));
-    host.function.reset(RequestId(second.0 + 1));
+    assert_eq!(host.function.reset(RequestId(second.0 + 1)), Ok(()));
     host.poll();
     let late = host.input(512);
     for id in [first, second, late] {

@@ -85,13 +85,13 @@ fn play<F: Function>(mut host: Host<F>, ops: Vec<Op>, transfer: Transfer, press:
                 let direction = if through % 2 == 0 { Direction::In } else { Direction::Out };
                 host.function.cancel(endpoint(number, direction), RequestId(through));
             }
-            Op::Reset { through } => host.function.reset(RequestId(through)),
+            Op::Reset { through } => host.function.reset(RequestId(through)).unwrap(),
             Op::Press => press(&mut host.function),
             Op::Wait { ms } => host.now += std::time::Duration::from_millis(ms),
         }
         host.poll();
     }
-    host.function.reset(RequestId(u64::MAX));
+    host.function.reset(RequestId(u64::MAX)).unwrap();
     host.poll();
     host.waiting()
 }
