@@ -31,6 +31,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const ASK: Duration = Duration::from_millis(100);
 /// How long drivers may take to find it.
 const SETTLED: Duration = Duration::from_secs(1);
+/// `bInterfaceClass` of wireless controllers.
+const WIRELESS: u8 = 0xe0;
 
 /// A libusb context and the thread that carries its events; every clone is the same bus. The thread ends with the last
 /// clone, so transfers want a bus that outlives them.
@@ -315,10 +317,12 @@ impl<H> Log<H> {
     }
 }
 
-/// Whether waiting tells nothing more: only drivers know whether a HID device is input. That one is not is never sure
-/// before its time is up: Linux names a driver before that has done its work.
+/// Whether waiting tells nothing more: only drivers know whether a HID device is input, what a maker's own device is
+/// (a touch screen, a Bluetooth adapter), and what a wireless controller carries. That one is not is never sure before
+/// its time is up: Linux names a driver before that has done its work.
 fn settled(device: &Device) -> bool {
-    device.is_hub() || !device.is(Kind::Hid) || device.input == Input::Yes
+    let told_by_drivers = [Kind::Hid, Kind::Vendor, Kind::Number(WIRELESS)];
+    device.is_hub() || device.input == Input::Yes || !told_by_drivers.iter().any(|kind| device.is(*kind))
 }
 
 #[cfg(test)]
