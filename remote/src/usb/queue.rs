@@ -29,10 +29,11 @@ use super::{
 };
 use crate::port::{LANES, place};
 
-/// Requests of one endpoint that may wait: the host's controller has at most 256 in flight.
-const MAX_WAITING: usize = 1024;
-/// Bytes for the device that may wait: what Linux lets all USB transfers together have.
-const MAX_WAITING_BYTES: usize = 16 << 20;
+/// Requests of one endpoint that may wait: the host's controller has at most so many in flight, each of which costs it
+/// 4 KiB of its 64 MiB of credit beside its data.
+const MAX_WAITING: usize = 16 << 10;
+/// Bytes for the device that may wait: the host's controller has less in flight, its last request included.
+const MAX_WAITING_BYTES: usize = 128 << 20;
 /// Nothing of a lane starts while more bytes of it than these have come and nobody has asked for them.
 const MAX_UNTOLD: usize = 1 << 20;
 /// What the kernel has for a transfer beside its data, at least.

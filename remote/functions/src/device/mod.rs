@@ -23,10 +23,11 @@ mod chapter9;
 
 pub(crate) use as_function::as_function;
 
-/// Requests of one endpoint that may wait: a host controller of ours has at most 256 in flight.
-const MAX_WAITING: usize = 1024;
-/// Bytes for the device that may wait: what Linux lets all USB transfers together have.
-const MAX_WAITING_BYTES: usize = 16 << 20;
+/// Requests of one endpoint that may wait: a host controller of ours has at most so many in flight, each of which costs
+/// it 4 KiB of its 64 MiB of credit beside its data.
+const MAX_WAITING: usize = 16 << 10;
+/// Bytes for the device that may wait: a host controller of ours has less in flight, its last request included.
+const MAX_WAITING_BYTES: usize = 128 << 20;
 
 /// The answer to a control request.
 #[derive(Debug, Clone, PartialEq, Eq)]
