@@ -21,6 +21,7 @@ use wire::{
 use super::{
     claims::Claims,
     credit::CREDIT,
+    kernel::Kernel as _,
     profile::{self, Known},
     queue::Queue,
     request::failure,
@@ -62,10 +63,7 @@ impl Device {
             _ => Speed::High,
         };
         let mut claims = Claims::new(Arc::clone(&handle));
-        if let Ok(configuration) = device.active_config_descriptor() {
-            let interfaces: Vec<u8> = configuration.interfaces().map(|i| i.number()).collect();
-            claims.claim(&interfaces).context("taking its interfaces")?;
-        }
+        claims.claim(&handle.interfaces()).context("taking its interfaces")?;
         let known = profile::read(&*handle, speed);
         let queue = Queue::new(Engine::new(Arc::clone(&handle), wake), Arc::clone(&CREDIT));
         let id = (descriptor.vendor_id(), descriptor.product_id());

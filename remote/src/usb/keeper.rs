@@ -6,12 +6,12 @@
 //! ```
 //! The kernel takes a dead process's claims away by itself, but does not look for a driver then, nor for the
 //! configuration that it had chosen. What is taken is said before it is: what is given back and was not taken is no
-//! harm.
+//! harm. A device that another process has taken by then, perhaps the next farbus-remote, is that one's.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, Write},
-    os::unix::process::CommandExt as _,
+    os::unix::process::{CommandExt as _, parent_id},
     process::{Child, Command, ExitCode, Stdio},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -24,7 +24,8 @@ use super::kernel::Kernel;
 
 /// The subcommand of this program that waits.
 const COMMAND: &str = "give-back";
-/// How often, and how far apart, the waiting process tries: its parent's claims may end a little after its pipe.
+/// How often, and how far apart, the waiting process looks: its parent ends a little after its pipe, and a driver may
+/// not be ready.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(100);
 /// More than one computer has.
@@ -136,11 +137,12 @@ fn start() -> Result<Waiter> {
 
 /// What the waiting process does: reads until the pipe ends, then gives back what is left.
 pub(crate) fn wait(input: impl BufRead) -> ExitCode {
+    let parent = parent_id();
     let left = remaining(input);
     if left.is_empty() {
         return ExitCode::SUCCESS;
     }
-    match give_all_back(left) {
+    match give_all_back(left, parent) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("farbus-remote: devices were not given back to their drivers: {error:#}");
@@ -172,25 +174,65 @@ fn remaining(input: impl BufRead) -> BTreeSet<Taken> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this process has no runtime, and nothing else to do")]
-fn give_all_back(mut left: BTreeSet<Taken>) -> Result<()> {
+fn give_all_back(taken: BTreeSet<Taken>, parent: u32) -> Result<()> {
+    let mut left: BTreeMap<(u8, u8), BTreeSet<What>> = BTreeMap::new();
+    for (bus, address, what) in taken {
+        left.entry((bus, address)).or_default().insert(what);
+    }
+    // Before this process has another parent, what the old one had may still be claimed; after, it is not.
+    for _ in (0..TRIES).take_while(|_| parent_id() == parent) {
+        std::thread::sleep(PAUSE);
+    }
     let context = Context::new()?;
     for _ in 0..TRIES {
         let devices = context.devices()?;
-        left.retain(|(bus, address, what)| {
-            let device = devices.iter().find(|d| (d.bus_number(), d.address()) == (*bus, *address));
+        left.retain(|key, left| {
+            let device = devices.iter().find(|d| (d.bus_number(), d.address()) == *key);
             // One that is gone needs nothing.
             let Some(handle) = device.map(|device| device.open()) else { return false };
-            let given = handle.and_then(|handle| give_back(&handle, *what));
-            // Without a driver for it, or without the interface, there is nothing to give.
-            let over = [rusb::Error::NotFound, rusb::Error::InvalidParam, rusb::Error::NoDevice];
-            given.is_err_and(|error| !over.contains(&error))
+            match handle {
+                Ok(handle) => give_device_back(&handle, left),
+                Err(error) => !is_over(Err(error)),
+            }
         });
         if left.is_empty() {
             return Ok(());
         }
         std::thread::sleep(PAUSE);
     }
-    anyhow::bail!("{} things are still not what they were", left.len())
+    anyhow::bail!("{} devices are still not what they were", left.len())
+}
+
+/// Gives back what is left of a device, unless another process has it. Whether to try again.
+fn give_device_back(kernel: &impl Kernel, left: &mut BTreeSet<What>) -> bool {
+    let mut claimed = Vec::new();
+    for interface in kernel.interfaces() {
+        match kernel.claim(interface) {
+            Ok(()) => claimed.push(interface),
+            Err(rusb::Error::Busy) if !kernel.drives(interface).unwrap_or(true) => {
+                left.clear();
+                break;
+            }
+            // A driver of this computer has it already; or it is gone.
+            Err(_) => {}
+        }
+    }
+    // Nobody else gets in before the reset is done, but for the instant in which libusb lets go to reset it.
+    if left.contains(&What::Untouched) && is_over(give_back(kernel, What::Untouched)) {
+        left.remove(&What::Untouched);
+    }
+    for interface in claimed {
+        let _ = kernel.release(interface);
+    }
+    // Of what another process claims from here on, the kernel refuses the rest.
+    left.retain(|what| *what == What::Untouched || !is_over(give_back(kernel, *what)));
+    !left.is_empty()
+}
+
+/// Without a driver for it, or without the interface, there is nothing to give.
+fn is_over(given: rusb::Result<()>) -> bool {
+    let over = [rusb::Error::NotFound, rusb::Error::InvalidParam, rusb::Error::NoDevice];
+    given.err().is_none_or(|error| over.contains(&error))
 }
 
 /// Gives something back, unless its own computer has it already.
@@ -208,7 +250,25 @@ pub(super) fn give_back(kernel: &impl Kernel, what: What) -> rusb::Result<()> {
 mod tests {
     use std::{cell::RefCell, rc::Rc};
 
-    use super::*;
+    use super::{super::log::Log, *};
+
+    #[test]
+    fn what_another_process_has_taken_meanwhile_is_left_alone() {
+        let kernel = Log::new(&[]);
+        kernel.theirs.lock().unwrap().insert(1);
+        let mut left: BTreeSet<_> = [What::Untouched, What::Interface(0), What::Interface(1)].into();
+        assert!(!give_device_back(&*kernel, &mut left), "once and for all");
+        assert_eq!(kernel.said(), ["claim 0", "claim 1", "release 0"]);
+    }
+
+    #[test]
+    fn a_device_that_nobody_has_is_held_over_its_reset_and_then_given_to_its_drivers() {
+        let kernel = Log::new(&[0]);
+        let mut left: BTreeSet<_> = [What::Untouched, What::Interface(0), What::Interface(1)].into();
+        assert!(!give_device_back(&*kernel, &mut left));
+        let said = ["claim 0", "claim 1", "reset", "release 1", "attach 1"];
+        assert_eq!(kernel.said(), said, "one of its interfaces has its driver already");
+    }
 
     #[test]
     fn what_was_taken_and_not_given_back_remains_whatever_else_is_said() {

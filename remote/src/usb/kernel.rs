@@ -9,6 +9,9 @@ pub(super) trait Kernel {
     /// The value of the configuration that is chosen; 0 for none.
     fn configuration(&self) -> Result<u8>;
 
+    /// The interfaces of the configuration that is chosen.
+    fn interfaces(&self) -> Vec<u8>;
+
     /// Chooses a configuration; the kernel then looks for drivers. It refuses while anybody has an interface.
     fn configure(&self, value: u8) -> Result<()>;
 
@@ -43,6 +46,11 @@ pub(super) trait Kernel {
 impl<T: UsbContext> Kernel for DeviceHandle<T> {
     fn configuration(&self) -> Result<u8> {
         self.active_configuration()
+    }
+
+    fn interfaces(&self) -> Vec<u8> {
+        let active = self.device().active_config_descriptor();
+        active.map(|active| active.interfaces().map(|i| i.number()).collect()).unwrap_or_default()
     }
 
     fn configure(&self, value: u8) -> Result<()> {

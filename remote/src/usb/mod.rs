@@ -15,6 +15,8 @@ mod describe;
 mod device;
 pub(crate) mod keeper;
 mod kernel;
+#[cfg(test)]
+mod log;
 mod pipe;
 mod profile;
 mod queue;
