@@ -98,7 +98,17 @@ impl HdaCtrl {
             metrics::counter!("farbus_hda_rebuilds").increment(1);
             self.begin_anew(now);
         }
+        self.count();
         self.carry_out(ctx, now);
+    }
+
+    fn count(&self) {
+        let Some(counters) = self.device.model().map(Hda::counters) else { return };
+        let slipped = u64::try_from(counters.slipped.as_micros()).unwrap_or(u64::MAX);
+        metrics::counter!("farbus_hda_slip_us").absolute(slipped);
+        metrics::counter!("farbus_hda_unknown_verbs").absolute(counters.unknown_verbs);
+        metrics::counter!("farbus_hda_missing_frames").absolute(counters.missing_frames);
+        metrics::counter!("farbus_hda_skipped_frames").absolute(counters.skipped_frames);
     }
 
     /// The model is a new one: nobody listens any more, and it has to hear what is plugged in.
