@@ -24,6 +24,9 @@ const KEPT: u64 = 16;
 const WRITTEN: u64 = 17;
 const DISK: u64 = 32;
 
+/// Reads a disk that is there.
+const READS: &str = "dd if=/dev/sda of=/dev/null bs=1M count=4 iflag=direct 2> /dev/null";
+
 /// Prints the id of the remote in the desk: not of the process that gives devices back when it cannot.
 const REMOTE: &str = "ps | awk '/farbus-remote.* connec[t]/ { print $1 }'";
 
@@ -241,6 +244,47 @@ async fn a_killed_remotes_disk_goes_to_a_driver_of_the_desk_that_came_after_it_w
     desk_has(&desk, "[ -b /dev/sda ]").await.context("the desk's own driver does not have it")?;
     let sum = desk.run("sha256sum /dev/sda").await?.success()?.stdout;
     ensure!(sum.starts_with(&sha256(&image)?), "the desk reads something else: {sum}");
+    guest.kernel_does_not_complain().await
+}
+
+#[tokio::test]
+async fn a_disk_that_was_returned_and_lent_again_is_the_desks_when_the_remote_is_killed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").super_speed(false).qemu_args(MEDIUM).qemu_args(STICK).boot().await?;
+    let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", STICK_ID], &[]).await?;
+    for _ in 0..3 {
+        guest.has(READS).await?;
+        let both = format!("farbus-remote return {STICK_ID} && farbus-remote lend {STICK_ID}");
+        desk.run(&both).await?.success()?;
+        guest.has(READS).await?;
+        desk.run(&bound("usb-storage", 0)).await?.success()?;
+        desk.run(&format!("kill -9 $({REMOTE})")).await?.success()?;
+        guest.has("! ls /dev/sd? 2> /dev/null").await?;
+        desk_has(&desk, "[ -b /dev/sda ]").await.context("the desk's own driver does not have it back")?;
+        guest.remote = desk.remote(&host, "remote", "vm", &["--usb", STICK_ID]).await?;
+    }
+    guest.kernel_does_not_complain().await
+}
+
+#[tokio::test]
+async fn a_remote_that_comes_as_another_is_killed_keeps_what_it_lends() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let desk = lab.desk("desk").super_speed(false).qemu_args(MEDIUM).qemu_args(STICK).boot().await?;
+    let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", STICK_ID], &[]).await?;
+    for _ in 0..3 {
+        guest.has(READS).await?;
+        desk.run(&format!("kill -9 $({REMOTE})")).await?.success()?;
+        guest.remote = desk.remote(&host, "remote", "vm", &["--usb", STICK_ID]).await?;
+        guest.remote.wait_for("attached").await?;
+        guest.has(READS).await?;
+        // Longer than anybody tries to give anything back.
+        guest.run(&format!("for i in $(seq 70); do {READS} || exit 1; usleep 100000; done")).await?;
+        desk.run(&bound("usb-storage", 0)).await?.success().context("the desk has what it lends")?;
+    }
     guest.kernel_does_not_complain().await
 }
 
