@@ -39,11 +39,25 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
+    /// A VM whose guest wants no message-signalled interrupts: it has the pin.
+    pub(crate) async fn without_messages(said: (Format, &[u8])) -> Result<Self> {
+        Self::boot("stereo", Some(said), &[], "pci=nomsi").await
+    }
+
     /// A VM with these speakers; its remote is started with these arguments, and has a microphone that says `said`.
     pub(crate) async fn start(
         speakers: &str,
         said: Option<(Format, &[u8])>,
         arguments: &[&str],
+    ) -> Result<Self> {
+        Self::boot(speakers, said, arguments, "").await
+    }
+
+    async fn boot(
+        speakers: &str,
+        said: Option<(Format, &[u8])>,
+        arguments: &[&str],
+        kernel: &str,
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -65,7 +79,8 @@ impl Desk {
             remote.wait_where("jack", |event| event["jack"] == "microphone").await?;
         }
         let seat = host.seat("a");
-        let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket()).boot().await?;
+        let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
+        let vm = vm.kernel_arguments(kernel).boot().await?;
         let desk = Self { vm, remote, _host: host, folder };
         desk.ready().await?;
         Ok(desk)

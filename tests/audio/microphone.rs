@@ -92,3 +92,20 @@ async fn a_microphone_that_is_unplugged_and_plugged_in_is_recorded_again() -> Re
     recording.expect("DONE 0", LONG).await?;
     desk.expect_no_trouble().await
 }
+
+/// An old driver, or one of Windows, that waits for the interrupt pin.
+#[tokio::test]
+async fn without_messages_the_interrupt_pin_does_it() -> Result<()> {
+    let format = Format::PLAIN;
+    let (said, played) = (format.noise(5 * 48_000, 7), format.noise(3 * 48_000, 8));
+    let mut desk = Desk::without_messages((format, &said)).await?;
+    let interrupts = "grep snd_hda_intel /proc/interrupts";
+    let wired = desk.vm.run(interrupts).await?.success()?.stdout;
+    ensure!(wired.contains("IO-APIC"), "no interrupt pin: {wired}");
+    desk.vm.put(played.clone(), "/tmp/played.raw").await?;
+    let script = format!("{} & aplay {} /tmp/played.raw && wait $!", record(format, 3), format.arguments());
+    desk.vm.command(&script).timeout(LONG).run().await?.success()?;
+    desk.expect_heard(&played).await?;
+    heard(format, &desk.vm.file("/tmp/heard.raw").await?, &said, 2 * 48_000)?;
+    desk.expect_no_trouble().await
+}

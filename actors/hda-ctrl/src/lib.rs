@@ -178,6 +178,7 @@ impl HdaCtrl {
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
+        self.bus.interrupts.drive(self.device.interrupt_line());
         if !messages.is_empty() {
             self.session.do_send(Play(messages));
         }
