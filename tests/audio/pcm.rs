@@ -1,6 +1,6 @@
 //! Sounds that tell every frame from its neighbours, and the files that they are in.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 /// A format as the guest's tools are told it.
 #[derive(Debug, Clone, Copy)]
@@ -64,16 +64,47 @@ pub(crate) fn samples(wav: &[u8]) -> Result<&[u8]> {
     }
 }
 
-/// A recording against what was said: every frame of it once, in order and unchanged from the first, up to some frame.
-/// Silence in between, where the network was late, is no harm; how much there was comes back, in frames.
-pub(crate) fn heard(format: Format, recorded: &[u8], said: &[u8], least: usize) -> Result<usize> {
+/// What of a sound is in a recording, in frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    /// The first that was heard.
+    pub(crate) first: usize,
+    /// How many were heard, each once, in order and unchanged.
+    pub(crate) frames: usize,
+    /// How many between them were not.
+    pub(crate) lost: usize,
+    /// Silence between them, where the network or a card was late.
+    pub(crate) silence: usize,
+}
+
+/// A recording against what was said.
+///
+/// # Errors
+/// Nothing of it was heard, or a frame was doubled or changed.
+pub(crate) fn heard(format: Format, recorded: &[u8], said: &[u8]) -> Result<Heard> {
+    /// So many frames are somewhere else in a sound by no chance.
+    const PLACE: usize = 4;
     let frame = format.frame_bytes();
     let silent = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    let frames: Vec<_> = recorded.chunks_exact(frame).skip_while(|bytes| silent(bytes)).collect();
-    let sound: Vec<_> = frames.iter().copied().filter(|bytes| !silent(bytes)).collect();
-    ensure!(sound.len() >= least, "only {} frames were heard", sound.len());
-    let wrong = sound.iter().zip(said.chunks_exact(frame)).position(|(heard, said)| **heard != *said);
-    ensure!(wrong.is_none(), "frame {} was lost, doubled or changed", wrong.unwrap_or_default());
-    let last = frames.iter().rposition(|bytes| !silent(bytes)).unwrap_or_default();
-    Ok(last + 1 - sound.len())
+    let recorded: Vec<_> = recorded.chunks_exact(frame).skip_while(|bytes| silent(bytes)).collect();
+    let sound: Vec<_> = recorded.iter().copied().filter(|bytes| !silent(bytes)).collect();
+    let last = recorded.iter().rposition(|bytes| !silent(bytes)).context("nothing was heard")?;
+    let said: Vec<_> = said.chunks_exact(frame).collect();
+    let next = |from: usize, at: usize| {
+        let place = &sound[at..(at + PLACE).min(sound.len())];
+        (from..said.len()).find(|from| said[*from..].starts_with(place))
+    };
+    let first = next(0, 0).context("what was heard is something else")?;
+    let (mut expected, mut lost) = (first, 0);
+    for (at, heard) in sound.iter().enumerate() {
+        if said.get(expected) != Some(heard) {
+            let found = next(expected, at);
+            let found =
+                found.with_context(|| format!("frame {at} of {} was doubled or changed", sound.len()))?;
+            lost += found - expected;
+            expected = found;
+        }
+        expected += 1;
+    }
+    Ok(Heard { first, frames: sound.len(), lost, silence: last + 1 - sound.len() })
 }

@@ -209,8 +209,11 @@ impl Sound {
 
     /// A card that has failed may be there again, or there is another.
     fn play_again(&mut self) {
-        for voice in self.voices.values_mut().filter(|voice| voice.lost_its_card()) {
-            voice.go_on(self.output.open(voice.format()));
+        let now = self.start.elapsed();
+        for voice in self.voices.values_mut() {
+            if voice.lost_its_card(now) {
+                voice.go_on(self.output.open(voice.format()));
+            }
         }
     }
 

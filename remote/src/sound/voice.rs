@@ -80,8 +80,12 @@ impl Voice {
         self.stretch.is_some()
     }
 
-    /// Whether it has frames to play, and no sink.
-    pub(super) fn lost_its_card(&self) -> bool {
+    /// Whether it has frames to play, and no sink; one that has failed is let go, whether it plays or not: a driver waits
+    /// for it.
+    pub(super) fn lost_its_card(&mut self, now: Duration) -> bool {
+        if let Some(progress) = self.sink.as_mut().map(|sink| sink.tick(now)) {
+            self.check(progress);
+        }
         self.sink.is_none() && self.playing()
     }
 

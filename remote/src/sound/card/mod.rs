@@ -48,18 +48,27 @@ struct Shared {
     failed: AtomicBool,
 }
 
-/// The output and input devices by name.
+/// The output and input devices by name, with the sound system's own name where it has another.
 ///
 /// # Errors
 /// The sound system does not answer.
 pub(crate) fn names() -> Result<Vec<String>> {
     let devices = cpal::default_host().devices().context("listing sound cards")?;
-    Ok(devices.map(|device| name(&device)).collect())
+    let both = |device: Device| match device.description() {
+        Ok(description) => match description.driver() {
+            Some(id) if id != description.name() => format!("{} ({id})", description.name()),
+            _ => description.name().to_owned(),
+        },
+        Err(_) => name(&device),
+    };
+    Ok(devices.map(both).collect())
 }
 
 /// Whether there is a device to listen to.
 pub(super) fn hears(wanted: Option<&str>) -> bool {
-    choose(wanted, Way::In).is_ok_and(|device| device.supports_input())
+    // Devices are said to hear that do not; a device that hears has a format.
+    let formats = |device: Device| Ok(device.supported_input_configs()?.next().is_some());
+    choose(wanted, Way::In).and_then(formats).unwrap_or(false)
 }
 
 /// Whether the sound system says that sound goes to headphones.
@@ -88,14 +97,17 @@ fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
         return default
             .context("this computer has no sound card; `farbus-remote devices` lists what there is");
     };
-    let goes = |device: &Device| match (device.description(), way) {
-        (Ok(description), Way::Out) => description.supports_output(),
-        (Ok(description), Way::In) => description.supports_input(),
-        (Err(_), _) => false,
+    let is_it = |device: &Device| {
+        let Ok(description) = device.description() else { return false };
+        let goes = match way {
+            Way::Out => description.supports_output(),
+            Way::In => description.supports_input(),
+        };
+        goes && (description.name().contains(wanted) || description.driver() == Some(wanted))
     };
     let mut devices = host.devices().context("listing sound cards")?;
     devices
-        .find(|device| name(device).contains(wanted) && goes(device))
+        .find(is_it)
         .with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"))
 }
 

@@ -72,7 +72,6 @@ impl Sink for Card {
         if waiting > samples(self.format, CAP) {
             self.skip(waiting - samples(self.format, TARGET));
         }
-        anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
         Ok(())
     }
 
@@ -81,6 +80,7 @@ impl Sink for Card {
     }
 
     fn tick(&mut self, _: Duration) -> Result<Progress> {
+        anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
         let channels = u64::from(self.format.channels);
         Ok(Progress {
             played: self.shared.played.load(Relaxed) / channels,
