@@ -211,7 +211,7 @@ impl Sound {
     fn play_again(&mut self) {
         let now = self.start.elapsed();
         for voice in self.voices.values_mut() {
-            if voice.lost_its_card(now) {
+            if voice.lost_its_card(now) && self.output.comes_back() {
                 voice.go_on(self.output.open(voice.format()));
             }
         }

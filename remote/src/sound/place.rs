@@ -93,6 +93,11 @@ impl Output {
         &self.audio
     }
 
+    /// Whether what has failed may be there again soon, as a card may that was plugged in again.
+    pub(super) fn comes_back(&self) -> bool {
+        matches!(self.audio, Audio::Cpal(_))
+    }
+
     pub(super) fn open(&mut self, format: Format) -> Result<Box<dyn Sink>> {
         self.runs += 1;
         Ok(match &self.audio {

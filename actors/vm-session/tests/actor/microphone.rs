@@ -129,3 +129,27 @@ async fn when_the_controllers_actor_dies_recording_stops_and_the_next_one_knows_
     record(&world.hda).await;
     assert_eq!(remote.hear().await, asked(1), "the microphone was not plugged in again");
 }
+
+#[actix::test]
+async fn a_remote_that_floods_sound_and_plugs_does_not_keep_the_guest_waiting() {
+    const FLOOD: u64 = 2_000;
+    let world = World::new();
+    let mut remote = world.remote().await;
+    record(&world.hda).await;
+    let flood = async {
+        for n in 0..FLOOD {
+            plug(&mut remote, n % 2 == 0).await;
+            let (stream, pcm) = (StreamId(0), vec![1; 960].into());
+            let packet = Packet { stream, run: 1, position: 240 * n, format: FORMAT, pcm };
+            remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
+        }
+    };
+    // HDA 1.0a §3.3.7: GCTL. Reads are answered in between, at least one for every sixteen packets.
+    let reads = async {
+        for _ in 0..FLOOD / 16 {
+            assert!(world.hda.read(0x08).await.is_some(), "a live controller");
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(flood, reads);
+}
