@@ -118,7 +118,9 @@ impl Pair {
         let desk = lab.desk("desk").modules(["usbip_host"]);
         let desk = match device {
             Device::Disk(image) => {
-                let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+                // The QEMU of the pair before may not have ended yet; it writes nothing any more.
+                let medium = format!("file={},file.locking=off", image.display());
+                let drive = format!("if=none,id=stick,format=raw,cache=unsafe,{medium}");
                 let stick = ["-drive", &drive, "-device", "usb-storage,bus=xhci.0,drive=stick"];
                 desk.gadget_ports(0).qemu_args(stick)
             }
@@ -260,7 +262,8 @@ impl Lender {
 
 /// A guest whose QEMU has a controller and a disk, not plugged in, of its own.
 fn own<'lab>(guest: VmBuilder<'lab>, image: &Path) -> VmBuilder<'lab> {
-    let medium = format!("driver=file,node-name=image,cache.no-flush=on,filename={}", image.display());
+    let options = "driver=file,node-name=image,cache.no-flush=on,locking=off";
+    let medium = format!("{options},filename={}", image.display());
     guest.extra_args(["-blockdev", &medium, "-device", "qemu-xhci,id=xhci"])
 }
 
