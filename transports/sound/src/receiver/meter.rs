@@ -1,0 +1,172 @@
+//! What a receiver measures: its level, how late packets are, how many are lost. Between two requests of the device its
+//! time passes evenly, so that a level does not depend on where in a period a packet comes.
+
+use core::time::Duration;
+
+use crate::{frames_in, jitter::Delays, time_of};
+
+/// The measures of one run.
+#[derive(Debug)]
+pub(super) struct Meter {
+    rate: u32,
+    pub(super) delays: Delays,
+    /// When the device asked last.
+    asked_at: Option<Duration>,
+    /// The frame that was next then, how many it got of the run, and how many it got in all.
+    before: u64,
+    taken: u64,
+    asked: u64,
+    /// Frames that the device has asked for in all before that.
+    line: u64,
+    /// Whether the line has nothing to do with positions any more.
+    loose: bool,
+    /// Sum in microseconds, and number, of levels since the last report.
+    levels: (u64, u32),
+    arrived: Option<Duration>,
+    /// The end of the furthest packet.
+    furthest: Option<u64>,
+    /// Packets since the last report: that came, that did not, and how often some did not.
+    came: u32,
+    lost: u32,
+    bursts: u32,
+}
+
+/// What happened to the packets since the last report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// Parts per million.
+    pub(super) loss: u32,
+    /// Hundredths.
+    pub(super) burst: u16,
+}
+
+impl Meter {
+    pub(super) fn new(rate: u32) -> Self {
+        Self {
+            rate,
+            delays: Delays::default(),
+            asked_at: None,
+            before: 0,
+            taken: 0,
+            asked: 0,
+            line: 0,
+            loose: true,
+            levels: (0, 0),
+            arrived: None,
+            furthest: None,
+            came: 0,
+            lost: 0,
+            bursts: 0,
+        }
+    }
+
+    /// Positions begin anew.
+    pub(super) fn restart(&mut self) {
+        self.furthest = None;
+        self.loose = true;
+    }
+
+    /// The sender's time has stood still: where its positions are on the device's time line has to be found again.
+    pub(super) fn forget_line(&mut self) {
+        self.loose = true;
+    }
+
+    /// The device asks for `asked` frames, and gets `taken` of the run's, of which the first is `before`.
+    pub(super) fn pulled(&mut self, now: Duration, before: u64, taken: u64, asked: u64) {
+        self.line = self.line.saturating_add(self.asked);
+        (self.asked_at, self.before, self.taken, self.asked) = (Some(now), before, taken, asked);
+    }
+
+    /// Takes the place of a packet; which frames before it are missing now. `stored`: it came in time.
+    pub(super) fn order(&mut self, position: u64, frames: u64, stored: bool) -> Option<(u64, u64)> {
+        let end = position.saturating_add(frames);
+        let Some(furthest) = self.furthest else {
+            self.furthest = Some(end);
+            self.came = self.came.saturating_add(1);
+            return None;
+        };
+        if position < furthest {
+            // It was counted as lost when a later one came.
+            if stored {
+                self.lost = self.lost.saturating_sub(1);
+                self.came = self.came.saturating_add(1);
+            }
+            return None;
+        }
+        self.furthest = Some(end);
+        self.came = self.came.saturating_add(1);
+        let gap = position - furthest;
+        (gap > 0).then(|| {
+            let packets = u32::try_from(gap.div_ceil(frames.max(1))).unwrap_or(u32::MAX);
+            self.lost = self.lost.saturating_add(packets);
+            self.bursts = self.bursts.saturating_add(1);
+            (furthest, gap)
+        })
+    }
+
+    /// Notes how much waits after an arrival.
+    pub(super) fn level(&mut self, now: Duration, end: u64) {
+        let passed = self.passed(now).min(time_of(self.taken, self.rate));
+        let waits = time_of(end.saturating_sub(self.before), self.rate).saturating_sub(passed);
+        let micros = u64::try_from(waits.as_nanos() / 1_000).unwrap_or(u64::MAX);
+        self.levels = (self.levels.0.saturating_add(micros), self.levels.1.saturating_add(1));
+    }
+
+    /// Frames to wait for at a request of the device until what waits (`queued`, measured as [`Self::level`] does) is the
+    /// target; 0: it is.
+    pub(super) fn wait(&self, now: Duration, queued: u64, target: Duration) -> u64 {
+        let since = self.arrived.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        let waits = time_of(queued, self.rate) + since;
+        frames_in(target.saturating_sub(waits), self.rate)
+    }
+
+    /// Finds the place of positions on the device's line again if it was lost: as if this packet were a fast one.
+    pub(super) fn anchor(&mut self, lost: bool, now: Duration, position: u64) {
+        if core::mem::take(&mut self.loose) || lost {
+            let fastest = self.delays.fastest().unwrap_or(0);
+            let shift = self.relative(now, position).saturating_sub(fastest);
+            let frames = shift.unsigned_abs().saturating_mul(self.rate.into()) / 1_000_000;
+            let line = if shift > 0 { self.line.checked_sub(frames) } else { self.line.checked_add(frames) };
+            match line {
+                Some(line) => self.line = line,
+                // There is no such place: what was measured before is of no use.
+                None => self.delays = Delays::default(),
+            }
+        }
+    }
+
+    /// Notes how late a packet is on the device's time line.
+    pub(super) fn delay(&mut self, now: Duration, position: u64) {
+        self.arrived = Some(now);
+        self.delays.note(now, self.relative(now, position));
+    }
+
+    fn relative(&self, now: Duration, position: u64) -> i64 {
+        let passed = self.passed(now).min(time_of(self.asked, self.rate));
+        let line = (time_of(self.line, self.rate) + passed).as_micros();
+        let line = i64::try_from(line).unwrap_or(i64::MAX);
+        let place = i64::try_from(time_of(position, self.rate).as_micros()).unwrap_or(i64::MAX);
+        line.saturating_sub(place)
+    }
+
+    fn passed(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.asked_at.unwrap_or(now))
+    }
+
+    /// The mean level since this was asked last.
+    pub(super) fn take_level(&mut self) -> Option<Duration> {
+        let (sum, count) = core::mem::take(&mut self.levels);
+        sum.checked_div(count.into()).map(Duration::from_micros)
+    }
+
+    /// The losses since this was asked last.
+    pub(super) fn take_losses(&mut self) -> Losses {
+        let (came, lost, bursts) = (self.came, self.lost, self.bursts);
+        (self.came, self.lost, self.bursts) = (0, 0, 0);
+        let share = |part: u32, all: u64| u64::from(part).checked_div(all).unwrap_or(0);
+        let all = u64::from(came) + u64::from(lost);
+        let loss = (u64::from(lost) * 1_000_000).checked_div(all).unwrap_or(0).min(1_000_000);
+        let burst = share(lost.saturating_mul(100), bursts.into());
+        Losses { loss: loss as u32, burst: u16::try_from(burst).unwrap_or(u16::MAX) }
+    }
+}

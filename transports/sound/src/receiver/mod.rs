@@ -1,0 +1,367 @@
+//! The receiving end of a stream: packets in when they come, frames out when the device asks.
+//!
+//! ```text
+//!   packets ─► queue ─ decode ─► frames ─ (resample) ─► device
+//!
+//!            enough waits                nothing has come
+//!   waiting ─────────────► playing ───────────────────────► starved     the time line stands still: a slip
+//!      ▲                      ▲  ◄── the next frames come ─────┘ │
+//!      └── drained, and all was played; or starved for more than 250 ms: the newest sound is next
+//! ```
+//! A missing frame is made up only when something later has come: then the time line goes on.
+
+mod meter;
+mod playout;
+
+use core::time::Duration;
+
+use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
+
+use crate::{
+    clock::{Limits, Servo},
+    codec::Decoder,
+    frames_in,
+    jitter::{Arrival, Queue, STALL, START_LAN, Target},
+    redundancy::Asker,
+    resample::{Resampler, Unfit},
+    time_of,
+};
+use meter::Meter;
+use playout::{Held, State};
+
+/// How often there is a report.
+const REPORT: Duration = Duration::from_millis(100);
+/// What may be ahead of the next frame at most: a second.
+const WINDOW: Duration = Duration::from_secs(1);
+/// A device that asks for more at once is given silence for the rest.
+const LONGEST_PERIOD: Duration = Duration::from_millis(500);
+/// For how long a loss makes room for repairs.
+const LOSSY: Duration = Duration::from_secs(60);
+
+/// Whose clock follows whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clocking {
+    /// The sender's clock follows the device ([`crate::clock::Pacer`]): frames come out as they are.
+    SenderFollows,
+    /// The device has a clock of its own, and this rate (hertz): frames are resampled.
+    Resample(u32),
+}
+
+/// How a stream is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Whose clock follows whose.
+    pub clocking: Clocking,
+    /// How much the device asks for at once.
+    pub period: Duration,
+    /// What waits at first: [`START_LAN`] or [`crate::jitter::START_WAN`].
+    pub start: Duration,
+}
+
+impl Config {
+    /// For a device of a local network that the sender follows.
+    pub const LAN: Self =
+        Self { clocking: Clocking::SenderFollows, period: Duration::from_millis(10), start: START_LAN };
+}
+
+/// What happened since the run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames that were played as they came.
+    pub played: u64,
+    /// Frames that were lost, and made up.
+    pub concealed: u64,
+    /// Frames of silence, or made up, for which the time line waited.
+    pub waited: u64,
+    /// Frames that were cut out, because too many waited.
+    pub cut: u64,
+    /// Packets that came when their time was over.
+    pub late: u64,
+    /// Packets that came twice; copies are not counted.
+    pub duplicate: u64,
+    /// Packets that could not be read, or for which there was no room.
+    pub refused: u64,
+}
+
+/// One run of a stream, or one recording, on its way to a device.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: StreamId,
+    run: u32,
+    format: Format,
+    config: Config,
+    queue: Queue<Held>,
+    decoder: Decoder,
+    /// Decoded frames that were not played yet, interleaved.
+    decoded: Vec<i32>,
+    state: State,
+    drained: bool,
+    /// Nothing has come for long.
+    stalled: bool,
+    /// Until when more than should wait is dropped, after that.
+    catching_up: Option<Duration>,
+    /// Frames to wait, because the target has grown.
+    owed: u64,
+    target: Target,
+    meter: Meter,
+    following: Option<(Servo, Resampler)>,
+    scratch: Vec<i32>,
+    asker: Asker,
+    round_trip: Option<Duration>,
+    lossy_until: Duration,
+    packet: u64,
+    /// How far back the copies reach, in frames.
+    reach: u64,
+    counters: Counters,
+    report: Option<Reception>,
+    reported: Option<Duration>,
+    slowest: Duration,
+    looked: Option<Duration>,
+}
+
+impl Receiver {
+    /// For the run that this packet is the first seen of.
+    ///
+    /// # Errors
+    /// The stream's rate cannot be converted to the device's.
+    pub fn new(first: &Coded, config: Config) -> Result<Self, Unfit> {
+        let Coded { stream, run, format, block, .. } = first;
+        Self::at(*stream, *run, *format, block.position, config)
+    }
+
+    /// For a run whose next frame is `position`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at(
+        stream: StreamId,
+        run: u32,
+        format: Format,
+        position: u64,
+        config: Config,
+    ) -> Result<Self, Unfit> {
+        let window = frames_in(WINDOW, format.rate);
+        // PCM is the heaviest; as much again for blocks that overlap.
+        let heaviest = usize::try_from(window).unwrap_or(usize::MAX) * format.frame_bytes() as usize * 2;
+        let following = match config.clocking {
+            Clocking::SenderFollows => None,
+            Clocking::Resample(rate) => {
+                let most = usize::try_from(frames_in(LONGEST_PERIOD, rate)).unwrap_or(usize::MAX);
+                let resampler = Resampler::new(format.rate, rate, format.channels, most)?;
+                Some((Servo::new(Limits::RESAMPLER), resampler))
+            }
+        };
+        Ok(Self {
+            stream,
+            run,
+            format,
+            config,
+            queue: Queue::new(position, window, heaviest),
+            decoder: Decoder::new(format),
+            decoded: Vec::new(),
+            state: State::Waiting,
+            drained: false,
+            stalled: false,
+            catching_up: None,
+            owed: 0,
+            target: Target::new(config.start),
+            meter: Meter::new(format.rate),
+            following,
+            scratch: Vec::new(),
+            asker: Asker::default(),
+            round_trip: None,
+            lossy_until: Duration::ZERO,
+            packet: 0,
+            reach: 0,
+            counters: Counters::default(),
+            report: None,
+            reported: None,
+            slowest: Duration::ZERO,
+            looked: None,
+        })
+    }
+
+    /// Whether a packet belongs to this run.
+    #[must_use]
+    pub fn receives(&self, coded: &Coded) -> bool {
+        (self.stream, self.run, self.format) == (coded.stream, coded.run, coded.format)
+    }
+
+    /// Takes a packet at the time of its arrival; one of another run is dropped.
+    pub fn push(&mut self, now: Duration, coded: &Coded) {
+        if !self.receives(coded) {
+            return;
+        }
+        let furthest = coded.copies.iter().map(|copy| copy.position).min();
+        if !coded.again {
+            self.reach = furthest.map_or(0, |first| coded.block.position.saturating_sub(first));
+        }
+        self.arrive(now, &coded.block, !coded.again);
+        for copy in &coded.copies {
+            // Most copies are of what is here already: that is not worth counting.
+            self.store(copy);
+        }
+    }
+
+    /// Takes a packet of plain PCM, as [`wire::audio::ToRemote::Play`] has it.
+    pub fn push_pcm(&mut self, now: Duration, packet: &Packet) {
+        let frames = packet.pcm.len() / (packet.format.frame_bytes() as usize).max(1);
+        let same = (self.stream, self.run, self.format) == (packet.stream, packet.run, packet.format);
+        if let Some(frames) = u16::try_from(frames).ok().filter(|_| same) {
+            let (position, codec, payload) = (packet.position, wire::audio::Codec::Pcm, packet.pcm.clone());
+            self.arrive(now, &Block { position, frames, codec, payload }, true);
+        }
+    }
+
+    /// No more frames follow for now: what waits is played, and the end of it is no slip. The next packet begins anew.
+    pub fn drain(&mut self) {
+        self.drained = true;
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.queue.load().0 == 0 && self.decoded.is_empty()
+    }
+
+    /// The time to the sender and back, when it answers [`Missing`]; `None`: it does not.
+    pub fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        self.round_trip = round_trip;
+    }
+
+    /// What the sender is to be asked for now, once.
+    pub fn missing(&mut self, now: Duration) -> Option<Missing> {
+        let round_trip = self.round_trip?;
+        let patience = time_of(self.packet.max(1), self.format.rate) / 2;
+        let (queue, rate) = (&self.queue, self.format.rate);
+        let playing = self.playing();
+        let in_time = |first: u64| time_of(first.saturating_sub(playing), rate) > round_trip;
+        let gaps = self.asker.ask(now, patience, |first| queue.knows(first), in_time);
+        let (stream, run) = (self.stream, self.run);
+        (!gaps.is_empty()).then_some(Missing { stream, run, gaps })
+    }
+
+    /// What happened since the run began.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The frame that is played next.
+    #[must_use]
+    pub fn playing(&self) -> u64 {
+        self.queue.head().saturating_sub(self.decoded_frames())
+    }
+
+    /// Frames that wait.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.queue.end().saturating_sub(self.playing())
+    }
+
+    /// What the resampler does at the moment, parts per billion; 0 without one.
+    #[must_use]
+    pub fn ratio(&self) -> i32 {
+        self.following.as_ref().map_or(0, |(servo, _)| servo.ratio())
+    }
+
+    /// A report for the sender, ten times a second at most. There is none while nothing comes.
+    pub fn report(&mut self) -> Option<Reception> {
+        self.report.take()
+    }
+
+    fn arrive(&mut self, now: Duration, block: &Block, fresh: bool) {
+        let (position, frames) = (block.position, u64::from(block.frames));
+        if self.drained {
+            self.resume(position);
+        }
+        if core::mem::take(&mut self.stalled) {
+            self.catching_up = Some(now + STALL);
+        }
+        let arrival = self.ahead(now, block);
+        match arrival {
+            Arrival::Duplicate => self.counters.duplicate += 1,
+            Arrival::Refused | Arrival::Ahead(_) => self.counters.refused += 1,
+            Arrival::Stored | Arrival::Late(_) => {}
+        }
+        if !fresh || !matches!(arrival, Arrival::Stored | Arrival::Late(_)) {
+            return;
+        }
+        self.packet = frames;
+        if let Some((first, lost)) = self.meter.order(position, frames, arrival == Arrival::Stored) {
+            self.lack(now, first, lost);
+        }
+        if self.catching_up.is_some_and(|until| now < until) {
+            return;
+        }
+        self.meter.anchor(self.catching_up.take().is_some(), now, position);
+        self.meter.delay(now, position);
+        match arrival {
+            Arrival::Late(by) => {
+                self.counters.late += 1;
+                self.grow(by);
+            }
+            _ if self.state != State::Waiting => self.meter.level(now, position + frames),
+            _ => {}
+        }
+    }
+
+    /// Stores a block; one that is too far ahead ends what was before it.
+    fn ahead(&mut self, now: Duration, block: &Block) -> Arrival {
+        let arrival = self.store(block);
+        let Arrival::Ahead(by) = arrival else { return arrival };
+        self.counters.cut += by.min(self.queued());
+        self.decoded.clear();
+        if by < frames_in(WINDOW, self.format.rate) {
+            self.queue.skip(by);
+        } else {
+            self.queue.restart(block.position);
+            self.meter.restart();
+        }
+        self.state = State::Waiting;
+        self.catching_up = Some(now + STALL);
+        self.store(block)
+    }
+
+    fn store(&mut self, block: &Block) -> Arrival {
+        // A slice would keep the whole message, of which a peer could make it the smallest part.
+        let payload = bytes::Bytes::copy_from_slice(&block.payload);
+        let weight = payload.len();
+        self.queue.insert(block.position, block.frames.into(), Held { codec: block.codec, payload }, weight)
+    }
+
+    /// The sender goes on after a pause.
+    fn resume(&mut self, position: u64) {
+        self.drained = false;
+        self.meter.forget_line();
+        if self.idle() && self.queue.head() <= position {
+            self.state = State::Waiting;
+        }
+    }
+
+    /// Packets were jumped over.
+    fn lack(&mut self, now: Duration, first: u64, frames: u64) {
+        self.lossy_until = now + LOSSY;
+        let packet = self.packet.max(1);
+        let pieces = (0..frames.div_ceil(packet)).take(wire::audio::MAX_GAPS);
+        for piece in pieces.filter(|_| self.round_trip.is_some()) {
+            self.asker.lacks(now, first + piece * packet, packet.min(frames - piece * packet));
+        }
+    }
+
+    /// A packet was too late by so many frames: more has to wait from now on.
+    fn grow(&mut self, by: u64) {
+        let before = self.target.get();
+        self.target.late(time_of(by, self.format.rate));
+        self.owe(before);
+    }
+
+    fn owe(&mut self, before: Duration) {
+        let grown = self.target.get().saturating_sub(before);
+        self.owed += frames_in(grown, self.format.rate);
+    }
+
+    fn decoded_frames(&self) -> u64 {
+        (self.decoded.len() / usize::from(self.format.channels.max(1))) as u64
+    }
+}

@@ -1,0 +1,66 @@
+//! A day of sound in virtual time: nothing lost, nothing doubled, no latency that grows, whatever the device's clock.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Network, Outcome, World, run};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// A day with the host following a device that is off by this much, over a network with so much jitter.
+fn day(ppm: f64, jitter: Duration) -> Outcome {
+    let mut world = World::new(ppm, DAY);
+    world.plan.frames = 160;
+    world.config.start = Duration::from_millis(40);
+    world.network = Network { jitter, ..Network::clean() };
+    run(world)
+}
+
+fn check(ppm: f64, jitter: Duration) -> Outcome {
+    let outcome = day(ppm, jitter);
+    let Outcome { latency, counters, found, lost, deviation, worst_latency, .. } = &outcome;
+    let settled = latency[10];
+    let growth = latency[latency.len() - 1] - settled;
+    println!(
+        "24 h at {ppm:+} ppm, jitter {jitter:?}: {} frames right, {} wrong, {counters:?}, latency {settled:.2} ms \
+         after 10 min, growth {growth:+.3} ms, worst {worst_latency:.1} ms, within 20 ppm after {found:?}, \
+         stays from {lost:?}, ratio s.d. {deviation:.2} ppm",
+        outcome.right, outcome.wrong,
+    );
+    assert_eq!(outcome.wrong, 0, "nothing lost, nothing doubled");
+    assert_eq!((counters.concealed, counters.cut, counters.late, counters.duplicate), (0, 0, 0, 0));
+    assert!(outcome.sent - outcome.right < 8_000 / 5, "all but what waits was heard");
+    assert!(growth <= 1.0, "latency grows by {growth} ms");
+    outcome
+}
+
+#[test]
+fn a_day_at_0_ppm() {
+    check(0.0, Duration::ZERO);
+}
+
+#[test]
+fn a_day_at_minus_50_ppm() {
+    check(-50.0, Duration::ZERO);
+}
+#[test]
+fn a_day_at_50_ppm() {
+    check(50.0, Duration::from_millis(5));
+}
+#[test]
+fn a_day_at_minus_200_ppm() {
+    check(-200.0, Duration::from_millis(5));
+}
+#[test]
+fn a_day_at_200_ppm() {
+    check(200.0, Duration::ZERO);
+}
+#[test]
+fn a_day_at_minus_1000_ppm() {
+    check(-1000.0, Duration::ZERO);
+}
+#[test]
+fn a_day_at_1000_ppm() {
+    check(1000.0, Duration::from_millis(5));
+}
