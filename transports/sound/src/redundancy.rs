@@ -7,9 +7,8 @@
 //! Losses come in bursts: a copy in the very next packet is lost together with the first, one four or eight packets
 //! later is not. The receiver's queue knows every block by its position, so it needs to know nothing of all this.
 
-use std::collections::VecDeque;
-
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use wire::audio::{Block, MAX_COPIES, MAX_GAPS};
 
@@ -122,33 +121,48 @@ impl Keeper {
     }
 }
 
-/// What a receiver lacks and may still get. Each gap is asked for once, when it has had time to come by itself, and only
-/// if the answer can come before it is played.
+/// What a receiver lacks and may still get. Each gap is asked for once.
 #[derive(Debug, Clone, Default)]
 pub struct Asker {
-    /// First frame, frames, when it was noticed.
-    gaps: VecDeque<(u64, u32, Duration)>,
+    /// First frame, frames.
+    gaps: VecDeque<(u64, u32)>,
+}
+
+/// What to do about a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// It has been filled, or no answer would come in time.
+    Never,
+    /// It may come by itself, and there is time.
+    Later,
+    /// It is the time.
+    Now,
 }
 
 impl Asker {
     /// These frames were jumped over by what has come.
-    pub fn lacks(&mut self, now: Duration, first: u64, frames: u64) {
+    pub fn lacks(&mut self, first: u64, frames: u64) {
         if self.gaps.len() < MAX_GAPS {
-            self.gaps.push_back((first, u32::try_from(frames).unwrap_or(u32::MAX), now));
+            self.gaps.push_back((first, u32::try_from(frames).unwrap_or(u32::MAX)));
         }
     }
 
-    /// The gaps to ask for now. `patience`: for how long they may come by themselves; `here`: whether a frame has come;
-    /// `in_time`: whether an answer for a frame would be.
-    pub fn ask(
-        &mut self,
-        now: Duration,
-        patience: Duration,
-        here: impl Fn(u64) -> bool,
-        in_time: impl Fn(u64) -> bool,
-    ) -> Vec<(u64, u32)> {
-        let ripe = self.gaps.iter().take_while(|(.., since)| now.saturating_sub(*since) >= patience).count();
-        let ripe = self.gaps.drain(..ripe).filter(|(first, ..)| !here(*first) && in_time(*first));
-        ripe.map(|(first, frames, _)| (first, frames)).collect()
+    /// Whether nothing is lacking.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// The gaps to ask for now, by what is to be done about each first frame.
+    pub fn ask(&mut self, what: impl Fn(u64) -> Ask) -> Vec<(u64, u32)> {
+        let mut asked = Vec::new();
+        self.gaps.retain(|gap| {
+            let ask = what(gap.0);
+            if ask == Ask::Now {
+                asked.push(*gap);
+            }
+            ask == Ask::Later
+        });
+        asked
     }
 }

@@ -140,6 +140,9 @@ impl<T> Queue<T> {
     /// The time of the next frames is over.
     pub fn skip(&mut self, frames: u64) {
         self.head = self.head.saturating_add(frames);
+        while let Some(first) = self.blocks.first_entry().filter(|first| first.get().end <= self.head) {
+            self.weight -= first.remove().weight;
+        }
     }
 
     /// Nothing that waits is wanted any more; `head` is next, and may be anywhere.

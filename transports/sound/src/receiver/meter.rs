@@ -25,7 +25,17 @@ pub(super) struct Meter {
     arrived: Option<Duration>,
     /// The end of the furthest packet.
     furthest: Option<u64>,
-    /// Packets since the last report: that came, that did not, and how often some did not.
+    /// Since the last report, and between the two before it.
+    counts: [Counts; 2],
+    /// Packets have overtaken each other.
+    reordered: bool,
+    /// Of the delays since the line was found: the sum in microseconds, their number, and the last.
+    mean: (i64, i64, i64),
+}
+
+/// Packets that came, that did not, and how often some did not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counts {
     came: u32,
     lost: u32,
     bursts: u32,
@@ -54,9 +64,9 @@ impl Meter {
             levels: (0, 0),
             arrived: None,
             furthest: None,
-            came: 0,
-            lost: 0,
-            bursts: 0,
+            counts: [Counts::default(); 2],
+            reordered: false,
+            mean: (0, 0, 0),
         }
     }
 
@@ -80,28 +90,32 @@ impl Meter {
     /// Takes the place of a packet; which frames before it are missing now. `stored`: it came in time.
     pub(super) fn order(&mut self, position: u64, frames: u64, stored: bool) -> Option<(u64, u64)> {
         let end = position.saturating_add(frames);
-        let Some(furthest) = self.furthest else {
-            self.furthest = Some(end);
-            self.came = self.came.saturating_add(1);
-            return None;
-        };
+        let [now, before] = &mut self.counts;
+        let furthest = *self.furthest.get_or_insert(position);
         if position < furthest {
-            // It was counted as lost when a later one came.
+            // It was counted as lost when a later one came, possibly before the last report.
             if stored {
-                self.lost = self.lost.saturating_sub(1);
-                self.came = self.came.saturating_add(1);
+                let counts = if before.lost > 0 { before } else { now };
+                counts.lost = counts.lost.saturating_sub(1);
+                counts.came = counts.came.saturating_add(1);
+                self.reordered = true;
             }
             return None;
         }
         self.furthest = Some(end);
-        self.came = self.came.saturating_add(1);
+        now.came = now.came.saturating_add(1);
         let gap = position - furthest;
         (gap > 0).then(|| {
             let packets = u32::try_from(gap.div_ceil(frames.max(1))).unwrap_or(u32::MAX);
-            self.lost = self.lost.saturating_add(packets);
-            self.bursts = self.bursts.saturating_add(1);
+            now.lost = now.lost.saturating_add(packets);
+            now.bursts = now.bursts.saturating_add(1);
             (furthest, gap)
         })
+    }
+
+    /// Whether packets have overtaken each other.
+    pub(super) fn reordered(&self) -> bool {
+        self.reordered
     }
 
     /// Notes how much waits after an arrival.
@@ -116,13 +130,19 @@ impl Meter {
     /// target; 0: it is.
     pub(super) fn wait(&self, now: Duration, queued: u64, target: Duration) -> u64 {
         let since = self.arrived.map_or(Duration::ZERO, |at| now.saturating_sub(at));
-        let waits = time_of(queued, self.rate) + since;
-        frames_in(target.saturating_sub(waits), self.rate)
+        // As if the last packet had been as fast as all are on average.
+        let (sum, count, last) = self.mean;
+        let slower = last.saturating_sub(sum.checked_div(count).unwrap_or(last));
+        let more = Duration::from_micros(slower.max(0).unsigned_abs());
+        let less = Duration::from_micros(slower.min(0).unsigned_abs());
+        let waits = time_of(queued, self.rate).saturating_add(since).saturating_add(more);
+        frames_in(target.saturating_add(less).saturating_sub(waits), self.rate)
     }
 
     /// Finds the place of positions on the device's line again if it was lost: as if this packet were a fast one.
     pub(super) fn anchor(&mut self, lost: bool, now: Duration, position: u64) {
         if core::mem::take(&mut self.loose) || lost {
+            self.mean = (0, 0, 0);
             let fastest = self.delays.fastest().unwrap_or(0);
             let shift = self.relative(now, position).saturating_sub(fastest);
             let frames = shift.unsigned_abs().saturating_mul(self.rate.into()) / 1_000_000;
@@ -138,7 +158,10 @@ impl Meter {
     /// Notes how late a packet is on the device's time line.
     pub(super) fn delay(&mut self, now: Duration, position: u64) {
         self.arrived = Some(now);
-        self.delays.note(now, self.relative(now, position));
+        let delay = self.relative(now, position);
+        let (sum, count, _) = self.mean;
+        self.mean = (sum.saturating_add(delay), count.saturating_add(1), delay);
+        self.delays.note(now, delay);
     }
 
     fn relative(&self, now: Duration, position: u64) -> i64 {
@@ -159,14 +182,14 @@ impl Meter {
         sum.checked_div(count.into()).map(Duration::from_micros)
     }
 
-    /// The losses since this was asked last.
+    /// The losses between the two times before that this was asked: packets that were overtaken have come by now.
     pub(super) fn take_losses(&mut self) -> Losses {
-        let (came, lost, bursts) = (self.came, self.lost, self.bursts);
-        (self.came, self.lost, self.bursts) = (0, 0, 0);
-        let share = |part: u32, all: u64| u64::from(part).checked_div(all).unwrap_or(0);
+        let [now, before] = core::mem::take(&mut self.counts);
+        self.counts = [Counts::default(), now];
+        let Counts { came, lost, bursts } = before;
         let all = u64::from(came) + u64::from(lost);
-        let loss = (u64::from(lost) * 1_000_000).checked_div(all).unwrap_or(0).min(1_000_000);
-        let burst = share(lost.saturating_mul(100), bursts.into());
+        let loss = (u64::from(lost) * 1_000_000).checked_div(all).unwrap_or(0);
+        let burst = (u64::from(lost) * 100).checked_div(bursts.into()).unwrap_or(0);
         Losses { loss: loss as u32, burst: u16::try_from(burst).unwrap_or(u16::MAX) }
     }
 }

@@ -21,8 +21,8 @@ use crate::{
     clock::{Limits, Servo},
     codec::Decoder,
     frames_in,
-    jitter::{Arrival, Queue, STALL, START_LAN, Target},
-    redundancy::Asker,
+    jitter::{Arrival, CAP, Queue, STALL, START_LAN, Target},
+    redundancy::{Ask, Asker},
     resample::{Resampler, Unfit},
     time_of,
 };
@@ -35,6 +35,8 @@ const REPORT: Duration = Duration::from_millis(100);
 const WINDOW: Duration = Duration::from_secs(1);
 /// A device that asks for more at once is given silence for the rest.
 const LONGEST_PERIOD: Duration = Duration::from_millis(500);
+/// Packets in a row whose loss is only noticed, and repaired, at its end; longer rows are not waited for.
+const LONGEST_ROW: u64 = 8;
 /// For how long a loss makes room for repairs.
 const LOSSY: Duration = Duration::from_secs(60);
 
@@ -109,6 +111,8 @@ pub struct Receiver {
     asker: Asker,
     round_trip: Option<Duration>,
     lossy_until: Duration,
+    /// The most frames that were lost in a row in that time.
+    row: u64,
     packet: u64,
     /// How far back the copies reach, in frames.
     reach: u64,
@@ -171,6 +175,7 @@ impl Receiver {
             asker: Asker::default(),
             round_trip: None,
             lossy_until: Duration::ZERO,
+            row: 0,
             packet: 0,
             reach: 0,
             counters: Counters::default(),
@@ -229,14 +234,26 @@ impl Receiver {
         self.round_trip = round_trip;
     }
 
-    /// What the sender is to be asked for now, once.
-    pub fn missing(&mut self, now: Duration) -> Option<Missing> {
+    /// What the sender is to be asked for now, once. To be called after each packet, and with each request of the device.
+    pub fn missing(&mut self) -> Option<Missing> {
         let round_trip = self.round_trip?;
-        let patience = time_of(self.packet.max(1), self.format.rate) / 2;
-        let (queue, rate) = (&self.queue, self.format.rate);
-        let playing = self.playing();
-        let in_time = |first: u64| time_of(first.saturating_sub(playing), rate) > round_trip;
-        let gaps = self.asker.ask(now, patience, |first| queue.knows(first), in_time);
+        if self.asker.is_idle() {
+            return None;
+        }
+        let (queue, rate, playing) = (&self.queue, self.format.rate, self.playing());
+        // Where nothing is overtaken, what was jumped over is lost; else it may come by itself as long as there is time.
+        let patient = self.meter.reordered();
+        let last_call = round_trip + time_of(2 * self.packet, rate);
+        let gaps = self.asker.ask(|first| {
+            let left = time_of(first.saturating_sub(playing), rate);
+            if queue.knows(first) || left <= round_trip {
+                Ask::Never
+            } else if patient && left > last_call {
+                Ask::Later
+            } else {
+                Ask::Now
+            }
+        });
         let (stream, run) = (self.stream, self.run);
         (!gaps.is_empty()).then_some(Missing { stream, run, gaps })
     }
@@ -275,7 +292,7 @@ impl Receiver {
         if self.drained {
             self.resume(position);
         }
-        if core::mem::take(&mut self.stalled) {
+        if self.stalled() {
             self.catching_up = Some(now + STALL);
         }
         let arrival = self.ahead(now, block);
@@ -323,6 +340,15 @@ impl Receiver {
         self.store(block)
     }
 
+    /// Nothing has come for so long that it was no jitter: more than may ever wait. What has gathered since is not to be
+    /// played, and how late it is says nothing.
+    fn stalled(&mut self) -> bool {
+        let starved = if let State::Starved(frames) = self.state { frames } else { 0 };
+        let starved = time_of(starved, self.format.rate);
+        let beyond = starved > Duration::ZERO && starved + self.target.get() > CAP;
+        core::mem::take(&mut self.stalled) || (beyond && self.catching_up.is_none())
+    }
+
     fn store(&mut self, block: &Block) -> Arrival {
         // A slice would keep the whole message, of which a peer could make it the smallest part.
         let payload = bytes::Bytes::copy_from_slice(&block.payload);
@@ -343,9 +369,10 @@ impl Receiver {
     fn lack(&mut self, now: Duration, first: u64, frames: u64) {
         self.lossy_until = now + LOSSY;
         let packet = self.packet.max(1);
+        self.row = self.row.max(frames.min(LONGEST_ROW * packet));
         let pieces = (0..frames.div_ceil(packet)).take(wire::audio::MAX_GAPS);
         for piece in pieces.filter(|_| self.round_trip.is_some()) {
-            self.asker.lacks(now, first + piece * packet, packet.min(frames - piece * packet));
+            self.asker.lacks(first + piece * packet, packet.min(frames - piece * packet));
         }
     }
 

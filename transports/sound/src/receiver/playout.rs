@@ -161,7 +161,7 @@ impl Receiver {
             }
             // What was waited for is what has to wait from now on, unless it was no jitter.
             let starved = time_of(frames, self.format.rate);
-            if starved <= STALL {
+            if starved + self.target.get() <= CAP {
                 self.target.late(starved);
             }
         }
@@ -245,7 +245,8 @@ impl Receiver {
             self.slowest = self.meter.delays.slowest().unwrap_or_default();
         }
         let asking = self.round_trip.filter(|_| now < self.lossy_until);
-        let asking = asking.map_or(Duration::ZERO, |trip| trip + time_of(2 * self.packet, rate));
+        self.row = if now < self.lossy_until { self.row } else { 0 };
+        let asking = asking.map_or(Duration::ZERO, |trip| trip + time_of(2 * self.packet + self.row, rate));
         let repair = time_of(self.reach, rate).max(asking);
         let before = self.target.get();
         self.target.follow(now, self.slowest, self.config.period, time_of(self.packet, rate), repair);
