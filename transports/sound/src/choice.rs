@@ -168,6 +168,7 @@ impl Chooser {
         let (codec, frames) = opus.map_or((Codec::Pcm, self.pcm_frames(packet)), |f| (Codec::Opus, f));
         let distances = match (self.copies.bad, self.burst > BURSTY) {
             (false, _) => Distances::NONE,
+            (true, false) if codec == Codec::Opus => Distances::new(&[2, 4]),
             (true, false) => Distances::new(&[2]),
             (true, true) if codec == Codec::Opus => Distances::new(&[4, 8]),
             (true, true) => Distances::new(&[8]),

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use common::{Network, Outcome, World, run};
 
+/// When the drift has to be found.
+const SOON: Duration = Duration::from_secs(15);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A day with the host following a device that is off by this much, over a network with so much jitter.
@@ -41,26 +43,20 @@ fn a_day_at_0_ppm() {
 }
 
 #[test]
-fn a_day_at_minus_50_ppm() {
-    check(-50.0, Duration::ZERO);
+fn days_at_50_ppm() {
+    assert!(check(-50.0, Duration::ZERO).found < Some(SOON));
+    assert!(check(50.0, Duration::from_millis(5)).found < Some(SOON));
 }
+
 #[test]
-fn a_day_at_50_ppm() {
-    check(50.0, Duration::from_millis(5));
+fn days_at_200_ppm() {
+    assert!(check(-200.0, Duration::from_millis(5)).found < Some(SOON));
+    assert!(check(200.0, Duration::ZERO).found < Some(SOON));
 }
+
+/// At the limit of the ratio: 50 ppm/s need 20 s to get there, and what was missed until then is not made up for.
 #[test]
-fn a_day_at_minus_200_ppm() {
-    check(-200.0, Duration::from_millis(5));
-}
-#[test]
-fn a_day_at_200_ppm() {
-    check(200.0, Duration::ZERO);
-}
-#[test]
-fn a_day_at_minus_1000_ppm() {
-    check(-1000.0, Duration::ZERO);
-}
-#[test]
-fn a_day_at_1000_ppm() {
-    check(1000.0, Duration::from_millis(5));
+fn days_at_1000_ppm() {
+    check(-1_000.0, Duration::ZERO);
+    check(1_000.0, Duration::from_millis(5));
 }
