@@ -80,7 +80,7 @@ fn what_opus_cannot_take_stays_pcm_as_it_is() {
         (STEREO, 241),
         (STEREO, 1),
     ] {
-        let bytes = Bytes::from(vec![7; usize::from(frames as u16) * format.frame_bytes() as usize]);
+        let bytes = Bytes::from(vec![7; usize::from(frames) * format.frame_bytes() as usize]);
         let block = Encoder::new(format).encode(Codec::Opus, BITS, 0, frames, bytes.clone());
         assert_eq!((block.codec, block.payload), (Codec::Pcm, bytes), "{format:?}");
     }
