@@ -21,6 +21,8 @@ const NARROW: f64 = 0.005;
 const ZETA: f64 = 0.8;
 /// The pre-filter's bandwidth in loop bandwidths.
 const PRE_FILTER: f64 = 10.0;
+/// The pace of a target that is followed; faster is a jump.
+const PACE: f64 = 1e-3;
 /// Observations further apart than this say nothing of the time between them.
 const LONGEST_STEP: Duration = Duration::from_secs(1);
 
@@ -50,6 +52,8 @@ pub struct Servo {
     drift: f64,
     /// The ratio of the moment, as a plain number.
     output: f64,
+    /// The last target, seconds.
+    target: Option<f64>,
     last: Option<Duration>,
     started: Option<Duration>,
 }
@@ -58,14 +62,14 @@ impl Servo {
     /// A loop that knows nothing yet; its ratio is 0.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, error: None, drift: 0.0, output: 0.0, last: None, started: None }
+        Self { limits, error: None, drift: 0.0, output: 0.0, target: None, last: None, started: None }
     }
 
     /// Begins anew from this ratio (clamped), with what is known of the drift: wide first.
     pub fn restart(&mut self, ratio: i32) {
-        let Self { limits, error, drift: _, output, last, started } = self;
+        let Self { limits, error, drift: _, output, target, last, started } = self;
         *output = f64::from(ratio.clamp(-limits.most, limits.most)) / BILLION;
-        (*error, *last, *started) = (None, None, None);
+        (*error, *target, *last, *started) = (None, None, None, None);
     }
 
     /// What waits, and what should: the ratio for the time until the next observation, parts per billion; positive:
@@ -81,13 +85,18 @@ impl Servo {
         self.error = Some(error);
 
         let (proportional, integral) = (2.0 * ZETA * omega, omega * omega);
-        let wanted = proportional * error + self.drift;
+        // A target that moves slowly is led, so that the integral does not take its pace for drift.
+        let goal = target.as_secs_f64();
+        let pace = (goal - self.target.replace(goal).unwrap_or(goal)) / step.max(1e-3);
+        let lead = if pace.abs() <= PACE { -pace } else { 0.0 };
+        let wanted = proportional * error + self.drift + lead;
         let (most, slew) =
             (f64::from(self.limits.most) / BILLION, f64::from(self.limits.slew) / BILLION * step);
         let output = wanted.clamp(-most, most).clamp(self.output - slew, self.output + slew);
-        // What was not granted pulls the integral back, as fast as the loop itself works.
-        let withheld = (output - wanted) * integral / proportional;
-        self.drift = (self.drift + (integral * error + withheld) * step).clamp(-most, most);
+        // What is not granted is not to be remembered as drift: it would be wanted long after the error is gone.
+        if (wanted - output) * error <= 0.0 {
+            self.drift = (self.drift + integral * error * step).clamp(-most, most);
+        }
         self.output = output;
         self.ratio()
     }

@@ -111,7 +111,7 @@ fn a_late_packet_makes_the_target_grow_at_once() {
     let counters = desk.receiver.counters();
     assert!(after.target >= before + ms(15), "{before:?} to {after:?}");
     assert_eq!((counters.concealed, counters.cut), (0, 0), "{counters:?}");
-    assert!(after.level + ms(6) >= after.target, "it waits at once: {after:?}");
+    assert!(after.level >= ms(44), "what was waited for is kept: {after:?}");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn an_overtaken_packet_that_is_too_late_is_lost_and_makes_the_others_wait_longer
     let (counters, last) = (desk.receiver.counters(), desk.reports.last().unwrap());
     assert_eq!((counters.late, counters.concealed), (1, PACKET), "{counters:?}");
     assert!(last.target >= ms(60), "{last:?}");
-    assert!(last.level + ms(6) >= last.target, "{last:?}");
+    assert!(last.level >= ms(60), "all that follow wait as long: {last:?}");
 }
 
 #[test]

@@ -140,6 +140,20 @@ fn a_stall_of_100_ms_is_a_slip_in_which_no_frame_is_lost_or_doubled() {
 }
 
 #[test]
+fn a_host_that_was_late_slips_once_and_no_latency_is_left_of_it() {
+    for late in [15, 40, 100, 200] {
+        let mut world = World::new(30.0, Duration::from_secs(600));
+        world.slips = vec![(ms(60_000), ms(60_000 + late)), (ms(140_000), ms(140_000 + late))];
+        let outcome = run(world);
+        let counters = outcome.counters;
+        println!("a host {late} ms late: {counters:?}, latency {:?}, {:?}", outcome.latency, outcome.last);
+        assert_eq!((counters.concealed, counters.cut, outcome.right), (0, 0, counters.played), "{late}");
+        assert!(counters.waited / 8 <= 2 * (late + 25), "{late}: {counters:?}");
+        assert!(outcome.latency[8] <= outcome.latency[0] + 1.0, "{late}: {:?}", outcome.latency);
+    }
+}
+
+#[test]
 fn after_a_long_stall_the_newest_sound_plays() {
     for stall in [260, 700, 5_000] {
         let mut world = World::new(0.0, Duration::from_secs(300));

@@ -5,17 +5,24 @@ use core::time::Duration;
 /// The width of a bin in microseconds, and how many there are: 200 ms in all.
 const WIDTH: i64 = 250;
 const BINS: usize = 800;
-/// Where the first packet is put: it may have been a slow one.
-const CENTRE: i64 = 200;
 /// The window is forgotten slice by slice.
 const SLICES: usize = 6;
 const SLICE: Duration = Duration::from_secs(10);
+/// Packets are compared with the fastest of their half second: for longer, clocks that differ and levels that are being
+/// corrected would be taken for jitter, which makes the target grow, which moves the level ..
+const BATCH: Duration = Duration::from_millis(500);
+/// The most packets of a batch that are looked at.
+const MOST: usize = 1_024;
+/// Microseconds that the fastest of a batch has to be slower than that of the one before for it to be no jitter.
+const SHIFT: i64 = 4_000;
 
 /// The distribution of relative delays over 60 s, in bins of 250 us.
 #[derive(Debug, Clone)]
 pub struct Delays {
-    /// The delay of bin 0, in microseconds of an arbitrary origin.
-    zero: Option<i64>,
+    /// The delays of this half second, and of the one before: whether they are jitter shows in the next.
+    now: Vec<i64>,
+    before: Vec<i64>,
+    began: Duration,
     slices: [Vec<u32>; SLICES],
     sum: Vec<u32>,
     count: u32,
@@ -24,49 +31,75 @@ pub struct Delays {
 
 impl Default for Delays {
     fn default() -> Self {
-        let (slices, sum) = (core::array::from_fn(|_| vec![0; BINS]), vec![0; BINS]);
-        Self { zero: None, slices, sum, count: 0, since: Duration::ZERO }
+        Self {
+            now: Vec::new(),
+            before: Vec::new(),
+            began: Duration::ZERO,
+            slices: core::array::from_fn(|_| vec![0; BINS]),
+            sum: vec![0; BINS],
+            count: 0,
+            since: Duration::ZERO,
+        }
     }
 }
 
 impl Delays {
-    /// Notes the delay of a packet, in microseconds of an arbitrary but lasting origin.
-    pub fn note(&mut self, now: Duration, delay: i64) {
-        self.forget(now);
-        let zero = *self.zero.get_or_insert(delay.saturating_sub(CENTRE * WIDTH));
-        let mut bin = delay.saturating_sub(zero).div_euclid(WIDTH);
-        if bin < 0 {
-            self.shift(bin.unsigned_abs().saturating_add(8));
-            bin = 8;
+    /// Notes the delay of a packet, in microseconds of an origin that lasts until [`Self::interrupt`]. Whether all packets
+    /// have become slower for good: a sender whose time line has slipped, or another way through the network, is no
+    /// jitter, and not counted as such.
+    pub fn note(&mut self, now: Duration, delay: i64) -> bool {
+        let shifted = now.saturating_sub(self.began) >= BATCH && self.turn(now);
+        if self.now.len() < MOST {
+            self.now.push(delay);
         }
-        let bin = usize::try_from(bin).unwrap_or(BINS).min(BINS - 1);
+        shifted
+    }
+
+    /// Delays have another origin from now on.
+    pub fn interrupt(&mut self) {
+        self.now.clear();
+        self.before.clear();
+    }
+
+    /// How much later than the fastest one of a thousand packets comes at least. `None`: nothing is known.
+    #[must_use]
+    pub fn slowest(&self) -> Option<Duration> {
+        let mut left = self.count / 1_000;
+        let (bin, _) = self.sum.iter().enumerate().rev().find(|(_, count)| {
+            let here = **count > left;
+            left = left.saturating_sub(**count);
+            here
+        })?;
+        Some(Duration::from_micros(bin as u64 * WIDTH.unsigned_abs()))
+    }
+
+    fn turn(&mut self, now: Duration) -> bool {
+        self.began = now;
+        self.forget(now);
+        core::mem::swap(&mut self.now, &mut self.before);
+        let mut older = core::mem::take(&mut self.now);
+        let fastest = older.iter().min().zip(self.before.iter().min());
+        let shifted = fastest.is_some_and(|(older, newer)| {
+            // Half of the jitter is more than the luck of a batch.
+            let jitter = self.slowest().unwrap_or_default().as_micros() as i64;
+            newer.saturating_sub(*older) > SHIFT.max(jitter / 2)
+        });
+        if let Some((fastest, _)) = fastest.filter(|_| !shifted) {
+            older.iter().for_each(|delay| self.count(delay.saturating_sub(*fastest)));
+        }
+        older.clear();
+        self.now = older;
+        shifted
+    }
+
+    fn count(&mut self, delay: i64) {
+        let bin = usize::try_from(delay / WIDTH).unwrap_or(BINS).min(BINS - 1);
         for bins in [self.slices.first_mut(), Some(&mut self.sum)].into_iter().flatten() {
             if let Some(count) = bins.get_mut(bin) {
                 *count = count.saturating_add(1);
             }
         }
         self.count = self.count.saturating_add(1);
-    }
-
-    /// How much later than the fastest one of a thousand packets comes at least. `None`: nothing is known.
-    #[must_use]
-    pub fn slowest(&self) -> Option<Duration> {
-        let (first, _) = self.sum.iter().enumerate().find(|(_, count)| **count > 0)?;
-        let mut left = self.count / 1_000;
-        let slow = self.sum.iter().enumerate().rev().find(|(_, count)| {
-            let here = **count > left;
-            left = left.saturating_sub(**count);
-            here
-        });
-        let bins = slow.map_or(0, |(last, _)| last.saturating_sub(first));
-        Some(Duration::from_micros(bins as u64 * WIDTH.unsigned_abs()))
-    }
-
-    /// The delay of the fastest packets, in microseconds of the same origin.
-    #[must_use]
-    pub fn fastest(&self) -> Option<i64> {
-        let (first, _) = self.sum.iter().enumerate().find(|(_, count)| **count > 0)?;
-        Some(self.zero?.saturating_add(first as i64 * WIDTH))
     }
 
     /// Lets the oldest slice go when its time has come.
@@ -76,42 +109,13 @@ impl Delays {
         }
         self.since = now;
         self.slices.rotate_right(1);
-        for (count, gone) in self.sum.iter_mut().zip(self.slices.iter().flat_map(|slice| slice.iter())) {
-            *count -= (*gone).min(*count);
-            self.count -= (*gone).min(self.count);
-        }
-        if let Some(slice) = self.slices.first_mut() {
-            slice.fill(0);
-        }
-        // The fastest may have become slower for good, as clocks drift: the bins follow.
-        let first = self.sum.iter().position(|count| *count > 0);
-        if let Some(first) = first.filter(|first| *first > CENTRE as usize) {
-            self.follow(first - CENTRE as usize / 2);
-        }
-    }
-
-    /// Makes room for faster packets: every bin moves up, the highest gather in the last.
-    fn shift(&mut self, bins: u64) {
-        let by = usize::try_from(bins).unwrap_or(BINS).min(BINS);
-        for slice in self.slices.iter_mut().chain([&mut self.sum]) {
-            let beyond = slice.iter().skip(BINS - by).fold(0u32, |sum, count| sum.saturating_add(*count));
-            slice.copy_within(..BINS - by, by);
-            slice.iter_mut().take(by).for_each(|count| *count = 0);
-            if let Some(last) = slice.last_mut() {
-                *last = last.saturating_add(beyond);
+        if let Some(oldest) = self.slices.first_mut() {
+            for (count, gone) in self.sum.iter_mut().zip(oldest.iter_mut()) {
+                *count = count.saturating_sub(*gone);
+                self.count = self.count.saturating_sub(*gone);
+                *gone = 0;
             }
         }
-        let moved = i64::try_from(bins).unwrap_or(i64::MAX).saturating_mul(WIDTH);
-        self.zero = self.zero.map(|zero| zero.saturating_sub(moved));
-    }
-
-    /// Every bin moves down; the lowest `by` are empty.
-    fn follow(&mut self, by: usize) {
-        for slice in self.slices.iter_mut().chain([&mut self.sum]) {
-            slice.copy_within(by.., 0);
-            slice.iter_mut().skip(BINS - by).for_each(|count| *count = 0);
-        }
-        self.zero = self.zero.map(|zero| zero.saturating_add(by as i64 * WIDTH));
     }
 }
 
@@ -136,23 +140,43 @@ mod tests {
     #[test]
     fn a_minute_later_all_is_forgotten() {
         let mut delays = Delays::default();
-        (0..1_000).for_each(|n| delays.note(at(n), (n % 50) as i64 * 1_000));
+        (0..2_000).for_each(|n| _ = delays.note(at(n), (n % 50) as i64 * 1_000));
         assert_eq!(delays.slowest(), Some(at(49)));
-        (0..7_000).for_each(|n| delays.note(at(5_000 + n * 10), 20_000));
+        (0..7_000).for_each(|n| _ = delays.note(at(5_000 + n * 10), 20_000));
         assert_eq!(delays.slowest(), Some(Duration::ZERO));
-        assert_eq!(delays.fastest(), Some(20_000));
+    }
+
+    #[test]
+    fn a_time_line_that_has_slipped_is_no_jitter() {
+        let mut delays = Delays::default();
+        let mut shifts = 0;
+        for n in 0..10_000u64 {
+            let slip = if n > 5_000 { 80_000 } else { 0 };
+            shifts += u32::from(delays.note(at(n * 5), slip + (n * 7 % 5) as i64 * 1_000));
+        }
+        assert_eq!((shifts, delays.slowest()), (1, Some(at(4))));
+    }
+
+    #[test]
+    fn packets_that_come_late_and_then_in_time_again_are_jitter() {
+        let mut delays = Delays::default();
+        for n in 0..4_000u64 {
+            let late = if (2_000..2_020).contains(&n) { (2_020 - n as i64) * 5_000 } else { 0 };
+            assert!(!delays.note(at(n * 5), late));
+        }
+        assert_eq!(delays.slowest(), Some(at(85)), "of four thousand, four may be slower");
     }
 
     #[test]
     fn slow_drift_in_either_direction_is_followed() {
         for direction in [-1, 1] {
             let mut delays = Delays::default();
-            // 200 ppm for an hour.
-            for n in 0..36_000u64 {
-                delays.note(at(n * 100), direction * 20 * n as i64 + (n % 5) as i64 * 1_000);
+            // 1000 ppm for half an hour.
+            for n in 0..180_000u64 {
+                delays.note(at(n * 10), direction * 10 * n as i64 + (n % 5) as i64 * 1_000);
             }
             let slowest = delays.slowest().unwrap();
-            assert!((at(4)..=at(17)).contains(&slowest), "{slowest:?}");
+            assert!((at(3)..=at(5)).contains(&slowest), "{slowest:?}");
         }
     }
 

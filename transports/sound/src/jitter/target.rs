@@ -13,6 +13,8 @@ const WARM_UP: Duration = Duration::from_secs(60);
 const BELOW_CAP: Duration = Duration::from_millis(30);
 /// It does not shrink for less than this.
 const STILL: Duration = Duration::from_micros(600);
+/// For how long a late packet may turn out to be no jitter.
+const DOUBT: Duration = Duration::from_secs(3);
 /// For what the clocks' loops leave.
 const GUARD: Duration = Duration::from_millis(1);
 
@@ -24,13 +26,15 @@ pub struct Target {
     /// When it last changed by itself.
     at: Option<Duration>,
     born: Option<Duration>,
+    /// When it last began to grow because something was late, and what it was before.
+    before: Option<(Duration, Duration)>,
 }
 
 impl Target {
     /// Starts with this, e.g. [`super::START_LAN`].
     #[must_use]
     pub fn new(start: Duration) -> Self {
-        Self { now: start.min(CAP - BELOW_CAP), at: None, born: None }
+        Self { now: start.min(CAP - BELOW_CAP), at: None, born: None, before: None }
     }
 
     /// The goal.
@@ -40,8 +44,17 @@ impl Target {
     }
 
     /// A packet came too late by so much.
-    pub fn late(&mut self, by: Duration) {
+    pub fn late(&mut self, now: Duration, by: Duration) {
+        let before = self.before.filter(|(at, _)| now.saturating_sub(*at) < DOUBT);
+        self.before = before.or(Some((now, self.now)));
         self.now = self.now.saturating_add(by).min(CAP - BELOW_CAP);
+    }
+
+    /// What came late was no jitter: as it was before, if that was not long ago.
+    pub fn undo(&mut self, now: Duration) {
+        if let Some((_, before)) = self.before.take().filter(|(at, _)| now.saturating_sub(*at) < DOUBT) {
+            self.now = before;
+        }
     }
 
     /// Follows what is known: `slowest` of [`super::Delays`], and the rest as this type has it.
@@ -77,7 +90,7 @@ mod tests {
     #[test]
     fn it_grows_at_once_and_shrinks_no_faster_than_a_millisecond_a_second() {
         let mut target = Target::new(ms(20));
-        target.late(ms(30));
+        target.late(ms(0), ms(30));
         assert_eq!(target.get(), ms(50));
         let mut before = target.get();
         for n in 0..4_000 {
@@ -93,7 +106,7 @@ mod tests {
     #[test]
     fn it_stays_below_the_cap_whatever_happens() {
         let mut target = Target::new(ms(10_000));
-        target.late(Duration::MAX);
+        target.late(ms(0), Duration::MAX);
         target.follow(ms(0), ms(200), ms(200), ms(120), Duration::MAX);
         assert!(target.get() < CAP);
     }

@@ -18,8 +18,6 @@ pub(super) struct Meter {
     asked: u64,
     /// Frames that the device has asked for in all before that.
     line: u64,
-    /// Whether the line has nothing to do with positions any more.
-    loose: bool,
     /// Sum in microseconds, and number, of levels since the last report.
     levels: (u64, u32),
     arrived: Option<Duration>,
@@ -60,7 +58,6 @@ impl Meter {
             taken: 0,
             asked: 0,
             line: 0,
-            loose: true,
             levels: (0, 0),
             arrived: None,
             furthest: None,
@@ -73,12 +70,13 @@ impl Meter {
     /// Positions begin anew.
     pub(super) fn restart(&mut self) {
         self.furthest = None;
-        self.loose = true;
+        self.forget_line();
     }
 
-    /// The sender's time has stood still: where its positions are on the device's time line has to be found again.
+    /// Positions and the device's time line have nothing to do with each other any more: what is late is found anew.
     pub(super) fn forget_line(&mut self) {
-        self.loose = true;
+        self.delays.interrupt();
+        self.mean = (0, 0, 0);
     }
 
     /// The device asks for `asked` frames, and gets `taken` of the run's, of which the first is `before`.
@@ -139,29 +137,13 @@ impl Meter {
         frames_in(target.saturating_add(less).saturating_sub(waits), self.rate)
     }
 
-    /// Finds the place of positions on the device's line again if it was lost: as if this packet were a fast one.
-    pub(super) fn anchor(&mut self, lost: bool, now: Duration, position: u64) {
-        if core::mem::take(&mut self.loose) || lost {
-            self.mean = (0, 0, 0);
-            let fastest = self.delays.fastest().unwrap_or(0);
-            let shift = self.relative(now, position).saturating_sub(fastest);
-            let frames = shift.unsigned_abs().saturating_mul(self.rate.into()) / 1_000_000;
-            let line = if shift > 0 { self.line.checked_sub(frames) } else { self.line.checked_add(frames) };
-            match line {
-                Some(line) => self.line = line,
-                // There is no such place: what was measured before is of no use.
-                None => self.delays = Delays::default(),
-            }
-        }
-    }
-
-    /// Notes how late a packet is on the device's time line.
-    pub(super) fn delay(&mut self, now: Duration, position: u64) {
+    /// Notes how late a packet is on the device's time line. Whether the sender's time line has slipped.
+    pub(super) fn delay(&mut self, now: Duration, position: u64) -> bool {
         self.arrived = Some(now);
         let delay = self.relative(now, position);
         let (sum, count, _) = self.mean;
         self.mean = (sum.saturating_add(delay), count.saturating_add(1), delay);
-        self.delays.note(now, delay);
+        self.delays.note(now, delay)
     }
 
     fn relative(&self, now: Duration, position: u64) -> i64 {

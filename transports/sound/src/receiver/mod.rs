@@ -121,6 +121,8 @@ pub struct Receiver {
     reported: Option<Duration>,
     slowest: Duration,
     looked: Option<Duration>,
+    /// What repairs take.
+    repair: Duration,
 }
 
 impl Receiver {
@@ -183,6 +185,7 @@ impl Receiver {
             reported: None,
             slowest: Duration::ZERO,
             looked: None,
+            repair: Duration::ZERO,
         })
     }
 
@@ -311,12 +314,17 @@ impl Receiver {
         if self.catching_up.is_some_and(|until| now < until) {
             return;
         }
-        self.meter.anchor(self.catching_up.take().is_some(), now, position);
-        self.meter.delay(now, position);
+        if self.catching_up.take().is_some() {
+            self.meter.forget_line();
+        }
+        if self.meter.delay(now, position) {
+            self.target.undo(now);
+            (self.slowest, self.looked) = (Duration::ZERO, None);
+        }
         match arrival {
             Arrival::Late(by) => {
                 self.counters.late += 1;
-                self.grow(by);
+                self.grow(now, by);
             }
             _ if self.state != State::Waiting => self.meter.level(now, position + frames),
             _ => {}
@@ -377,9 +385,9 @@ impl Receiver {
     }
 
     /// A packet was too late by so many frames: more has to wait from now on.
-    fn grow(&mut self, by: u64) {
+    fn grow(&mut self, now: Duration, by: u64) {
         let before = self.target.get();
-        self.target.late(time_of(by, self.format.rate));
+        self.target.late(now, time_of(by, self.format.rate));
         self.owe(before);
     }
 

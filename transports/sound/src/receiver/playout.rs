@@ -14,7 +14,7 @@ use crate::{
 
 /// How often the slowest packets are looked for.
 const LOOK: Duration = Duration::from_secs(1);
-/// The target's growth that is waited for at once; less is left to the clock.
+/// The target's growth that is waited for at once, when repairs begin to take longer; less is left to the clock.
 const AT_ONCE: Duration = Duration::from_millis(2);
 
 /// A block that waits.
@@ -73,10 +73,11 @@ impl Receiver {
         let channels = usize::from(self.format.channels.max(1));
         let end = out.len() + frames * channels;
         self.start(now, frames, out);
+        self.refill(now);
         self.cut_to_target(now);
         let before = self.playing();
         while self.state != State::Waiting && out.len() < end {
-            self.step((end - out.len()) / channels, out);
+            self.step(now, (end - out.len()) / channels, out);
         }
         out.resize(end, 0);
         let taken = self.playing().saturating_sub(before);
@@ -96,6 +97,15 @@ impl Receiver {
         }
     }
 
+    /// After there was nothing to play, the first packet is not enough: if the sender's time line has slipped, no burst
+    /// follows it, and playing at once would starve again and again.
+    fn refill(&mut self, now: Duration) {
+        if matches!(self.state, State::Starved(_)) && !self.drained && !self.idle() {
+            let enough = self.target.get().saturating_sub(time_of(self.packet, self.format.rate));
+            self.owed = self.owed.max(self.meter.wait(now, self.queued(), enough));
+        }
+    }
+
     /// Bounds what waits: after a long stall by the target, always by the cap.
     fn cut_to_target(&mut self, now: Duration) {
         let (rate, target) = (self.format.rate, self.target.get());
@@ -112,7 +122,7 @@ impl Receiver {
     }
 
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
-    fn step(&mut self, wanted: usize, out: &mut Vec<i32>) {
+    fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
         let channels = usize::from(self.format.channels.max(1));
         if !self.decoded.is_empty() {
             let samples = self.decoded.len().min(wanted * channels);
@@ -123,11 +133,14 @@ impl Receiver {
         if self.owed > 0 {
             let frames = wanted.min(usize::try_from(self.owed).unwrap_or(usize::MAX));
             self.owed -= frames as u64;
+            if let State::Starved(before) = &mut self.state {
+                *before = before.saturating_add(frames as u64);
+            }
             return self.wait(frames, out);
         }
         match self.queue.next() {
             Next::Block { payload, skip, frames } => {
-                self.fed();
+                self.fed(now);
                 self.decode(&payload, skip, frames);
             }
             Next::Gap(missing) => {
@@ -152,7 +165,7 @@ impl Receiver {
     }
 
     /// The next frames are here.
-    fn fed(&mut self) {
+    fn fed(&mut self, now: Duration) {
         if let State::Starved(frames) = self.state {
             self.state = State::Playing;
             // Nothing was lost, so nothing is changed, if it can be heard as it is.
@@ -162,7 +175,7 @@ impl Receiver {
             // What was waited for is what has to wait from now on, unless it was no jitter.
             let starved = time_of(frames, self.format.rate);
             if starved + self.target.get() <= CAP {
-                self.target.late(starved);
+                self.target.late(now, starved);
             }
         }
     }
@@ -250,8 +263,10 @@ impl Receiver {
         let repair = time_of(self.reach, rate).max(asking);
         let before = self.target.get();
         self.target.follow(now, self.slowest, self.config.period, time_of(self.packet, rate), repair);
-        if self.state == State::Playing && self.target.get().saturating_sub(before) > AT_ONCE {
+        let grown = self.target.get().saturating_sub(before);
+        if self.state == State::Playing && repair > self.repair && grown > AT_ONCE {
             self.owe(before);
         }
+        self.repair = repair;
     }
 }

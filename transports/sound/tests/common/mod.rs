@@ -91,6 +91,8 @@ pub struct World {
     pub network: Network,
     /// Who sets the pace: the device, if the host follows it.
     pub follows: bool,
+    /// The host's time line slips: from here to there it makes nothing, and then goes on as if no time had passed.
+    pub slips: Vec<(Duration, Duration)>,
     /// Lost packets are asked for.
     pub asks: bool,
     pub length: Duration,
@@ -99,7 +101,7 @@ pub struct World {
 impl World {
     pub fn new(ppm: f64, length: Duration) -> Self {
         let (network, config) = (Network::clean(), Config::LAN);
-        Self { config, plan: PLAN, ppm, network, follows: true, asks: false, length }
+        Self { config, plan: PLAN, ppm, network, follows: true, slips: Vec::new(), asks: false, length }
     }
 }
 
@@ -173,7 +175,7 @@ impl Way {
 
 /// Lets a world run.
 pub fn run(world: World) -> Outcome {
-    let World { config, plan, ppm, network, follows, asks, length } = world;
+    let World { config, plan, ppm, network, follows, slips, asks, length } = world;
     let device_rate = match config.clocking {
         Clocking::SenderFollows => MONO.rate,
         Clocking::Resample(rate) => rate,
@@ -222,6 +224,9 @@ pub fn run(world: World) -> Outcome {
             (first..first + i32::from(plan.frames)).for_each(|n| pcm.extend((n + 1).to_le_bytes()));
             sender.push(now, &pcm, &mut coded);
             coded.drain(..).for_each(|coded| way.send(next, coded));
+            if let Some((_, to)) = slips.iter().find(|(from, to)| (*from..*to).contains(&now)) {
+                produced = to.as_nanos() as f64;
+            }
             produced += packet / (1.0 + f64::from(pacer.ratio(now)) / 1e9);
         } else {
             receiver.pull(now, &mut out);
@@ -260,6 +265,15 @@ pub fn run(world: World) -> Outcome {
                 }
                 if next > end / 2 {
                     ratios.push(ratio);
+                }
+                if std::env::var("TRACE").is_ok() {
+                    println!(
+                        "{now:.1?} level {:?} target {:?} jitter {:?} ratio {}",
+                        reception.level,
+                        reception.target,
+                        reception.jitter,
+                        pacer.ratio(now)
+                    );
                 }
                 outcome.last = Some(reception);
             }
