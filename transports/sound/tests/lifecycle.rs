@@ -173,6 +173,22 @@ fn more_than_the_cap_never_waits_and_the_cut_leaves_the_target() {
 }
 
 #[test]
+fn a_device_that_stood_still_hears_the_newest_sound_when_it_goes_on() {
+    let packets = packets(1_000);
+    let mut desk = Desk::new(Config::LAN);
+    packets[..100].iter().for_each(|coded| desk.step(std::slice::from_ref(coded)));
+    // Three seconds in which it asks for nothing.
+    for coded in &packets[100..700] {
+        desk.receiver.push(desk.now, coded);
+        desk.now += ms(5);
+        assert!(desk.receiver.queued() <= 8_000 + 160, "memory is bounded");
+    }
+    packets[700..720].iter().for_each(|coded| desk.step(std::slice::from_ref(coded)));
+    let behind = 720 * PACKET - desk.receiver.playing();
+    assert!(behind <= 8 * 50, "{behind} frames behind");
+}
+
+#[test]
 fn plain_packets_and_coded_ones_of_a_run_go_together_and_those_of_others_are_dropped() {
     let mut desk = Desk::new(Config::LAN);
     for (n, coded) in packets(40).iter().enumerate() {

@@ -154,6 +154,24 @@ fn a_host_that_was_late_slips_once_and_no_latency_is_left_of_it() {
 }
 
 #[test]
+fn a_device_that_asks_irregularly_is_given_enough_and_followed_all_the_same() {
+    for tardy in [2, 8] {
+        let mut world = World::new(-80.0, Duration::from_secs(1_200));
+        world.tardy = ms(tardy);
+        world.network.jitter = ms(1);
+        let outcome = run(world);
+        println!(
+            "a device up to {tardy} ms late: {:?}, s.d. {:.2} ppm, latency {:?}",
+            outcome.counters, outcome.deviation, outcome.latency
+        );
+        let counters = outcome.counters;
+        assert_eq!((outcome.wrong, counters.concealed, counters.cut), (0, 0, 0), "{tardy}");
+        assert!(counters.waited <= 8 * 10, "{tardy}: {counters:?}");
+        assert!(outcome.deviation <= if tardy > 2 { 8.0 } else { 2.0 }, "{tardy}");
+    }
+}
+
+#[test]
 fn after_a_long_stall_the_newest_sound_plays() {
     for stall in [260, 700, 5_000] {
         let mut world = World::new(0.0, Duration::from_secs(300));

@@ -30,7 +30,7 @@ fn check(ppm: f64, jitter: Duration) -> Outcome {
          stays from {lost:?}, ratio s.d. {deviation:.2} ppm",
         outcome.right, outcome.wrong,
     );
-    assert_eq!(outcome.wrong, 0, "nothing lost, nothing doubled");
+    assert_eq!(outcome.right, counters.played, "nothing lost, nothing doubled");
     assert_eq!((counters.concealed, counters.cut, counters.late, counters.duplicate), (0, 0, 0, 0));
     assert!(outcome.sent - outcome.right < 8_000 / 5, "all but what waits was heard");
     assert!(growth <= 1.0, "latency grows by {growth} ms");
@@ -45,12 +45,12 @@ fn a_day_at_0_ppm() {
 #[test]
 fn days_at_50_ppm() {
     assert!(check(-50.0, Duration::ZERO).found < Some(SOON));
-    assert!(check(50.0, Duration::from_millis(5)).found < Some(SOON));
+    assert_eq!(check(50.0, Duration::from_millis(5)).counters.waited, 0);
 }
 
 #[test]
 fn days_at_200_ppm() {
-    assert!(check(-200.0, Duration::from_millis(5)).found < Some(SOON));
+    assert_eq!(check(-200.0, Duration::from_millis(5)).counters.waited, 0);
     assert!(check(200.0, Duration::ZERO).found < Some(SOON));
 }
 
@@ -58,5 +58,8 @@ fn days_at_200_ppm() {
 #[test]
 fn days_at_1000_ppm() {
     check(-1_000.0, Duration::ZERO);
-    check(1_000.0, Duration::from_millis(5));
+    assert!(
+        check(1_000.0, Duration::from_millis(5)).counters.waited < 8 * 50,
+        "it slips at the beginning, once"
+    );
 }

@@ -205,9 +205,11 @@ impl Receiver {
             self.reach = furthest.map_or(0, |first| coded.block.position.saturating_sub(first));
         }
         self.arrive(now, &coded.block, !coded.again);
+        // Most copies are of what is here already: that is not worth counting.
         for copy in &coded.copies {
-            // Most copies are of what is here already: that is not worth counting.
-            self.store(copy);
+            if !self.queue.knows(copy.position) {
+                self.store(copy);
+            }
         }
     }
 

@@ -93,6 +93,8 @@ pub struct World {
     pub follows: bool,
     /// The host's time line slips: from here to there it makes nothing, and then goes on as if no time had passed.
     pub slips: Vec<(Duration, Duration)>,
+    /// The device asks up to so much later than it should.
+    pub tardy: Duration,
     /// Lost packets are asked for.
     pub asks: bool,
     pub length: Duration,
@@ -101,7 +103,17 @@ pub struct World {
 impl World {
     pub fn new(ppm: f64, length: Duration) -> Self {
         let (network, config) = (Network::clean(), Config::LAN);
-        Self { config, plan: PLAN, ppm, network, follows: true, slips: Vec::new(), asks: false, length }
+        Self {
+            config,
+            plan: PLAN,
+            ppm,
+            network,
+            follows: true,
+            slips: Vec::new(),
+            tardy: Duration::ZERO,
+            asks: false,
+            length,
+        }
     }
 }
 
@@ -175,7 +187,7 @@ impl Way {
 
 /// Lets a world run.
 pub fn run(world: World) -> Outcome {
-    let World { config, plan, ppm, network, follows, slips, asks, length } = world;
+    let World { config, plan, ppm, network, follows, slips, tardy, asks, length } = world;
     let device_rate = match config.clocking {
         Clocking::SenderFollows => MONO.rate,
         Clocking::Resample(rate) => rate,
@@ -198,7 +210,7 @@ pub fn run(world: World) -> Outcome {
     let period = config.period.as_nanos() as f64 / (1.0 + ppm / 1e6);
     let mut out =
         vec![0; (config.period.as_nanos() as u64 * u64::from(device_rate) / 1_000_000_000) as usize];
-    let (mut produced, mut asked) = (packet, 0.0);
+    let (mut produced, mut asked, mut due) = (packet, 0.0, 0.0);
     let mut answers: VecDeque<(u64, Vec<Coded>)> = VecDeque::new();
     let (mut pcm, mut coded) = (Vec::new(), Vec::new());
     let mut outcome = Outcome::default();
@@ -244,10 +256,11 @@ pub fn run(world: World) -> Outcome {
                 previous = *sample;
             }
             outcome.largest_queue = outcome.largest_queue.max(receiver.queued());
-            let due = (produced - next as f64) / packet * f64::from(plan.frames);
-            let latency =
-                (sender.position() as f64 - due + f64::from(plan.frames) - receiver.playing() as f64) * 1e3
-                    / f64::from(MONO.rate);
+            let unmade = (produced - next as f64) / packet * f64::from(plan.frames);
+            let latency = (sender.position() as f64 - unmade + f64::from(plan.frames)
+                - receiver.playing() as f64)
+                * 1e3
+                / f64::from(MONO.rate);
             outcome.worst_latency =
                 f64::max(outcome.worst_latency, if next > end / 20 { latency } else { 0.0 });
             sums = (sums.0 + latency, sums.1 + 1);
@@ -277,7 +290,8 @@ pub fn run(world: World) -> Outcome {
                 }
                 outcome.last = Some(reception);
             }
-            asked += period;
+            due += period;
+            asked = due + way.dice.roll() * tardy.as_nanos() as f64;
         }
         if let Some(missing) = receiver.missing() {
             let mut again = Vec::new();
