@@ -115,7 +115,7 @@ proptest! {
         let config = Config { clocking, ..Config::LAN };
         let mut receiver = Receiver::at(StreamId(1), 1, FORMAT, 100, config).unwrap();
         receiver.set_round_trip(Some(Duration::from_millis(5)));
-        let (mut now, mut out) = (Duration::ZERO, vec![0; 960]);
+        let (mut now, mut out, mut played) = (Duration::ZERO, vec![0; 960], 100);
         for (position, frames, opus, again, millis, pulls, copies) in steps {
             let codec = if opus { Codec::Opus } else { Codec::Pcm };
             let payload = Bytes::from(vec![frames as u8; if opus { 60 } else { usize::from(frames) * 4 }]);
@@ -132,6 +132,8 @@ proptest! {
                 prop_assert!(reception.target <= sound::jitter::CAP && reception.loss <= 1_000_000);
             }
             let _ = receiver.missing();
+            prop_assert!(receiver.playing() >= played, "no frame is played twice");
+            played = receiver.playing();
             prop_assert!(receiver.queued() <= 2 * WINDOW);
             if again {
                 receiver.drain();

@@ -132,6 +132,21 @@ fn an_overtaken_packet_that_is_too_late_is_lost_and_makes_the_others_wait_longer
 }
 
 #[test]
+fn what_comes_twice_is_no_lateness_however_late_it_is() {
+    let packets = packets(400);
+    let mut desk = Desk::new(Config::LAN);
+    for (n, coded) in packets.iter().enumerate() {
+        let again = n.checked_sub(if n % 3 == 0 { 1 } else { 30 }).map(|n| packets[n].clone());
+        let come: Vec<Coded> = again.into_iter().chain([coded.clone()]).collect();
+        desk.step(&come);
+    }
+    let (counters, last) = (desk.receiver.counters(), desk.reports.last().unwrap());
+    assert_eq!((counters.late, counters.waited, counters.concealed), (0, 0, 0), "{counters:?}");
+    assert!(counters.duplicate > 370 && last.target <= ms(20) && last.loss == 0, "{counters:?} {last:?}");
+    assert!(desk.sound().windows(2).all(|pair| pair[1] == pair[0] + 1), "each frame once");
+}
+
+#[test]
 fn what_is_missing_is_asked_for_once_and_only_if_the_answer_can_be_in_time() {
     for (round_trip, asked) in [(Some(ms(5)), 1), (Some(ms(500)), 0), (None, 0)] {
         let mut desk = Desk::new(Config { start: ms(60), ..Config::LAN });

@@ -10,6 +10,8 @@
 //! ```
 //! A missing frame is made up only when something later has come: then the time line goes on.
 
+mod config;
+mod holes;
 mod meter;
 mod playout;
 
@@ -21,11 +23,13 @@ use crate::{
     clock::{Limits, Servo},
     codec::Decoder,
     frames_in,
-    jitter::{Arrival, CAP, Queue, STALL, START_LAN, Target},
+    jitter::{Arrival, CAP, Queue, STALL, Target},
     redundancy::{Ask, Asker},
     resample::{Resampler, Unfit},
     time_of,
 };
+pub use config::{Clocking, Config, Counters};
+use holes::Holes;
 use meter::Meter;
 use playout::{Held, State};
 
@@ -39,51 +43,6 @@ const LONGEST_PERIOD: Duration = Duration::from_millis(500);
 const LONGEST_ROW: u64 = 8;
 /// For how long a loss makes room for repairs.
 const LOSSY: Duration = Duration::from_secs(60);
-
-/// Whose clock follows whose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Clocking {
-    /// The sender's clock follows the device ([`crate::clock::Pacer`]): frames come out as they are.
-    SenderFollows,
-    /// The device has a clock of its own, and this rate (hertz): frames are resampled.
-    Resample(u32),
-}
-
-/// How a stream is received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Config {
-    /// Whose clock follows whose.
-    pub clocking: Clocking,
-    /// How much the device asks for at once.
-    pub period: Duration,
-    /// What waits at first: [`START_LAN`] or [`crate::jitter::START_WAN`].
-    pub start: Duration,
-}
-
-impl Config {
-    /// For a device of a local network that the sender follows.
-    pub const LAN: Self =
-        Self { clocking: Clocking::SenderFollows, period: Duration::from_millis(10), start: START_LAN };
-}
-
-/// What happened since the run began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Frames that were played as they came.
-    pub played: u64,
-    /// Frames that were lost, and made up.
-    pub concealed: u64,
-    /// Frames of silence, or made up, for which the time line waited.
-    pub waited: u64,
-    /// Frames that were cut out, because too many waited.
-    pub cut: u64,
-    /// Packets that came when their time was over.
-    pub late: u64,
-    /// Packets that came twice; copies are not counted.
-    pub duplicate: u64,
-    /// Packets that could not be read, or for which there was no room.
-    pub refused: u64,
-}
 
 /// One run of a stream, or one recording, on its way to a device.
 #[derive(Debug)]
@@ -109,6 +68,7 @@ pub struct Receiver {
     following: Option<(Servo, Resampler)>,
     scratch: Vec<i32>,
     asker: Asker,
+    holes: Holes,
     round_trip: Option<Duration>,
     lossy_until: Duration,
     /// The most frames that were lost in a row in that time.
@@ -175,6 +135,7 @@ impl Receiver {
             following,
             scratch: Vec::new(),
             asker: Asker::default(),
+            holes: Holes::default(),
             round_trip: None,
             lossy_until: Duration::ZERO,
             row: 0,
@@ -248,7 +209,7 @@ impl Receiver {
         let (queue, rate, playing) = (&self.queue, self.format.rate, self.playing());
         // Where nothing is overtaken, what was jumped over is lost; else it may come by itself as long as there is time.
         let patient = self.meter.reordered();
-        let last_call = round_trip + time_of(2 * self.packet, rate);
+        let last_call = round_trip.saturating_add(time_of(2 * self.packet, rate));
         let gaps = self.asker.ask(|first| {
             let left = time_of(first.saturating_sub(playing), rate);
             if queue.knows(first) || left <= round_trip {
@@ -300,7 +261,11 @@ impl Receiver {
         if self.stalled() {
             self.catching_up = Some(now + STALL);
         }
-        let arrival = self.ahead(now, block);
+        let arrival = match self.ahead(now, block) {
+            // What was played comes again, as it may on any network.
+            Arrival::Late(_) if !self.holes.fill(position, position + frames) => Arrival::Duplicate,
+            arrival => arrival,
+        };
         match arrival {
             Arrival::Duplicate => self.counters.duplicate += 1,
             Arrival::Refused | Arrival::Ahead(_) => self.counters.refused += 1,
@@ -388,9 +353,12 @@ impl Receiver {
 
     /// A packet was too late by so many frames: more has to wait from now on.
     fn grow(&mut self, now: Duration, by: u64) {
-        let before = self.target.get();
-        self.target.late(now, time_of(by, self.format.rate));
-        self.owe(before);
+        let (before, by) = (self.target.get(), time_of(by, self.format.rate));
+        // For what comes later than anything may wait, there is no use in waiting.
+        if by <= CAP {
+            self.target.late(now, by);
+            self.owe(before);
+        }
     }
 
     fn owe(&mut self, before: Duration) {

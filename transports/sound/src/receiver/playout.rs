@@ -146,7 +146,7 @@ impl Receiver {
             Next::Gap(missing) => {
                 let missing = self.made_up_for(missing);
                 let frames = wanted.min(usize::try_from(missing).unwrap_or(usize::MAX));
-                self.queue.skip(frames as u64);
+                self.miss(frames as u64);
                 self.decoder.conceal(frames, out);
                 self.counters.concealed += frames as u64;
             }
@@ -184,9 +184,16 @@ impl Receiver {
     fn made_up_for(&mut self, missing: u64) -> u64 {
         let State::Starved(frames) = self.state else { return missing };
         let over = missing.min(frames);
-        self.queue.skip(over);
+        self.miss(over);
         self.state = State::Playing;
         missing - over
+    }
+
+    /// The next frames did not come in time.
+    fn miss(&mut self, frames: u64) {
+        let first = self.queue.head();
+        self.queue.skip(frames);
+        self.holes.leave(first, self.queue.head());
     }
 
     /// Decodes the next block, or makes up the next gap, behind what is decoded. Whether there was any.
@@ -194,7 +201,7 @@ impl Receiver {
         match self.queue.next() {
             Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
             Next::Gap(missing) => {
-                self.queue.skip(missing);
+                self.miss(missing);
                 let frames = usize::try_from(missing).unwrap_or(usize::MAX);
                 self.decoder.conceal(frames, &mut self.decoded);
             }
@@ -259,7 +266,8 @@ impl Receiver {
         }
         let asking = self.round_trip.filter(|_| now < self.lossy_until);
         self.row = if now < self.lossy_until { self.row } else { 0 };
-        let asking = asking.map_or(Duration::ZERO, |trip| trip + time_of(2 * self.packet + self.row, rate));
+        let asking = asking
+            .map_or(Duration::ZERO, |trip| trip.saturating_add(time_of(2 * self.packet + self.row, rate)));
         let repair = time_of(self.reach, rate).max(asking);
         let before = self.target.get();
         self.target.follow(now, self.slowest, self.config.period, time_of(self.packet, rate), repair);

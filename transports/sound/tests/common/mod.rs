@@ -279,15 +279,6 @@ pub fn run(world: World) -> Outcome {
                 if next > end / 2 {
                     ratios.push(ratio);
                 }
-                if std::env::var("TRACE").is_ok() {
-                    println!(
-                        "{now:.1?} level {:?} target {:?} jitter {:?} ratio {}",
-                        reception.level,
-                        reception.target,
-                        reception.jitter,
-                        pacer.ratio(now)
-                    );
-                }
                 outcome.last = Some(reception);
             }
             due += period;
