@@ -104,15 +104,17 @@ fn the_matrix_of_loss_and_jitter_stays_within_its_goals() {
                 );
                 println!(
                     "{name}: {:.4} % not heard, waited {} ms, cut {} ms, {} late, latency {:.1} ms, target {:?}, \
-                     loss seen {} ppm",
+                     loss seen {:.0} ppm",
                     part * 100.0,
                     counters.waited / 8,
                     counters.cut / 8,
                     counters.late,
                     outcome.latency[8],
                     outcome.last.unwrap().target,
-                    outcome.last.unwrap().loss,
+                    outcome.loss,
                 );
+                let seen = outcome.loss / 1e6;
+                assert!((seen - loss).abs() <= 0.1 * loss + 0.0001, "{name}: {seen} was seen");
                 assert!(part <= goal, "{name}: {part}");
                 assert_eq!(counters.refused, 0, "{name}");
                 assert!(outcome.largest_queue <= 8 * 190, "{name}: {} frames waited", outcome.largest_queue);

@@ -4,7 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Network, Outcome, World, run};
+use common::{Losses, Network, Outcome, World, run};
+use sound::{jitter::START_WAN, redundancy::Distances};
 
 /// When the drift has to be found.
 const SOON: Duration = Duration::from_secs(15);
@@ -62,4 +63,41 @@ fn days_at_1000_ppm() {
         check(1_000.0, Duration::from_millis(5)).counters.waited < 8 * 50,
         "it slips at the beginning, once"
     );
+}
+
+/// Everything at once: loss in bursts, reordering, jitter, a stall every hour, and a clock that is off.
+#[test]
+fn a_rough_day_stays_within_its_goals() {
+    let mut world = World::new(-200.0, DAY);
+    world.config.start = START_WAN;
+    world.plan.distances = Distances::new(&[4, 8]);
+    world.network = Network {
+        losses: Losses::new(0.05, 3.0),
+        delay: Duration::from_millis(10),
+        jitter: Duration::from_millis(30),
+        reorder: true,
+        stalls: (1..24).map(|hour| hour * 3_600).map(|at| (seconds(at), seconds(at) + STALL)).collect(),
+    };
+    let outcome = run(world);
+    let Outcome { latency, counters, .. } = &outcome;
+    // Half an hour after each stall.
+    let settled: Vec<f64> = latency.iter().skip(30).step_by(60).copied().collect();
+    let (first, last) = (settled[0], settled[settled.len() - 1]);
+    let bad = counters.concealed + counters.waited;
+    let part = bad as f64 / (counters.played + bad) as f64;
+    println!(
+        "24 h, 5 % lost in bursts of 3, jitter 30 ms, 23 stalls: {counters:?}, {:.4} % not heard, latency {first:.1} to \
+         {last:.1} ms, ratio s.d. {:.2} ppm, {} frames waited at most",
+        part * 100.0,
+        outcome.deviation,
+        outcome.largest_queue
+    );
+    assert!(part <= 0.003, "{part}");
+    assert!(last - first <= 1.0, "latency grows from {first} to {last} ms");
+}
+
+const STALL: Duration = Duration::from_millis(100);
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
 }

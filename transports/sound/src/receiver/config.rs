@@ -44,7 +44,7 @@ pub struct Counters {
     pub cut: u64,
     /// Packets that came when their time was over.
     pub late: u64,
-    /// Packets that came twice; copies are not counted.
+    /// Packets that came twice; copies and answers are not counted.
     pub duplicate: u64,
     /// Packets that could not be read, or for which there was no room.
     pub refused: u64,

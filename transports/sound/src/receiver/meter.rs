@@ -2,8 +2,12 @@
 //! time passes evenly, so that a level does not depend on where in a period a packet comes.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 use crate::{frames_in, jitter::Delays, time_of};
+
+/// How many packets are remembered, to tell those that come twice.
+const RECENT: usize = 256;
 
 /// The measures of one run.
 #[derive(Debug)]
@@ -21,6 +25,8 @@ pub(super) struct Meter {
     /// Sum in microseconds, and number, of levels since the last report.
     levels: (u64, u32),
     arrived: Option<Duration>,
+    /// The places of the last packets.
+    recent: VecDeque<u64>,
     /// The end of the furthest packet.
     furthest: Option<u64>,
     /// Since the last report, and between the two before it.
@@ -60,6 +66,7 @@ impl Meter {
             line: 0,
             levels: (0, 0),
             arrived: None,
+            recent: VecDeque::new(),
             furthest: None,
             counts: [Counts::default(); 2],
             reordered: false,
@@ -85,11 +92,20 @@ impl Meter {
         (self.asked_at, self.before, self.taken, self.asked) = (Some(now), before, taken, asked);
     }
 
+    /// Whether a packet for this place has come before, not counting copies and answers.
+    pub(super) fn repeated(&self, position: u64) -> bool {
+        self.furthest.is_some_and(|furthest| position < furthest) && self.recent.contains(&position)
+    }
+
     /// Takes the place of a packet; which frames before it are missing now. `stored`: it came in time.
     pub(super) fn order(&mut self, position: u64, frames: u64, stored: bool) -> Option<(u64, u64)> {
         let end = position.saturating_add(frames);
         let [now, before] = &mut self.counts;
         let furthest = *self.furthest.get_or_insert(position);
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(position);
         if position < furthest {
             // It was counted as lost when a later one came, possibly before the last report.
             if stored {

@@ -261,21 +261,21 @@ impl Receiver {
         if self.stalled() {
             self.catching_up = Some(now + STALL);
         }
+        let repeated = fresh && self.meter.repeated(position);
         let arrival = match self.ahead(now, block) {
-            // What was played comes again, as it may on any network.
+            // It was played from a copy, or comes a second time.
             Arrival::Late(_) if !self.holes.fill(position, position + frames) => Arrival::Duplicate,
             arrival => arrival,
         };
-        match arrival {
-            Arrival::Duplicate => self.counters.duplicate += 1,
-            Arrival::Refused | Arrival::Ahead(_) => self.counters.refused += 1,
-            Arrival::Stored | Arrival::Late(_) => {}
-        }
-        if !fresh || !matches!(arrival, Arrival::Stored | Arrival::Late(_)) {
+        let refused = matches!(arrival, Arrival::Refused | Arrival::Ahead(_));
+        self.counters.refused += u64::from(refused);
+        self.counters.duplicate += u64::from(repeated && !refused);
+        if refused || repeated || !fresh {
             return;
         }
         self.packet = frames;
-        if let Some((first, lost)) = self.meter.order(position, frames, arrival == Arrival::Stored) {
+        let in_time = !matches!(arrival, Arrival::Late(_));
+        if let Some((first, lost)) = self.meter.order(position, frames, in_time) {
             self.lack(now, first, lost);
         }
         if self.catching_up.is_some_and(|until| now < until) {

@@ -137,6 +137,8 @@ pub struct Outcome {
     /// The ratio's standard deviation in the second half, ppm.
     pub deviation: f64,
     pub last: Option<Reception>,
+    /// The mean of the losses that were reported, parts per million.
+    pub loss: f64,
     pub largest_queue: u64,
 }
 
@@ -217,6 +219,7 @@ pub fn run(world: World) -> Outcome {
     let mut previous = 0i32;
     let (mut expected, mut minute, mut sums) = (1i32, 1u64, (0.0, 0u32));
     let mut ratios = Vec::new();
+    let mut losses = (0.0, 0.0);
     let end = length.as_nanos() as u64;
     loop {
         let answered = answers.front().map_or(u64::MAX, |(at, _)| *at);
@@ -279,6 +282,7 @@ pub fn run(world: World) -> Outcome {
                 if next > end / 2 {
                     ratios.push(ratio);
                 }
+                losses = (losses.0 + f64::from(reception.loss), losses.1 + 1.0);
                 outcome.last = Some(reception);
             }
             due += period;
@@ -293,6 +297,7 @@ pub fn run(world: World) -> Outcome {
     let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
     let square = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>();
     outcome.deviation = (square / ratios.len().max(1) as f64).sqrt();
+    outcome.loss = losses.0 / losses.1;
     outcome.counters = receiver.counters();
     outcome.sent = sender.position();
     outcome
