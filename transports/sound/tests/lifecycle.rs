@@ -68,7 +68,8 @@ fn a_pause_is_no_slip_and_the_stream_goes_on_at_the_same_frame() {
     }
     assert_eq!(desk.sound(), (1..=400 * PACKET as i32).collect::<Vec<_>>());
     let counters = desk.receiver.counters();
-    assert_eq!((counters.waited, counters.concealed, counters.cut), (0, 0, 0), "{counters:?}");
+    assert_eq!((counters.waited, counters.lost, counters.cut), (0, 0, 0), "{counters:?}");
+    assert!(desk.receiver.exact());
     let last = desk.reports.last().unwrap();
     assert!(last.jitter <= ms(1) && last.target <= ms(21), "a pause is no jitter: {last:?}");
 }
@@ -89,7 +90,8 @@ fn a_lost_packet_is_a_hole_of_its_own_length() {
         desk.step(if n == 100 { &[] } else { std::slice::from_ref(coded) });
     }
     let counters = desk.receiver.counters();
-    assert_eq!((counters.concealed, counters.waited, counters.late), (PACKET, 0, 0));
+    assert_eq!((counters.lost, counters.concealed, counters.waited, counters.late), (PACKET, PACKET, 0, 0));
+    assert!(!desk.receiver.exact());
     let at = |frame: i32| desk.heard.iter().position(|sample| *sample == frame);
     let (before, after) = (at(100 * PACKET as i32).unwrap(), at(102 * PACKET as i32).unwrap());
     assert_eq!(after - before, 2 * PACKET as usize, "the time line goes on");

@@ -32,7 +32,7 @@ fn check(ppm: f64, jitter: Duration) -> Outcome {
         outcome.right, outcome.wrong,
     );
     assert_eq!(outcome.right, counters.played, "nothing lost, nothing doubled");
-    assert_eq!((counters.concealed, counters.cut, counters.late, counters.duplicate), (0, 0, 0, 0));
+    assert_eq!((counters.lost, counters.cut, counters.late, counters.duplicate), (0, 0, 0, 0));
     assert!(outcome.sent - outcome.right < 8_000 / 5, "all but what waits was heard");
     assert!(growth <= 1.0, "latency grows by {growth} ms");
     outcome

@@ -36,7 +36,9 @@ impl Config {
 pub struct Counters {
     /// Frames that were played as they came.
     pub played: u64,
-    /// Frames that were lost, and made up.
+    /// Frames that did not come in time, or could not be read.
+    pub lost: u64,
+    /// Those of them that were made up; for the others the time line had waited already.
     pub concealed: u64,
     /// Frames of silence, or made up, for which the time line waited.
     pub waited: u64,

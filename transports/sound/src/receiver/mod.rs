@@ -77,6 +77,8 @@ pub struct Receiver {
     /// How far back the copies reach, in frames.
     reach: u64,
     counters: Counters,
+    /// Nothing was played that was not sent like this.
+    exact: bool,
     report: Option<Reception>,
     reported: Option<Duration>,
     slowest: Duration,
@@ -142,6 +144,7 @@ impl Receiver {
             packet: 0,
             reach: 0,
             counters: Counters::default(),
+            exact: true,
             report: None,
             reported: None,
             slowest: Duration::ZERO,
@@ -230,6 +233,12 @@ impl Receiver {
         self.counters
     }
 
+    /// Whether every frame so far was played as it was sent, once, in its turn; a slip between two frames is no change.
+    #[must_use]
+    pub fn exact(&self) -> bool {
+        self.exact && self.following.is_none() && self.counters.lost == 0 && self.counters.cut == 0
+    }
+
     /// The frame that is played next.
     #[must_use]
     pub fn playing(&self) -> u64 {
@@ -303,6 +312,7 @@ impl Receiver {
         let arrival = self.store(block);
         let Arrival::Ahead(by) = arrival else { return arrival };
         self.counters.cut += by.min(self.queued());
+        self.counters.lost += by.saturating_sub(self.queued());
         self.decoded.clear();
         if by < frames_in(WINDOW, self.format.rate) {
             self.queue.skip(by);

@@ -192,6 +192,7 @@ impl Receiver {
     /// The next frames did not come in time.
     fn miss(&mut self, frames: u64) {
         let first = self.queue.head();
+        self.counters.lost += frames;
         self.queue.skip(frames);
         self.holes.leave(first, self.queue.head());
     }
@@ -213,8 +214,10 @@ impl Receiver {
     fn decode(&mut self, held: &Held, skip: u64, frames: u64) {
         let size = |frames: u64| usize::try_from(frames).unwrap_or(usize::MAX);
         let (all, skip) = (size(skip.saturating_add(frames)), size(skip));
+        self.exact &= held.codec == Codec::Pcm;
         if self.decoder.decode(held.codec, &held.payload, all, skip, &mut self.decoded).is_err() {
             self.counters.refused += 1;
+            self.counters.lost += frames;
             self.counters.concealed += frames;
             self.decoder.conceal(size(frames), &mut self.decoded);
         }
