@@ -32,9 +32,13 @@ pub(crate) struct Backlog {
 pub(crate) fn frames(messages: &[audio::ToRemote]) -> u64 {
     let frames = |message: &audio::ToRemote| match message {
         audio::ToRemote::Play(packet) => packet.pcm.len() as u64 / u64::from(packet.format.frame_bytes()),
+        audio::ToRemote::PlayCoded(coded) => coded.block.frames.into(),
         audio::ToRemote::Pause { .. }
         | audio::ToRemote::Record { .. }
-        | audio::ToRemote::StopRecord { .. } => 0,
+        | audio::ToRemote::StopRecord { .. }
+        | audio::ToRemote::Reception(_)
+        | audio::ToRemote::Missing(_)
+        | audio::ToRemote::Volume(_) => 0,
     };
     messages.iter().map(frames).sum()
 }

@@ -204,6 +204,12 @@ impl Handler<Heard> for Sound {
             }
             // There is no microphone yet: the guest hears silence.
             Heard::Audio(ToRemote::Record { .. } | ToRemote::StopRecord { .. }) => {}
+            Heard::Audio(
+                message @ (ToRemote::PlayCoded(_)
+                | ToRemote::Reception(_)
+                | ToRemote::Missing(_)
+                | ToRemote::Volume(_)),
+            ) => tracing::debug!(?message, "nothing listens to this yet"),
             Heard::Silence => self.silence_all(),
         }
         self.look_after();
