@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("xhci", &["pci", "wire"]),
     ("hda", &["pci", "wire"]),
     ("session", &["wire"]),
+    ("sound", &["wire"]),
     ("functions", &["wire"]),
     ("link", &["wire"]),
     ("capture", &["wire"]),
@@ -34,7 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that are values: no runtime, clock, socket, thread, randomness or unsafe code.
-const PURE: &[&str] = &["pci", "xhci", "hda", "wire", "session", "functions"];
+const PURE: &[&str] = &["pci", "xhci", "hda", "wire", "session", "sound", "functions"];
 
 /// What a pure crate must not depend on.
 const IMPURE_CRATES: &[&str] = &[

@@ -163,7 +163,12 @@ impl HdaCtrl {
         match *message {
             ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(stream, run)),
             ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(&stream)),
-            ToRemote::Play(_) | ToRemote::Pause { .. } => {}
+            ToRemote::Play(_)
+            | ToRemote::Pause { .. }
+            | ToRemote::PlayCoded(_)
+            | ToRemote::Reception(_)
+            | ToRemote::Missing(_)
+            | ToRemote::Volume(_) => {}
         }
     }
 

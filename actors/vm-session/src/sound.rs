@@ -49,7 +49,11 @@ impl Sound {
                 tracing::debug!(?packet, "a packet that is too long");
             }
             // Nobody may be there to hear it.
-            ToHost::Recorded(_) | ToHost::Played { .. } => drop(self.reports.send(report)),
+            ToHost::Recorded(_)
+            | ToHost::RecordedCoded(_)
+            | ToHost::Played { .. }
+            | ToHost::Reception(_)
+            | ToHost::Missing(_) => drop(self.reports.send(report)),
         }
     }
 
@@ -69,7 +73,11 @@ impl Sound {
                 }
                 ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(*stream, *run)),
                 ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(stream)),
-                ToRemote::Pause { .. } => {}
+                ToRemote::PlayCoded(coded) => frames += u64::from(coded.block.frames),
+                ToRemote::Pause { .. }
+                | ToRemote::Reception(_)
+                | ToRemote::Missing(_)
+                | ToRemote::Volume(_) => {}
             }
         }
         frames

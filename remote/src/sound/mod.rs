@@ -277,6 +277,12 @@ impl Handler<Heard> for Sound {
             }
             Heard::Audio(ToRemote::StopRecord { stream, run }) => self.microphone.stop(stream, Some(run)),
             Heard::Linked => self.tell_all(),
+            Heard::Audio(
+                message @ (ToRemote::PlayCoded(_)
+                | ToRemote::Reception(_)
+                | ToRemote::Missing(_)
+                | ToRemote::Volume(_)),
+            ) => tracing::debug!(?message, "nothing listens to this yet"),
             Heard::Silence => self.silence_all(),
         }
         self.look_after(ctx);

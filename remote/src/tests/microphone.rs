@@ -71,7 +71,7 @@ impl World {
             match report {
                 ToHost::Jack { jack, present } => jacks.push((jack, present)),
                 ToHost::Recorded(packet) if packet.stream == StreamId(stream) => packets.push(packet),
-                ToHost::Recorded(_) | ToHost::Played { .. } => {}
+                _ => {}
             }
         }
         (jacks, packets)

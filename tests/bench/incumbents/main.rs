@@ -7,6 +7,7 @@
 //!   farbus     usb-storage ── farbus-remote ── netem ──► farbus-host ──► xHCI by vfio-user
 //!   usb-redir  usb-storage ── usbredirect ──── netem ──────────────────► qemu-xhci, usb-redir
 //!   usbip      usb-storage ── usbip_host ───── netem ──────────────────► vhci_hcd
+//!   (for comparison, what cannot be beaten)                              qemu-xhci, usb-storage
 //! ```
 //! Each is measured in turn, several rounds, and the best counts: the machine is noisy. For the same reason a missed bar
 //! is no failure; a stack that does not work is.
@@ -15,6 +16,7 @@
 #[expect(dead_code, reason = "the measurement needs some of the cases")]
 mod cases;
 mod conformance;
+mod floor;
 mod report;
 mod stacks;
 mod workload;
@@ -22,14 +24,17 @@ mod workload;
 use std::{fs::File, path::Path, process::Command, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use floor::Floor;
 use lab::Lab;
 use report::Board;
 use stacks::{Device, Pair, Stack};
+use workload::{DELAYS, NO_DELAY};
 
 const ROUNDS: u32 = 2;
 /// The disk, bytes.
 const IMAGE: u64 = 64 << 20;
 const ROUND_TRIPS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/incumbents/round_trips.c");
+const RAW_TCP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/incumbents/raw_tcp.c");
 
 fn main() -> Result<()> {
     // Cargo passes flags for the built-in harness; there are none here.
@@ -43,25 +48,27 @@ async fn measure() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let image = folder.path().join("disk.img");
     File::create(&image)?.set_len(IMAGE)?;
-    let round_trips = folder.path().join("round-trips");
+    let [round_trips, raw_tcp] = ["round-trips", "raw-tcp"].map(|name| folder.path().join(name));
     compile(ROUND_TRIPS.as_ref(), &round_trips)?;
+    compile(RAW_TCP.as_ref(), &raw_tcp)?;
     let lab = Lab::open().await?;
     let incumbents = lab.incumbents().await?;
 
     println!("USB over a network: load average before {}", report::load()?);
     let mut board = Board::default();
     for round in 1..=ROUNDS {
-        for stack in Stack::ALL {
+        for stack in Stack::ALL.into_iter().chain([Stack::Local]) {
+            let delays: &[_] = if stack == Stack::Local { &[NO_DELAY] } else { &DELAYS };
             let since = start.elapsed().as_secs();
             eprintln!("  {since:>4} s: {stack}, round {round} of {ROUNDS}");
             let figures = async {
                 let mut pair = Pair::boot(&lab, stack, Device::Disk(&image), &incumbents).await?;
-                workload::measure(&mut pair, &round_trips).await
+                workload::measure(&mut pair, &round_trips, delays).await
             };
             board.take(stack, figures.await.with_context(|| format!("{stack} does not work"))?);
         }
     }
-    print!("{board}");
+    print!("{board}{}", Floor::measure(&lab, &raw_tcp).await?);
     println!("testusb against a source and sink at high speed");
     for stack in Stack::ALL {
         println!("{}", conformance::judge(&lab, stack, &incumbents).await?);

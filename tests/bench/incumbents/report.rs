@@ -11,7 +11,7 @@ use crate::{
 
 /// How many times as fast as the better of the others Farbus is to be, without and with an added delay.
 const BARS: (f64, f64) = (2.0, 1.0);
-const MEBIBYTE: f64 = 1_048_576.0;
+pub(crate) const MEBIBYTE: f64 = 1_048_576.0;
 
 const LINES: [(What, &str, Unit); 8] = [
     (What::Attach, "lent until driver bound", Unit::Milliseconds),
@@ -61,10 +61,13 @@ impl Board {
         }
     }
 
+    fn of(&self, delay_ms: u32, what: What, stack: Stack) -> Option<Figure> {
+        self.0.get(&(delay_ms, what, stack)).copied()
+    }
+
     /// The figures of the three, in the order of [`Stack::ALL`].
     fn line(&self, delay_ms: u32, what: What) -> Option<[Figure; 3]> {
-        let [farbus, usb_redir, usbip] =
-            Stack::ALL.map(|stack| self.0.get(&(delay_ms, what, stack)).copied());
+        let [farbus, usb_redir, usbip] = Stack::ALL.map(|stack| self.of(delay_ms, what, stack));
         Some([farbus?, usb_redir?, usbip?])
     }
 }
@@ -76,8 +79,9 @@ impl fmt::Display for Board {
             let bar = if delay.ms == 0 { BARS.0 } else { BARS.1 };
             writeln!(
                 f,
-                "{:<30}      {farbus:>10}{usb_redir:>10}{usbip:>10}     ratio (bar {bar})",
-                format!("{} ms of added delay", delay.ms)
+                "{:<30}      {farbus:>10}{usb_redir:>10}{usbip:>10}     ratio (bar {bar}){:>14}",
+                format!("{} ms of added delay", delay.ms),
+                if delay.ms == 0 { format!("{}", Stack::Local) } else { String::new() }
             )?;
             for (what, name, unit) in LINES {
                 let Some(figures) = self.line(delay.ms, what) else { continue };
@@ -88,7 +92,11 @@ impl fmt::Display for Board {
                 for figure in figures {
                     write!(f, "{:>10.2}", unit.of(figure.seconds))?;
                 }
-                writeln!(f, "     {ratio:>5.2} {verdict}")?;
+                write!(f, "     {ratio:>5.2} {verdict}")?;
+                if let Some(local) = self.of(delay.ms, what, Stack::Local) {
+                    write!(f, "{:>15.2}", unit.of(local.seconds))?;
+                }
+                writeln!(f)?;
             }
         }
         writeln!(f, "where the time goes: processor time of one operation in ms, of desk + guest + host")?;

@@ -4,7 +4,7 @@ use std::{fmt, fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result};
 use lab::{
-    Lab, Vm,
+    Lab, Vm, VmBuilder,
     desk::{Desk, Function, HOST_ADDRESS, Speed},
     farbus::{Host, Program},
 };
@@ -59,9 +59,12 @@ pub(crate) enum Stack {
     Farbus,
     UsbRedir,
     Usbip,
+    /// No stack at all: the device is the guest's own QEMU's. No network can be faster than none.
+    Local,
 }
 
 impl Stack {
+    /// Those that lend over a network.
     pub(crate) const ALL: [Self; 3] = [Self::Farbus, Self::UsbRedir, Self::Usbip];
 }
 
@@ -71,6 +74,7 @@ impl fmt::Display for Stack {
             Self::Farbus => "Farbus",
             Self::UsbRedir => "usb-redir",
             Self::Usbip => "usbip",
+            Self::Local => "no network",
         })
     }
 }
@@ -97,6 +101,8 @@ enum Means {
     UsbRedir { port: u16, program: Option<Program> },
     /// The port of this computer that leads to usbipd, and where the device is.
     Usbip { port: u16, location: String },
+    /// The desk is not used.
+    Local,
 }
 
 /// Processor time, in seconds, of the desk's QEMU, the guest's QEMU, and Farbus's host if there is one.
@@ -112,13 +118,18 @@ impl Pair {
         let desk = lab.desk("desk").modules(["usbip_host"]);
         let desk = match device {
             Device::Disk(image) => {
-                let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
+                // The QEMU of the pair before may not have ended yet; it writes nothing any more.
+                let medium = format!("file={},file.locking=off", image.display());
+                let drive = format!("if=none,id=stick,format=raw,cache=unsafe,{medium}");
                 let stick = ["-drive", &drive, "-device", "usb-storage,bus=xhci.0,drive=stick"];
                 desk.gadget_ports(0).qemu_args(stick)
             }
             Device::SourceSink => desk.super_speed(false),
         };
-        let guest = lab.vm("guest");
+        let (desk, guest) = match (stack, device) {
+            (Stack::Local, Device::Disk(image)) => (lab.desk("desk"), own(lab.vm("guest"), image)),
+            _ => (desk, lab.vm("guest")),
+        };
         let folder = tempfile::tempdir()?;
         let (desk, guest, means) = match stack {
             Stack::Farbus => {
@@ -158,6 +169,10 @@ impl Pair {
                 let port = desk.forward(USBIPD.0).await?;
                 (desk, guest, Means::Usbip { port, location: String::new() })
             }
+            Stack::Local => {
+                let (desk, guest) = tokio::try_join!(desk.boot(), guest.boot())?;
+                (desk, guest, Means::Local)
+            }
         };
         if let Device::SourceSink = device {
             desk.gadget("zero").speed(Speed::High).function(Function::SourceSink).plug().await?;
@@ -182,6 +197,9 @@ impl Pair {
 impl Lender {
     /// Brings the desk to where the device only has to be lent.
     async fn prepare(&mut self) -> Result<()> {
+        if let Means::Local = self.means {
+            return Ok(());
+        }
         // The desk's own driver would look through the disk whenever it came back.
         let find = format!("until lsusb -d {}; do usleep 10000; done; modprobe -r uas usb_storage", self.id);
         self.desk.run(&find).await?.success()?;
@@ -210,6 +228,11 @@ impl Lender {
                 let attach = format!("usbip --tcp-port {port} attach -r {HOST_ADDRESS} -b {location}");
                 guest.run(&attach).await?.success()?;
             }
+            Means::Local => {
+                let stick =
+                    json!({ "driver": "usb-storage", "id": "stick", "bus": "xhci.0", "drive": "image" });
+                guest.qmp("device_add", stick).await?;
+            }
         }
         Ok(())
     }
@@ -231,9 +254,17 @@ impl Lender {
                 let free = format!("until [ $(cat {status}) = 1 ]; do usleep 10000; done");
                 self.desk.command(&free).timeout(FREE_WITHIN).run().await?.success()?;
             }
+            Means::Local => drop(guest.qmp("device_del", json!({ "id": "stick" })).await?),
         }
         Ok(())
     }
+}
+
+/// A guest whose QEMU has a controller and a disk, not plugged in, of its own.
+fn own<'lab>(guest: VmBuilder<'lab>, image: &Path) -> VmBuilder<'lab> {
+    let options = "driver=file,node-name=image,cache.no-flush=on,locking=off";
+    let medium = format!("{options},filename={}", image.display());
+    guest.extra_args(["-blockdev", &medium, "-device", "qemu-xhci,id=xhci"])
 }
 
 /// The port at which a QEMU, told to choose one, waits for usbredirect.

@@ -12,10 +12,9 @@ use nix::sys::signal::Signal;
 use crate::stacks::{Cpu, DISK, Pair, place_of};
 
 /// Added to what the desk sends, and so to every round trip, milliseconds; and how much is measured then.
-pub(crate) const DELAYS: [Delay; 2] = [
-    Delay { ms: 20, mebibytes: 16, sectors: 40, round_trips: 20 },
-    Delay { ms: 0, mebibytes: 48, sectors: 500, round_trips: 200 },
-];
+pub(crate) const DELAYS: [Delay; 2] =
+    [Delay { ms: 20, mebibytes: 16, sectors: 40, round_trips: 20 }, NO_DELAY];
+pub(crate) const NO_DELAY: Delay = Delay { ms: 0, mebibytes: 48, sectors: 500, round_trips: 200 };
 /// How often the device is lent under each delay; the fastest counts.
 const ATTACHES: u32 = 3;
 /// How long the guest may take for anything.
@@ -57,11 +56,11 @@ pub(crate) struct Figure {
     pub(crate) cpu: Option<Cpu>,
 }
 
-/// Everything, on one pair.
-pub(crate) async fn measure(pair: &mut Pair, round_trips: &Path) -> Result<Vec<Figure>> {
+/// Everything, on one pair, under each of these delays.
+pub(crate) async fn measure(pair: &mut Pair, round_trips: &Path, delays: &[Delay]) -> Result<Vec<Figure>> {
     pair.guest.put_file(round_trips, ROUND_TRIPS).await?;
     let mut figures = Vec::new();
-    for delay in &DELAYS {
+    for delay in delays {
         let faults = if delay.ms > 0 { format!("delay {}ms", delay.ms) } else { String::new() };
         pair.lender.desk.netem(&faults).await?;
         let mut add = |what, seconds, cpu| figures.push(Figure { delay_ms: delay.ms, what, seconds, cpu });
@@ -179,7 +178,7 @@ async fn single(guest: &Vm, count: u32) -> Result<Vec<(What, f64)>> {
 }
 
 /// Reads exactly so many numbers.
-fn numbers<const N: usize>(said: &str) -> Result<[f64; N]> {
+pub(crate) fn numbers<const N: usize>(said: &str) -> Result<[f64; N]> {
     let numbers: Result<Vec<f64>, _> = said.split_whitespace().map(str::parse).collect();
     numbers
         .ok()

@@ -59,7 +59,7 @@ fn sent(output: &Output, recording: &mut BTreeMap<u8, u32>) -> usize {
         Output::Audio(ToRemote::StopRecord { stream, run }) => {
             assert_eq!(recording.remove(&stream.0), Some(*run), "the recording that there is");
         }
-        Output::Audio(ToRemote::Pause { .. }) | Output::Interrupt(_) => {}
+        Output::Audio(_) | Output::Interrupt(_) => {}
     }
     0
 }

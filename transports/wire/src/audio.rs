@@ -1,6 +1,10 @@
 //! Sound nouns: PCM by frame index, so that both ends can count what was lost.
 
+mod coded;
+
 use bytes::Bytes;
+
+pub use coded::{Block, Codec, Coded, MAX_COPIES, MAX_FRAMES, MAX_GAPS, Missing, Reception, Volume};
 
 /// A stream of one sound function, numbered by the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,6 +132,14 @@ pub enum ToRemote {
         /// The recording that ends.
         run: u32,
     },
+    /// Play these frames, which a codec has written.
+    PlayCoded(Coded),
+    /// How the host receives the recording: what the remote chooses its codec by.
+    Reception(Reception),
+    /// Frames of the recording that did not arrive: send them once more.
+    Missing(Missing),
+    /// How loud the guest has its codec set. The frames that are sent have it in them already.
+    Volume(Volume),
 }
 
 /// Sound messages to the host.
@@ -146,6 +158,12 @@ pub enum ToHost {
     },
     /// Frames of the microphone, for the recording that was asked for.
     Recorded(Packet),
+    /// The same, written by a codec.
+    RecordedCoded(Coded),
+    /// How the remote receives what is played: what the host's clock follows and its codec is chosen by.
+    Reception(Reception),
+    /// Frames that were to be played did not arrive: send them once more.
+    Missing(Missing),
     /// Something was plugged in or pulled out.
     Jack {
         /// Where.

@@ -271,7 +271,7 @@ proptest! {
     fn any_bytes_are_a_message_or_an_error(
         lane in 0u8..5,
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
-        kind in prop_oneof![Just(1u8), Just(0x10), Just(0x11), Just(0x12), Just(0x18), Just(0x20), Just(0x22), Just(0x28), Just(0x29), Just(0x2a)],
+        kind in prop_oneof![Just(1u8), Just(0x10), Just(0x11), Just(0x12), Just(0x18), Just(0x20), Just(0x22), Just(0x28), Just(0x29), Just(0x2a), 0x24u8..0x28, 0x2bu8..0x2e],
     ) {
         let lane = Lane::from_wire(lane).unwrap();
         let mut bytes = bytes;

@@ -1,5 +1,7 @@
 //! Sound messages: the fixed head and PCM as it is.
 
+mod coded;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{DecodeError, HEAD_LEN, Head, kind};
@@ -22,6 +24,10 @@ pub(super) fn encode(message: ToRemote) -> Message {
         ToRemote::StopRecord { stream, run } => {
             empty(Lane::Ctl, audio_head(kind::STOP_RECORD, stream, run, 0, None, 0))
         }
+        ToRemote::PlayCoded(message) => coded::encode(kind::PLAY_CODED, message),
+        ToRemote::Reception(reception) => coded::encode_reception(kind::HOST_RECEPTION, &reception),
+        ToRemote::Missing(missing) => coded::encode_missing(kind::HOST_MISSING, &missing),
+        ToRemote::Volume(volume) => coded::encode_volume(volume),
     }
 }
 
@@ -32,6 +38,9 @@ pub(super) fn encode_report(report: ToHost) -> Message {
             empty(Lane::Audio, audio_head(kind::PLAYED, stream, run, position, None, queued))
         }
         ToHost::Recorded(packet) => encode_packet(kind::RECORDED, packet),
+        ToHost::RecordedCoded(message) => coded::encode(kind::RECORDED_CODED, message),
+        ToHost::Reception(reception) => coded::encode_reception(kind::RECEPTION, &reception),
+        ToHost::Missing(missing) => coded::encode_missing(kind::MISSING, &missing),
         ToHost::Jack { jack, present } => empty(Lane::Ctl, jack_head(jack, present)),
     }
 }
@@ -47,6 +56,10 @@ pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, Dec
         kind::PAUSE => ToRemote::Pause { stream, run, position },
         kind::RECORD => ToRemote::Record { stream, run, format: format(head)? },
         kind::STOP_RECORD => ToRemote::StopRecord { stream, run },
+        kind::PLAY_CODED => ToRemote::PlayCoded(coded::decode(head, body)?),
+        kind::HOST_RECEPTION => ToRemote::Reception(coded::decode_reception(head, &body)?),
+        kind::HOST_MISSING => ToRemote::Missing(coded::decode_missing(head, &body)?),
+        kind::VOLUME => ToRemote::Volume(coded::decode_volume(head)?),
         _ => ToRemote::Play(packet(head, body)?),
     })
 }
@@ -55,6 +68,9 @@ pub(super) fn decode_report(kind: u8, head: &Head, body: Bytes) -> Result<ToHost
     let (stream, run, position) = place(head);
     Ok(match kind {
         kind::RECORDED => ToHost::Recorded(packet(head, body)?),
+        kind::RECORDED_CODED => ToHost::RecordedCoded(coded::decode(head, body)?),
+        kind::RECEPTION => ToHost::Reception(coded::decode_reception(head, &body)?),
+        kind::MISSING => ToHost::Missing(coded::decode_missing(head, &body)?),
         kind::JACK => ToHost::Jack { jack: jack(head)?, present: present(head)? },
         _ => ToHost::Played { stream, run, position, queued: head.u32(24) },
     })
@@ -102,6 +118,18 @@ fn audio_head(
     format: Option<Format>,
     queued: u32,
 ) -> Bytes {
+    head(kind, stream, run, position, format, [0, queued, 0])
+}
+
+/// What every head of a stream's message has in common, and three words of its own from byte 20 on.
+fn head(
+    kind: u8,
+    stream: StreamId,
+    run: u32,
+    position: u64,
+    format: Option<Format>,
+    words: [u32; 3],
+) -> Bytes {
     let encoding = match format.map(|f| f.encoding) {
         None => 0,
         Some(Encoding::U8) => 1,
@@ -115,9 +143,7 @@ fn audio_head(
     head.put_u32_le(run);
     head.put_u64_le(position);
     head.put_u32_le(format.map_or(0, |f| f.rate));
-    head.put_u32_le(0);
-    head.put_u32_le(queued);
-    head.put_u32_le(0);
+    words.into_iter().for_each(|word| head.put_u32_le(word));
     head.freeze()
 }
 

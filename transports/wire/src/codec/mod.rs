@@ -24,9 +24,16 @@ mod kind {
     pub(super) const PAUSE: u8 = 0x21;
     pub(super) const RECORD: u8 = 0x22;
     pub(super) const STOP_RECORD: u8 = 0x23;
+    pub(super) const PLAY_CODED: u8 = 0x24;
+    pub(super) const HOST_RECEPTION: u8 = 0x25;
+    pub(super) const HOST_MISSING: u8 = 0x26;
+    pub(super) const VOLUME: u8 = 0x27;
     pub(super) const PLAYED: u8 = 0x28;
     pub(super) const RECORDED: u8 = 0x29;
     pub(super) const JACK: u8 = 0x2a;
+    pub(super) const RECORDED_CODED: u8 = 0x2b;
+    pub(super) const RECEPTION: u8 = 0x2c;
+    pub(super) const MISSING: u8 = 0x2d;
 }
 
 /// Why bytes are not a message. The peer erred: the link is to be dropped.
@@ -106,9 +113,7 @@ impl ToRemote {
             kind::SUBMIT | kind::FOLLOW | kind::CANCEL | kind::RESET | kind::STREAMS => {
                 usb::decode(kind, lane, &head, body).map(Self::Usb)
             }
-            kind::PLAY | kind::PAUSE | kind::RECORD | kind::STOP_RECORD => {
-                audio::decode(kind, &head, body).map(Self::Audio)
-            }
+            kind::PLAY..=kind::VOLUME => audio::decode(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }
@@ -134,9 +139,7 @@ impl ToHost {
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
             kind::COMPLETED => usb::decode_completion(lane, &head, body).map(Self::Completed),
-            kind::PLAYED | kind::RECORDED | kind::JACK => {
-                audio::decode_report(kind, &head, body).map(Self::Audio)
-            }
+            kind::PLAYED..=kind::MISSING => audio::decode_report(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }

@@ -17,6 +17,10 @@ impl Hda {
             ToHost::Played { .. } => self.played = Some(report),
             ToHost::Recorded(packet) => self.captured(&packet),
             ToHost::Jack { jack, present } => self.set_jack(cx, jack, present),
+            // Codecs and repairs are the business of whoever sends and receives for this model.
+            ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {
+                tracing::debug!(?report, "not for the controller");
+            }
         }
     }
 

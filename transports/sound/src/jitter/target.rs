@@ -1,0 +1,113 @@
+//! How much should wait.
+
+use core::time::Duration;
+
+use super::CAP;
+
+/// How fast it shrinks, in nanoseconds per second: a ratio of 500 ppm follows it, so that clocks that differ can still be
+/// followed at the same time.
+const SHRINK: u64 = 500_000;
+/// For how long nothing is known well enough to shrink.
+const WARM_UP: Duration = Duration::from_secs(60);
+/// What is kept below the cap, so that a good level is not cut.
+const BELOW_CAP: Duration = Duration::from_millis(30);
+/// It does not shrink for less than this.
+const STILL: Duration = Duration::from_micros(600);
+/// For how long a late packet may turn out to be no jitter.
+const DOUBT: Duration = Duration::from_secs(3);
+/// For what the clocks' loops leave.
+const GUARD: Duration = Duration::from_millis(1);
+
+/// The goal for what waits after an arrival: the slowest packets' delay, the device's period, one packet, and what
+/// repairs take. It grows at once, and shrinks by half a millisecond a second.
+#[derive(Debug, Clone)]
+pub struct Target {
+    now: Duration,
+    /// When it last changed by itself.
+    at: Option<Duration>,
+    born: Option<Duration>,
+    /// When it last began to grow because something was late, and what it was before.
+    before: Option<(Duration, Duration)>,
+}
+
+impl Target {
+    /// Starts with this, e.g. [`super::START_LAN`].
+    #[must_use]
+    pub fn new(start: Duration) -> Self {
+        Self { now: start.min(CAP - BELOW_CAP), at: None, born: None, before: None }
+    }
+
+    /// The goal.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        self.now
+    }
+
+    /// A packet came too late by so much.
+    pub fn late(&mut self, now: Duration, by: Duration) {
+        let before = self.before.filter(|(at, _)| now.saturating_sub(*at) < DOUBT);
+        self.before = before.or(Some((now, self.now)));
+        self.now = self.now.saturating_add(by).min(CAP - BELOW_CAP);
+    }
+
+    /// What came late was no jitter: as it was before, if that was not long ago.
+    pub fn undo(&mut self, now: Duration) {
+        if let Some((_, before)) = self.before.take().filter(|(at, _)| now.saturating_sub(*at) < DOUBT) {
+            self.now = before;
+        }
+    }
+
+    /// Follows what is known: `slowest` of [`super::Delays`], and the rest as this type has it.
+    pub fn follow(
+        &mut self,
+        now: Duration,
+        slowest: Duration,
+        period: Duration,
+        packet: Duration,
+        repair: Duration,
+    ) {
+        let wanted = (slowest + period + packet + GUARD).saturating_add(repair).min(CAP - BELOW_CAP);
+        let born = *self.born.get_or_insert(now);
+        let passed = now.saturating_sub(self.at.replace(now).unwrap_or(now));
+        let warm = now.saturating_sub(born) >= WARM_UP;
+        // What the bins of a histogram make of the same delays differs from time to time.
+        let shrinks = self.now.saturating_sub(wanted) > STILL;
+        let shrink = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX).saturating_mul(SHRINK) / 1_000_000;
+        let lowest =
+            if warm && shrinks { self.now.saturating_sub(Duration::from_nanos(shrink)) } else { self.now };
+        self.now = wanted.max(lowest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn it_grows_at_once_and_shrinks_no_faster_than_a_millisecond_a_second() {
+        let mut target = Target::new(ms(20));
+        target.late(ms(0), ms(30));
+        assert_eq!(target.get(), ms(50));
+        let mut before = target.get();
+        for n in 0..4_000 {
+            target.follow(ms(100 * n), ms(2), ms(10), ms(5), ms(0));
+            assert!(target.get() <= before && before - target.get() <= Duration::from_micros(100));
+            before = target.get();
+        }
+        assert!(target.get() >= ms(18) && target.get() < ms(19), "2 + 10 + 5, and a guard: {target:?}");
+        target.follow(ms(400_000), ms(12), ms(10), ms(5), ms(10));
+        assert_eq!(target.get(), ms(38));
+    }
+
+    #[test]
+    fn it_stays_below_the_cap_whatever_happens() {
+        let mut target = Target::new(ms(10_000));
+        target.late(ms(0), Duration::MAX);
+        target.follow(ms(0), ms(200), ms(200), ms(120), Duration::MAX);
+        assert!(target.get() < CAP);
+    }
+}

@@ -1,0 +1,53 @@
+//! How a stream is received, and what came of it.
+
+use core::time::Duration;
+
+/// Whose clock follows whose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clocking {
+    /// The sender's clock follows the device ([`crate::clock::Pacer`]): frames come out as they are.
+    SenderFollows,
+    /// The device has a clock of its own, and this rate (hertz): frames are resampled.
+    Resample(u32),
+}
+
+/// How a stream is received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Whose clock follows whose.
+    pub clocking: Clocking,
+    /// How much the device asks for at once.
+    pub period: Duration,
+    /// What waits at first: [`crate::jitter::START_LAN`] or [`crate::jitter::START_WAN`].
+    pub start: Duration,
+}
+
+impl Config {
+    /// For a device of a local network that the sender follows.
+    pub const LAN: Self = Self {
+        clocking: Clocking::SenderFollows,
+        period: Duration::from_millis(10),
+        start: crate::jitter::START_LAN,
+    };
+}
+
+/// What happened since the run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Frames that were played as they came.
+    pub played: u64,
+    /// Frames that did not come in time, or could not be read.
+    pub lost: u64,
+    /// Those of them that were made up; for the others the time line had waited already.
+    pub concealed: u64,
+    /// Frames of silence, or made up, for which the time line waited.
+    pub waited: u64,
+    /// Frames that were cut out, because too many waited.
+    pub cut: u64,
+    /// Packets that came when their time was over.
+    pub late: u64,
+    /// Packets that came twice; copies and answers are not counted.
+    pub duplicate: u64,
+    /// Packets that could not be read, or for which there was no room.
+    pub refused: u64,
+}

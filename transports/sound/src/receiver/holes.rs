@@ -1,0 +1,77 @@
+//! Frames that were made up lately: what comes for them is late, what comes for others has come before.
+
+use std::collections::VecDeque;
+
+/// The most holes that are remembered.
+const MOST: usize = 64;
+
+/// The last holes, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Holes(VecDeque<(u64, u64)>);
+
+impl Holes {
+    /// These frames were made up, from the first to the one before `end`.
+    pub(super) fn leave(&mut self, first: u64, end: u64) {
+        match self.0.back_mut() {
+            Some(last) if last.1 == first => last.1 = end,
+            _ => {
+                while self.0.len() >= MOST {
+                    self.0.pop_front();
+                }
+                self.0.push_back((first, end));
+            }
+        }
+    }
+
+    /// Whether some of these frames were made up. They are known from now on.
+    pub(super) fn fill(&mut self, first: u64, end: u64) -> bool {
+        let mut rest = VecDeque::with_capacity(self.0.len() + 1);
+        let mut filled = false;
+        for (from, to) in self.0.drain(..) {
+            let hit = from < end && first < to;
+            filled |= hit;
+            let pieces =
+                if hit { [(from, first.max(from)), (end.min(to), to)] } else { [(from, to), (to, to)] };
+            rest.extend(pieces.into_iter().filter(|(from, to)| from < to));
+        }
+        self.0 = rest;
+        filled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_late_once_and_then_known() {
+        let mut holes = Holes::default();
+        holes.leave(100, 140);
+        holes.leave(140, 200);
+        holes.leave(400, 440);
+        for (first, end, late) in [
+            (0, 100, false),
+            (120, 160, true),
+            (120, 160, false),
+            (90, 110, true),
+            (100, 120, true),
+            (160, 400, true),
+            (100, 400, false),
+            (430, 500, true),
+            (400, 430, true),
+            (0, 1_000, false),
+        ] {
+            assert_eq!(holes.fill(first, end), late, "{first} to {end}");
+        }
+        assert!(holes.0.is_empty());
+    }
+
+    #[test]
+    fn only_so_many_are_remembered() {
+        let mut holes = Holes::default();
+        (0..1_000).for_each(|n| holes.leave(n * 10, n * 10 + 5));
+        (0..1_000).for_each(|n| _ = holes.fill(9_000 + n, 9_001 + n));
+        holes.leave(20_000, 20_001);
+        assert!(holes.0.len() <= MOST + 1);
+    }
+}

@@ -1,0 +1,382 @@
+//! The receiving end of a stream: packets in when they come, frames out when the device asks.
+//!
+//! ```text
+//!   packets ─► queue ─ decode ─► frames ─ (resample) ─► device
+//!
+//!            enough waits                nothing has come
+//!   waiting ─────────────► playing ───────────────────────► starved     the time line stands still: a slip
+//!      ▲                      ▲  ◄── the next frames come ─────┘ │
+//!      └── drained, and all was played; or starved for more than 250 ms: the newest sound is next
+//! ```
+//! A missing frame is made up only when something later has come: then the time line goes on.
+
+mod config;
+mod holes;
+mod meter;
+mod playout;
+
+use core::time::Duration;
+
+use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
+
+use crate::{
+    clock::{Limits, Servo},
+    codec::Decoder,
+    frames_in,
+    jitter::{Arrival, CAP, Queue, STALL, Target},
+    redundancy::{Ask, Asker},
+    resample::{Resampler, Unfit},
+    time_of,
+};
+pub use config::{Clocking, Config, Counters};
+use holes::Holes;
+use meter::Meter;
+use playout::{Held, State};
+
+/// How often there is a report.
+const REPORT: Duration = Duration::from_millis(100);
+/// What may be ahead of the next frame at most: a second.
+const WINDOW: Duration = Duration::from_secs(1);
+/// A device that asks for more at once is given silence for the rest.
+const LONGEST_PERIOD: Duration = Duration::from_millis(500);
+/// Packets in a row whose loss is only noticed, and repaired, at its end; longer rows are not waited for.
+const LONGEST_ROW: u64 = 8;
+/// For how long a loss makes room for repairs.
+const LOSSY: Duration = Duration::from_secs(60);
+
+/// One run of a stream, or one recording, on its way to a device.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: StreamId,
+    run: u32,
+    format: Format,
+    config: Config,
+    queue: Queue<Held>,
+    decoder: Decoder,
+    /// Decoded frames that were not played yet, interleaved.
+    decoded: Vec<i32>,
+    state: State,
+    drained: bool,
+    /// Nothing has come for long.
+    stalled: bool,
+    /// Until when more than should wait is dropped, after that.
+    catching_up: Option<Duration>,
+    /// Frames to wait, because the target has grown.
+    owed: u64,
+    target: Target,
+    meter: Meter,
+    following: Option<(Servo, Resampler)>,
+    scratch: Vec<i32>,
+    asker: Asker,
+    holes: Holes,
+    round_trip: Option<Duration>,
+    lossy_until: Duration,
+    /// The most frames that were lost in a row in that time.
+    row: u64,
+    packet: u64,
+    /// How far back the copies reach, in frames.
+    reach: u64,
+    counters: Counters,
+    /// Nothing was played that was not sent like this.
+    exact: bool,
+    report: Option<Reception>,
+    reported: Option<Duration>,
+    slowest: Duration,
+    looked: Option<Duration>,
+    /// What repairs take.
+    repair: Duration,
+}
+
+impl Receiver {
+    /// For the run that this packet is the first seen of.
+    ///
+    /// # Errors
+    /// The stream's rate cannot be converted to the device's.
+    pub fn new(first: &Coded, config: Config) -> Result<Self, Unfit> {
+        let Coded { stream, run, format, block, .. } = first;
+        Self::at(*stream, *run, *format, block.position, config)
+    }
+
+    /// For a run whose next frame is `position`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn at(
+        stream: StreamId,
+        run: u32,
+        format: Format,
+        position: u64,
+        config: Config,
+    ) -> Result<Self, Unfit> {
+        let window = frames_in(WINDOW, format.rate);
+        // PCM is the heaviest; as much again for blocks that overlap.
+        let heaviest = usize::try_from(window).unwrap_or(usize::MAX) * format.frame_bytes() as usize * 2;
+        let following = match config.clocking {
+            Clocking::SenderFollows => None,
+            Clocking::Resample(rate) => {
+                let most = usize::try_from(frames_in(LONGEST_PERIOD, rate)).unwrap_or(usize::MAX);
+                let resampler = Resampler::new(format.rate, rate, format.channels, most)?;
+                Some((Servo::new(Limits::RESAMPLER), resampler))
+            }
+        };
+        Ok(Self {
+            stream,
+            run,
+            format,
+            config,
+            queue: Queue::new(position, window, heaviest),
+            decoder: Decoder::new(format),
+            decoded: Vec::new(),
+            state: State::Waiting,
+            drained: false,
+            stalled: false,
+            catching_up: None,
+            owed: 0,
+            target: Target::new(config.start),
+            meter: Meter::new(format.rate),
+            following,
+            scratch: Vec::new(),
+            asker: Asker::default(),
+            holes: Holes::default(),
+            round_trip: None,
+            lossy_until: Duration::ZERO,
+            row: 0,
+            packet: 0,
+            reach: 0,
+            counters: Counters::default(),
+            exact: true,
+            report: None,
+            reported: None,
+            slowest: Duration::ZERO,
+            looked: None,
+            repair: Duration::ZERO,
+        })
+    }
+
+    /// Whether a packet belongs to this run.
+    #[must_use]
+    pub fn receives(&self, coded: &Coded) -> bool {
+        (self.stream, self.run, self.format) == (coded.stream, coded.run, coded.format)
+    }
+
+    /// Takes a packet at the time of its arrival; one of another run is dropped.
+    pub fn push(&mut self, now: Duration, coded: &Coded) {
+        if !self.receives(coded) {
+            return;
+        }
+        let furthest = coded.copies.iter().map(|copy| copy.position).min();
+        if !coded.again {
+            self.reach = furthest.map_or(0, |first| coded.block.position.saturating_sub(first));
+        }
+        self.arrive(now, &coded.block, !coded.again);
+        // Most copies are of what is here already: that is not worth counting.
+        for copy in &coded.copies {
+            if !self.queue.knows(copy.position) {
+                self.store(copy);
+            }
+        }
+    }
+
+    /// Takes a packet of plain PCM, as [`wire::audio::ToRemote::Play`] has it.
+    pub fn push_pcm(&mut self, now: Duration, packet: &Packet) {
+        let frames = packet.pcm.len() / (packet.format.frame_bytes() as usize).max(1);
+        let same = (self.stream, self.run, self.format) == (packet.stream, packet.run, packet.format);
+        if let Some(frames) = u16::try_from(frames).ok().filter(|_| same) {
+            let (position, codec, payload) = (packet.position, wire::audio::Codec::Pcm, packet.pcm.clone());
+            self.arrive(now, &Block { position, frames, codec, payload }, true);
+        }
+    }
+
+    /// No more frames follow for now: what waits is played, and the end of it is no slip. The next packet begins anew.
+    pub fn drain(&mut self) {
+        self.drained = true;
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn idle(&self) -> bool {
+        self.queue.load().0 == 0 && self.decoded.is_empty()
+    }
+
+    /// The time to the sender and back, when it answers [`Missing`]; `None`: it does not.
+    pub fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        self.round_trip = round_trip;
+    }
+
+    /// What the sender is to be asked for now, once. To be called after each packet, and with each request of the device.
+    pub fn missing(&mut self) -> Option<Missing> {
+        let round_trip = self.round_trip?;
+        if self.asker.is_idle() {
+            return None;
+        }
+        let (queue, rate, playing) = (&self.queue, self.format.rate, self.playing());
+        // Where nothing is overtaken, what was jumped over is lost; else it may come by itself as long as there is time.
+        let patient = self.meter.reordered();
+        let last_call = round_trip.saturating_add(time_of(2 * self.packet, rate));
+        let gaps = self.asker.ask(|first| {
+            let left = time_of(first.saturating_sub(playing), rate);
+            if queue.knows(first) || left <= round_trip {
+                Ask::Never
+            } else if patient && left > last_call {
+                Ask::Later
+            } else {
+                Ask::Now
+            }
+        });
+        let (stream, run) = (self.stream, self.run);
+        (!gaps.is_empty()).then_some(Missing { stream, run, gaps })
+    }
+
+    /// What happened since the run began.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether every frame so far was played as it was sent, once, in its turn; a slip between two frames is no change.
+    #[must_use]
+    pub fn exact(&self) -> bool {
+        self.exact && self.following.is_none() && self.counters.lost == 0 && self.counters.cut == 0
+    }
+
+    /// The frame that is played next.
+    #[must_use]
+    pub fn playing(&self) -> u64 {
+        self.queue.head().saturating_sub(self.decoded_frames())
+    }
+
+    /// Frames that wait.
+    #[must_use]
+    pub fn queued(&self) -> u64 {
+        self.queue.end().saturating_sub(self.playing())
+    }
+
+    /// What the resampler does at the moment, parts per billion; 0 without one.
+    #[must_use]
+    pub fn ratio(&self) -> i32 {
+        self.following.as_ref().map_or(0, |(servo, _)| servo.ratio())
+    }
+
+    /// A report for the sender, ten times a second at most. There is none while nothing comes.
+    pub fn report(&mut self) -> Option<Reception> {
+        self.report.take()
+    }
+
+    fn arrive(&mut self, now: Duration, block: &Block, fresh: bool) {
+        let (position, frames) = (block.position, u64::from(block.frames));
+        if self.drained {
+            self.resume(position);
+        }
+        if self.stalled() {
+            self.catching_up = Some(now + STALL);
+        }
+        let repeated = fresh && self.meter.repeated(position);
+        let arrival = match self.ahead(now, block) {
+            // It was played from a copy, or comes a second time.
+            Arrival::Late(_) if !self.holes.fill(position, position + frames) => Arrival::Duplicate,
+            arrival => arrival,
+        };
+        let refused = matches!(arrival, Arrival::Refused | Arrival::Ahead(_));
+        self.counters.refused += u64::from(refused);
+        self.counters.duplicate += u64::from(repeated && !refused);
+        if refused || repeated || !fresh {
+            return;
+        }
+        self.packet = frames;
+        let in_time = !matches!(arrival, Arrival::Late(_));
+        if let Some((first, lost)) = self.meter.order(position, frames, in_time) {
+            self.lack(now, first, lost);
+        }
+        if self.catching_up.is_some_and(|until| now < until) {
+            return;
+        }
+        if self.catching_up.take().is_some() {
+            self.meter.forget_line();
+        }
+        if self.meter.delay(now, position) {
+            self.target.undo(now);
+            (self.slowest, self.looked) = (Duration::ZERO, None);
+        }
+        match arrival {
+            Arrival::Late(by) => {
+                self.counters.late += 1;
+                self.grow(now, by);
+            }
+            _ if self.state != State::Waiting => self.meter.level(now, position + frames),
+            _ => {}
+        }
+    }
+
+    /// Stores a block; one that is too far ahead ends what was before it.
+    fn ahead(&mut self, now: Duration, block: &Block) -> Arrival {
+        let arrival = self.store(block);
+        let Arrival::Ahead(by) = arrival else { return arrival };
+        self.counters.cut += by.min(self.queued());
+        self.counters.lost += by.saturating_sub(self.queued());
+        self.decoded.clear();
+        if by < frames_in(WINDOW, self.format.rate) {
+            self.queue.skip(by);
+        } else {
+            self.queue.restart(block.position);
+            self.meter.restart();
+        }
+        self.state = State::Waiting;
+        self.catching_up = Some(now + STALL);
+        self.store(block)
+    }
+
+    /// Nothing has come for so long that it was no jitter: more than may ever wait. What has gathered since is not to be
+    /// played, and how late it is says nothing.
+    fn stalled(&mut self) -> bool {
+        let starved = if let State::Starved(frames) = self.state { frames } else { 0 };
+        let starved = time_of(starved, self.format.rate);
+        let beyond = starved > Duration::ZERO && starved + self.target.get() > CAP;
+        core::mem::take(&mut self.stalled) || (beyond && self.catching_up.is_none())
+    }
+
+    fn store(&mut self, block: &Block) -> Arrival {
+        // A slice would keep the whole message, of which a peer could make it the smallest part.
+        let payload = bytes::Bytes::copy_from_slice(&block.payload);
+        let weight = payload.len();
+        self.queue.insert(block.position, block.frames.into(), Held { codec: block.codec, payload }, weight)
+    }
+
+    /// The sender goes on after a pause.
+    fn resume(&mut self, position: u64) {
+        self.drained = false;
+        self.meter.forget_line();
+        if self.idle() && self.queue.head() <= position {
+            self.state = State::Waiting;
+        }
+    }
+
+    /// Packets were jumped over.
+    fn lack(&mut self, now: Duration, first: u64, frames: u64) {
+        self.lossy_until = now + LOSSY;
+        let packet = self.packet.max(1);
+        self.row = self.row.max(frames.min(LONGEST_ROW * packet));
+        let pieces = (0..frames.div_ceil(packet)).take(wire::audio::MAX_GAPS);
+        for piece in pieces.filter(|_| self.round_trip.is_some()) {
+            self.asker.lacks(first + piece * packet, packet.min(frames - piece * packet));
+        }
+    }
+
+    /// A packet was too late by so many frames: more has to wait from now on.
+    fn grow(&mut self, now: Duration, by: u64) {
+        let (before, by) = (self.target.get(), time_of(by, self.format.rate));
+        // For what comes later than anything may wait, there is no use in waiting.
+        if by <= CAP {
+            self.target.late(now, by);
+            self.owe(before);
+        }
+    }
+
+    fn owe(&mut self, before: Duration) {
+        let grown = self.target.get().saturating_sub(before);
+        self.owed += frames_in(grown, self.format.rate);
+    }
+
+    fn decoded_frames(&self) -> u64 {
+        (self.decoded.len() / usize::from(self.format.channels.max(1))) as u64
+    }
+}

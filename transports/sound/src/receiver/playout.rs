@@ -1,0 +1,283 @@
+//! What the device hears.
+
+use core::time::Duration;
+
+use bytes::Bytes;
+use wire::audio::{Codec, Reception};
+
+use super::{LONGEST_PERIOD, REPORT, Receiver};
+use crate::{
+    frames_in,
+    jitter::{CAP, Next, STALL},
+    splice, time_of,
+};
+
+/// How often the slowest packets are looked for.
+const LOOK: Duration = Duration::from_secs(1);
+/// The target's growth that is waited for at once, when repairs begin to take longer; less is left to the clock.
+const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// A block that waits.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) codec: Codec,
+    pub(super) payload: Bytes,
+}
+
+/// See the drawing in the module above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not enough has come yet.
+    Waiting,
+    /// Frames are played.
+    Playing,
+    /// There was nothing to play for so many frames.
+    Starved(u64),
+}
+
+impl Receiver {
+    /// Fills whole frames for the device, interleaved, each sample at the top of 32 bits. `now`: when the first of them
+    /// is asked for.
+    pub fn pull(&mut self, now: Duration, out: &mut [i32]) {
+        let channels = usize::from(self.format.channels.max(1));
+        let rate = match self.config.clocking {
+            super::Clocking::SenderFollows => self.format.rate,
+            super::Clocking::Resample(rate) => rate,
+        };
+        let most = usize::try_from(frames_in(LONGEST_PERIOD, rate)).unwrap_or(usize::MAX);
+        let frames = (out.len() / channels).min(most);
+        let (out, rest) = out.split_at_mut(frames * channels);
+        rest.fill(0);
+        let mut heard = core::mem::take(&mut self.scratch);
+        heard.clear();
+        match self.following.take() {
+            None => {
+                self.take(now, frames, &mut heard);
+                out.copy_from_slice(heard.get(..out.len()).unwrap_or_default());
+            }
+            Some((servo, mut resampler)) => {
+                let needed = resampler.needed(frames.max(1));
+                self.take(now, needed, &mut heard);
+                if frames > 0 {
+                    resampler.process(&heard, out);
+                }
+                self.following = Some((servo, resampler));
+            }
+        }
+        self.scratch = heard;
+        self.look_after(now);
+    }
+
+    /// Appends exactly so many frames of the time line.
+    fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
+        let channels = usize::from(self.format.channels.max(1));
+        let end = out.len() + frames * channels;
+        self.start(now, frames, out);
+        self.refill(now);
+        self.cut_to_target(now);
+        let before = self.playing();
+        while self.state != State::Waiting && out.len() < end {
+            self.step(now, (end - out.len()) / channels, out);
+        }
+        out.resize(end, 0);
+        let taken = self.playing().saturating_sub(before);
+        self.meter.pulled(now, before, taken, frames as u64);
+    }
+
+    /// Leaves the waiting state if it is time, possibly in the middle of what is asked for.
+    fn start(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
+        if self.state != State::Waiting || self.idle() {
+            return;
+        }
+        let wait = self.meter.wait(now, self.queued(), self.target.get());
+        let wait = if self.drained { 0 } else { wait };
+        if wait < frames as u64 {
+            self.state = State::Playing;
+            out.resize(out.len() + wait as usize * usize::from(self.format.channels), 0);
+        }
+    }
+
+    /// After there was nothing to play, the first packet is not enough: if the sender's time line has slipped, no burst
+    /// follows it, and playing at once would starve again and again.
+    fn refill(&mut self, now: Duration) {
+        if matches!(self.state, State::Starved(_)) && !self.drained && !self.idle() {
+            let enough = self.target.get().saturating_sub(time_of(self.packet, self.format.rate));
+            self.owed = self.owed.max(self.meter.wait(now, self.queued(), enough));
+        }
+    }
+
+    /// Bounds what waits: after a long stall by the target, always by the cap.
+    fn cut_to_target(&mut self, now: Duration) {
+        let (rate, target) = (self.format.rate, self.target.get());
+        let catching_up = self.catching_up.is_some_and(|until| now < until);
+        let most = if catching_up { target + self.config.period + time_of(self.packet, rate) } else { CAP };
+        let excess = self.queued().saturating_sub(frames_in(target, rate));
+        if self.queued() <= frames_in(most, rate) || self.drained {
+            return;
+        }
+        // What is cut has to be heard at both ends of the cut: all of it is decoded, a second at most.
+        while self.decode_next() {}
+        let (frames, channels) = (usize::try_from(excess).unwrap_or(usize::MAX), self.format.channels.into());
+        self.counters.cut += splice::cut(&mut self.decoded, frames, rate, channels) as u64;
+    }
+
+    /// Appends at least one of up to `wanted` frames, or leaves the playing state.
+    fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
+        let channels = usize::from(self.format.channels.max(1));
+        if !self.decoded.is_empty() {
+            let samples = self.decoded.len().min(wanted * channels);
+            out.extend(self.decoded.drain(..samples));
+            self.counters.played += (samples / channels) as u64;
+            return;
+        }
+        if self.owed > 0 {
+            let frames = wanted.min(usize::try_from(self.owed).unwrap_or(usize::MAX));
+            self.owed -= frames as u64;
+            if let State::Starved(before) = &mut self.state {
+                *before = before.saturating_add(frames as u64);
+            }
+            return self.wait(frames, out);
+        }
+        match self.queue.next() {
+            Next::Block { payload, skip, frames } => {
+                self.fed(now);
+                self.decode(&payload, skip, frames);
+            }
+            Next::Gap(missing) => {
+                let missing = self.made_up_for(missing);
+                let frames = wanted.min(usize::try_from(missing).unwrap_or(usize::MAX));
+                self.miss(frames as u64);
+                self.decoder.conceal(frames, out);
+                self.counters.concealed += frames as u64;
+            }
+            Next::Empty if self.drained => self.state = State::Waiting,
+            Next::Empty => {
+                let before = if let State::Starved(frames) = self.state { frames } else { 0 };
+                self.state = State::Starved(before.saturating_add(wanted as u64));
+                self.wait(wanted, out);
+            }
+        }
+    }
+
+    fn wait(&mut self, frames: usize, out: &mut Vec<i32>) {
+        self.decoder.conceal(frames, out);
+        self.counters.waited += frames as u64;
+    }
+
+    /// The next frames are here.
+    fn fed(&mut self, now: Duration) {
+        if let State::Starved(frames) = self.state {
+            self.state = State::Playing;
+            // Nothing was lost, so nothing is changed, if it can be heard as it is.
+            if self.following.is_none() {
+                self.decoder.forget_concealment();
+            }
+            // What was waited for is what has to wait from now on, unless it was no jitter.
+            let starved = time_of(frames, self.format.rate);
+            if starved + self.target.get() <= CAP {
+                self.target.late(now, starved);
+            }
+        }
+    }
+
+    /// Frames are missing, of which silence has stood for some already; returns the others.
+    fn made_up_for(&mut self, missing: u64) -> u64 {
+        let State::Starved(frames) = self.state else { return missing };
+        let over = missing.min(frames);
+        self.miss(over);
+        self.state = State::Playing;
+        missing - over
+    }
+
+    /// The next frames did not come in time.
+    fn miss(&mut self, frames: u64) {
+        let first = self.queue.head();
+        self.counters.lost += frames;
+        self.queue.skip(frames);
+        self.holes.leave(first, self.queue.head());
+    }
+
+    /// Decodes the next block, or makes up the next gap, behind what is decoded. Whether there was any.
+    fn decode_next(&mut self) -> bool {
+        match self.queue.next() {
+            Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
+            Next::Gap(missing) => {
+                self.miss(missing);
+                let frames = usize::try_from(missing).unwrap_or(usize::MAX);
+                self.decoder.conceal(frames, &mut self.decoded);
+            }
+            Next::Empty => return false,
+        }
+        true
+    }
+
+    fn decode(&mut self, held: &Held, skip: u64, frames: u64) {
+        let size = |frames: u64| usize::try_from(frames).unwrap_or(usize::MAX);
+        let (all, skip) = (size(skip.saturating_add(frames)), size(skip));
+        self.exact &= held.codec == Codec::Pcm;
+        if self.decoder.decode(held.codec, &held.payload, all, skip, &mut self.decoded).is_err() {
+            self.counters.refused += 1;
+            self.counters.lost += frames;
+            self.counters.concealed += frames;
+            self.decoder.conceal(size(frames), &mut self.decoded);
+        }
+    }
+
+    /// Ten times a second: target, clock and report.
+    fn look_after(&mut self, now: Duration) {
+        if let State::Starved(frames) = self.state
+            && time_of(frames, self.format.rate) > STALL
+        {
+            self.state = State::Waiting;
+            self.stalled = true;
+        }
+        let since = *self.reported.get_or_insert(now);
+        if now.saturating_sub(since) < REPORT {
+            return;
+        }
+        self.reported = Some(if now.saturating_sub(since) < 2 * REPORT { since + REPORT } else { now });
+        self.follow(now);
+        let Some(level) = self.meter.take_level() else { return };
+        let target = self.target.get();
+        if let Some((servo, resampler)) = &mut self.following {
+            resampler.set_ratio(servo.observe(now, level, target));
+        }
+        let losses = self.meter.take_losses();
+        let counted = |count: u64| count as u32;
+        self.report = Some(Reception {
+            stream: self.stream,
+            run: self.run,
+            position: self.playing(),
+            at: now,
+            level,
+            target,
+            jitter: self.slowest,
+            loss: losses.loss,
+            burst: losses.burst,
+            concealed: counted(self.counters.concealed),
+            slipped: counted(self.counters.waited.wrapping_add(self.counters.cut)),
+            late: counted(self.counters.late),
+            duplicate: counted(self.counters.duplicate),
+        });
+    }
+
+    fn follow(&mut self, now: Duration) {
+        let rate = self.format.rate;
+        if now.saturating_sub(self.looked.unwrap_or_default()) >= LOOK || self.looked.is_none() {
+            self.looked = Some(now);
+            self.slowest = self.meter.delays.slowest().unwrap_or_default();
+        }
+        let asking = self.round_trip.filter(|_| now < self.lossy_until);
+        self.row = if now < self.lossy_until { self.row } else { 0 };
+        let asking = asking
+            .map_or(Duration::ZERO, |trip| trip.saturating_add(time_of(2 * self.packet + self.row, rate)));
+        let repair = time_of(self.reach, rate).max(asking);
+        let before = self.target.get();
+        self.target.follow(now, self.slowest, self.config.period, time_of(self.packet, rate), repair);
+        let grown = self.target.get().saturating_sub(before);
+        if self.state == State::Playing && repair > self.repair && grown > AT_ONCE {
+            self.owe(before);
+        }
+        self.repair = repair;
+    }
+}
