@@ -15,7 +15,7 @@ use crate::{
     port::{Ended, PortId, What},
     ports::{Status, Whom},
     remote::Leave,
-    sound::Heard,
+    sound::{Heard, Report},
 };
 
 fn end(id: u64, lane: Lane) -> Completion {
@@ -81,10 +81,34 @@ async fn sound_goes_to_the_sound_and_silence_follows_a_lost_link() {
     let mut host = world.accept();
     host.attached().await;
     let pause = audio::ToRemote::Pause { stream: audio::StreamId(1), run: 2, position: 3 };
+    assert!(matches!(world.heard.recv().await, Some(Heard::Linked)));
     host.say(ToRemote::Audio(pause.clone())).await;
     assert!(matches!(world.heard.recv().await, Some(Heard::Audio(heard)) if heard == pause));
     drop(host);
     assert!(matches!(world.heard.recv().await, Some(Heard::Silence)));
+}
+
+#[actix::test]
+async fn sound_that_would_wait_too_long_for_the_link_is_lost_and_never_late() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    // Three seconds, while nobody reads from the link.
+    let format = audio::Format { rate: 48_000, encoding: audio::Encoding::S16, channels: 2 };
+    let packet = |n: u64| {
+        let pcm = vec![0; 480 * format.frame_bytes() as usize].into();
+        audio::Packet { stream: audio::StreamId(0), run: 1, position: 480 * n, format, pcm }
+    };
+    for n in 0..300 {
+        let report = Report(audio::ToHost::Recorded(packet(n)));
+        world.remote.send(report).await.unwrap();
+    }
+    let mut heard = 0;
+    while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), host.hear()).await {
+        heard += u64::from(matches!(message, ToHost::Audio(audio::ToHost::Recorded(_))));
+    }
+    assert!((1..100).contains(&heard), "{heard} packets of 10 ms were on their way");
 }
 
 #[actix::test]
