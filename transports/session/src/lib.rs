@@ -37,18 +37,33 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
+mod attach;
+mod claim;
 mod config;
+mod error;
 mod frame;
+mod identity;
 mod lanes;
+mod links;
 mod liveness;
+mod opening;
 mod pace;
+mod receive;
+mod reorder;
+mod ring;
 mod rx;
 mod session;
 mod stats;
+mod transmit;
 mod tx;
 
+pub use claim::{ResetReason, VERSIONS};
 pub use config::{Config, LaneConfig, MAX_CHUNK, Role};
-pub use frame::{HEADER_LEN, ProtocolError};
+pub use error::ProtocolError;
+pub use frame::HEADER_LEN;
+pub use identity::{Identity, Secret, SessionId};
+pub use links::{LinkId, LinkKind, LinkRefused, MAX_LINKS, NewLink};
+pub use opening::{Opening, refusal};
 pub use session::{Event, SendError, Session};
 pub use stats::{LaneStats, Stats};
 
