@@ -192,7 +192,7 @@ impl Session {
         if header.epoch <= current {
             return Err(ProtocolError::Epoch { found: header.epoch, current });
         }
-        if self.place(&claim)? {
+        if self.fits(&claim) {
             self.move_to(now, link, header.epoch, Some(&claim), Some(Kind::Attached));
         } else {
             self.refuse(link, ResetReason::Gap);
@@ -267,13 +267,13 @@ impl Session {
         said: Option<Duration>,
         claim: Option<&Claim>,
     ) -> Result<(), ProtocolError> {
-        let sound = claim.map_or(Ok(true), |claim| self.place(claim))?;
+        let fits = claim.is_none_or(|claim| self.fits(claim));
         let Some(path) = self.links.get_mut(link) else { return Ok(()) };
         let (epoch, early) = match &mut path.state {
             State::Opens(opens) => (path.epoch, std::mem::take(&mut opens.early)),
             _ => return Ok(()),
         };
-        if !sound {
+        if !fits {
             self.refuse(link, ResetReason::Gap);
             self.finish(Event::Reset(ResetReason::Gap), ResetReason::Gap);
             return Ok(());
@@ -300,13 +300,10 @@ impl Session {
 
     /// Whether each end still has what the other needs. The peer's `next` may be older than its acknowledgements, which
     /// came over another link, so it is our `base` that tells the peer of a gap, and the peer's `base` that tells us.
-    fn place(&self, claim: &Claim) -> Result<bool, ProtocolError> {
-        let mut sound = true;
-        for (lane, place) in RELIABLE.into_iter().zip(claim.places) {
-            self.tx.of(lane).check(lane, place.next)?;
-            sound &= place.base <= self.rx.of(lane).next();
-        }
-        Ok(sound)
+    fn fits(&self, claim: &Claim) -> bool {
+        RELIABLE.into_iter().zip(claim.places).all(|(lane, place)| {
+            place.next <= self.tx.of(lane).next() && place.base <= self.rx.of(lane).next()
+        })
     }
 
     /// The session is on this link from now on. What was on the link before is fenced by the epoch.

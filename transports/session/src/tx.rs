@@ -127,8 +127,12 @@ impl Tx {
         self.received.max(self.acked)
     }
 
-    /// Whether this offset was ever sent.
-    pub(crate) fn check(&self, lane: Lane, found: u64) -> Result<(), ProtocolError> {
+    /// The offset of the next frame.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    fn check(&self, lane: Lane, found: u64) -> Result<(), ProtocolError> {
         if found > self.next { Err(ProtocolError::Ack { lane, found, sent: self.next }) } else { Ok(()) }
     }
 

@@ -4,4 +4,6 @@ mod adversary;
 #[path = "../common/frames.rs"]
 mod frames;
 mod model;
+mod rules;
+mod security;
 mod world;
