@@ -63,6 +63,11 @@ impl Kind {
         Self::Detach,
     ];
 
+    /// Whether it gets a session onto a link, or off it.
+    pub(crate) fn moves(self) -> bool {
+        self as u8 >= Self::Hello as u8
+    }
+
     fn from_wire(kind: u8) -> Result<Self, ProtocolError> {
         Self::ALL.into_iter().find(|known| *known as u8 == kind).ok_or(ProtocolError::Kind(kind))
     }

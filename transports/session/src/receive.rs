@@ -66,6 +66,9 @@ impl Session {
         header: &Header,
         mut frame: Bytes,
     ) -> Result<(), ProtocolError> {
+        if !self.resumes && header.kind.moves() {
+            return Err(ProtocolError::Unexpected(header.kind as u8));
+        }
         if matches!(header.kind, Kind::Hello | Kind::Attach | Kind::Welcome | Kind::Attached) {
             self.said_again(header);
             return self.stale();

@@ -240,6 +240,7 @@ impl Session {
     }
 
     /// Whether the session is over: its last frame was handed to the link, the peer ended it, or it expired.
+    /// Close all its links then, after what they were handed.
     #[must_use]
     pub fn closed(&self) -> bool {
         matches!(self.ending, Ending::Closed | Ending::Over { .. })
