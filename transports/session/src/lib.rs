@@ -73,6 +73,42 @@
 //! `seq` is the offset of the frame in its lane, `ack` the offset up to which the lane's other direction was accepted
 //! by the application, `limit` the offset up to which the peer may send. `next` is the offset up to which everything has
 //! come, `base` the one from which everything can be sent again. Frames of another epoch are dropped.
+//!
+//! # Example
+//! ```
+//! use session::{Config, Event, Identity, LinkId, LinkKind, NewLink, Secret, Session, SessionId};
+//! use std::time::Duration;
+//! use wire::{Lane, Message};
+//!
+//! /// Stands for a link: carries all frames one way.
+//! fn carry(now: Duration, link: LinkId, from: &mut Session, to: &mut Session) {
+//!     while let Some(Message { lane, head, body }) = from.poll_transmit_on(now, link) {
+//!         to.receive_on(now, link, lane, [head, body].concat().into()).unwrap();
+//!     }
+//! }
+//!
+//! // Both from the system's source of randomness.
+//! let identity = Identity { id: SessionId([1; 16]), secret: Secret::new([2; 32]) };
+//! let mut host = Session::host(identity, Config::default());
+//! let mut remote = Session::remote(Config::default());
+//! let mut now = Duration::ZERO;
+//! for id in [LinkId(1), LinkId(2)] {
+//!     let link = NewLink { id, kind: LinkKind::STREAM, binding: [id.0 as u8; 32], opens: false };
+//!     host.link_up(now, link).unwrap();
+//!     remote.link_up(now, NewLink { opens: true, ..link }).unwrap();
+//!     carry(now, id, &mut remote, &mut host); // HELLO, then ATTACH
+//!     carry(now, id, &mut host, &mut remote); // the answer, and what was sent meanwhile
+//!     assert_eq!(remote.link(), Some(id));
+//!     // The link breaks. What is sent now comes over the next one.
+//!     now += Duration::from_secs(1);
+//!     host.link_down(now, id);
+//!     remote.link_down(now, id);
+//!     let message = Message { lane: Lane::Int, head: "a".into(), body: "key".into() };
+//!     host.send(message).unwrap();
+//! }
+//! let came = std::iter::from_fn(|| remote.poll_event());
+//! assert_eq!(came.filter(|event| matches!(event, Event::Message(..))).count(), 1);
+//! ```
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
