@@ -170,6 +170,14 @@ impl Live {
             }
             Some(SessionEvent::PeerSilent) => Err("the host has fallen silent".to_owned()),
             Some(SessionEvent::PeerClosed(reason)) => Err(format!("the host ended the session: {reason}")),
+            // A session that ends with its link has no more to tell of links.
+            Some(
+                SessionEvent::Attached { .. }
+                | SessionEvent::Detached
+                | SessionEvent::Retired(_)
+                | SessionEvent::Expired
+                | SessionEvent::Reset(_),
+            ) => Ok(None),
         }
     }
 }

@@ -137,6 +137,12 @@ impl VmSession {
                 }
                 SessionEvent::PeerSilent => return Err("the remote has fallen silent".to_owned()),
                 SessionEvent::PeerClosed(reason) => return Err(format!("the remote left: {reason}")),
+                // A session that ends with its link has no more to tell of links.
+                SessionEvent::Attached { .. }
+                | SessionEvent::Detached
+                | SessionEvent::Retired(_)
+                | SessionEvent::Expired
+                | SessionEvent::Reset(_) => {}
             }
         }
         Ok(())

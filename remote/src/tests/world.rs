@@ -244,6 +244,7 @@ impl Host {
                 }
                 Some(Event::PeerClosed(reason)) => self.left = Some(reason),
                 Some(Event::PeerSilent) => panic!("the remote has fallen silent"),
+                Some(other) => panic!("{other:?} of a session with one link"),
                 None => {}
             }
             self.transmit().await;

@@ -11,6 +11,7 @@
 mod devices;
 mod hda_ops;
 mod remote_msgs;
+mod session_links;
 mod usb_descriptors;
 mod vfio_user_step;
 mod xhci_ops;
@@ -23,6 +24,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("xhci_ops", xhci_ops::run),
     ("hda_ops", hda_ops::run),
     ("remote_msgs", remote_msgs::run),
+    ("session_links", session_links::run),
     ("usb_descriptors", usb_descriptors::run),
     ("vfio_user_step", vfio_user_step::run),
 ];

@@ -117,7 +117,10 @@ impl Peer {
                     message(lane, bytes, devices);
                 }
                 Event::PeerSilent => {}
-                Event::PeerClosed(_) => return Err(arbitrary::Error::IncorrectFormat),
+                Event::PeerClosed(_) | Event::Expired | Event::Reset(_) => {
+                    return Err(arbitrary::Error::IncorrectFormat);
+                }
+                Event::Attached { .. } | Event::Detached | Event::Retired(_) => {}
             }
         }
         Ok(())

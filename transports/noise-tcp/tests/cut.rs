@@ -112,6 +112,7 @@ async fn run(mut link: NoiseTcp, mut session: Session) -> ([Vec<Bytes>; 5], Opti
                     }
                     Event::PeerClosed(_) => return Poll::Ready(Ok(())),
                     Event::PeerSilent => unreachable!("time stands still"),
+                    other => panic!("{other:?} of a session with one link"),
                 }
             }
         }

@@ -51,6 +51,8 @@ pub struct Config {
     pub dead_after: Duration,
     /// Acknowledgements and credit that nothing else carries wait for at most this time.
     pub ack_delay: Duration,
+    /// The session ends when it had no link for so long.
+    pub expire_after: Duration,
 }
 
 impl Default for Config {
@@ -67,6 +69,7 @@ impl Default for Config {
             heartbeat: Duration::from_secs(1),
             dead_after: Duration::from_secs(3),
             ack_delay: Duration::from_millis(25),
+            expire_after: Duration::from_secs(30),
         }
     }
 }

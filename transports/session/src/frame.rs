@@ -2,7 +2,7 @@
 
 use wire::Lane;
 
-use crate::config::Role;
+use crate::{ProtocolError, config::Role};
 
 /// The length of the header of a frame, bytes.
 pub const HEADER_LEN: usize = 32;
@@ -16,68 +16,7 @@ const FIRST: u8 = 1 << 0;
 const LAST: u8 = 1 << 1;
 const FROM_HOST: u8 = 1 << 2;
 
-/// What the peer did that no honest peer does. The link is to be dropped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProtocolError {
-    /// Fewer bytes than a header has.
-    #[error("frame of {0} bytes is shorter than its header")]
-    Short(usize),
-    /// A kind that this version does not know.
-    #[error("unknown frame kind {0:#04x}")]
-    Kind(u8),
-    /// Bits that must be zero are not, or a kind has what it must not have.
-    #[error("malformed header of a frame of kind {0:#04x}")]
-    Header(u8),
-    /// A frame of our own comes back to us.
-    #[error("frame comes from our own side")]
-    Mirrored,
-    /// A frame of this kind does not belong on this lane.
-    #[error("frame of kind {kind:#04x} does not belong on lane {lane:?}")]
-    Lane {
-        /// The kind.
-        kind: u8,
-        /// The lane.
-        lane: Lane,
-    },
-    /// A frame is missing, doubled or out of order on a reliable lane.
-    #[error("lane {lane:?}: frame at offset {found}, expected {expected}")]
-    Sequence {
-        /// The lane.
-        lane: Lane,
-        /// The offset that had to come.
-        expected: u64,
-        /// The offset that came.
-        found: u64,
-    },
-    /// The peer sent more than it had credit for.
-    #[error("lane {lane:?}: frame ends at offset {end}, the limit is {limit}")]
-    Window {
-        /// The lane.
-        lane: Lane,
-        /// Where the frame ends.
-        end: u64,
-        /// The limit that was announced.
-        limit: u64,
-    },
-    /// The peer acknowledges what was never sent.
-    #[error("lane {lane:?}: offset {found} acknowledged, {sent} sent")]
-    Ack {
-        /// The lane.
-        lane: Lane,
-        /// The offset acknowledged.
-        found: u64,
-        /// The offset sent so far.
-        sent: u64,
-    },
-    /// Chunks that are no message: a second first one, a later one without a first, or an empty one in the middle.
-    #[error("lane {0:?}: chunks do not make a message")]
-    Fragments(Lane),
-    /// A message longer than [`crate::MAX_MESSAGE`].
-    #[error("lane {0:?}: message is too long")]
-    TooLong(Lane),
-}
-
-/// What a frame is. Numbers are never reused; resume will add some.
+/// What a frame is. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
@@ -91,6 +30,47 @@ pub(crate) enum Kind {
     Pong = 4,
     /// The session ends; the bytes are a reason for people. CTL only.
     Close = 5,
+    /// As a status, where frames may be lost or overtake each other: `seq` is the offset up to which all have come.
+    Received = 6,
+    /// The remote wants a new session; the bytes are the versions it speaks. The first frame of a link, CTL only.
+    Hello = 16,
+    /// Answers a hello; the bytes are the version, and the session's id and secret. CTL only.
+    Welcome = 17,
+    /// The session goes on here in this epoch; the bytes are a [`crate::claim::Claim`]. The first frame of a link,
+    /// CTL only.
+    Attach = 18,
+    /// Answers an attach, with the same epoch and bytes of the same form. CTL only.
+    Attached = 19,
+    /// Answers a hello or an attach: there is no such session, for the reason in the one byte. CTL only.
+    Reset = 20,
+    /// The session goes on elsewhere: nothing more comes here. CTL only.
+    Detach = 21,
+}
+
+impl Kind {
+    const ALL: [Self; 12] = [
+        Self::Data,
+        Self::Status,
+        Self::Ping,
+        Self::Pong,
+        Self::Close,
+        Self::Received,
+        Self::Hello,
+        Self::Welcome,
+        Self::Attach,
+        Self::Attached,
+        Self::Reset,
+        Self::Detach,
+    ];
+
+    /// Whether it gets a session onto a link, or off it.
+    pub(crate) fn moves(self) -> bool {
+        self as u8 >= Self::Hello as u8
+    }
+
+    fn from_wire(kind: u8) -> Result<Self, ProtocolError> {
+        Self::ALL.into_iter().find(|known| *known as u8 == kind).ok_or(ProtocolError::Kind(kind))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +86,11 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// The header of a frame that says nothing but its kind.
+    pub(crate) fn bare(kind: Kind, from: Role, epoch: u32) -> Self {
+        Self { kind, first: false, last: false, from, epoch, seq: 0, ack: 0, limit: 0 }
+    }
+
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
         let flags =
@@ -147,27 +132,22 @@ impl Header {
         let sound = match header.kind {
             Kind::Data => bare || !lane.may_lose(),
             Kind::Status => plain && empty && header.seq == 0,
+            Kind::Received => plain && empty,
             Kind::Ping | Kind::Pong => plain && bare && empty,
-            Kind::Close => plain && bare && header.seq == 0,
+            Kind::Detach => plain && bare && empty && header.seq == 0,
+            Kind::Close | Kind::Hello | Kind::Welcome | Kind::Attach | Kind::Attached | Kind::Reset => {
+                plain && bare && header.seq == 0
+            }
         };
         if !sound || flags & !(FIRST | LAST | FROM_HOST) != 0 || (zero0, zero1) != (0, 0) {
             return Err(ProtocolError::Header(kind));
         }
         let at_home = match header.kind {
             Kind::Data => true,
-            Kind::Status => !lane.may_lose(),
-            Kind::Ping | Kind::Pong | Kind::Close => lane == Lane::Ctl,
+            Kind::Status | Kind::Received => !lane.may_lose(),
+            _ => lane == Lane::Ctl,
         };
         if at_home { Ok(header) } else { Err(ProtocolError::Lane { kind, lane }) }
-    }
-}
-
-impl Kind {
-    fn from_wire(kind: u8) -> Result<Self, ProtocolError> {
-        [Self::Data, Self::Status, Self::Ping, Self::Pong, Self::Close]
-            .into_iter()
-            .find(|known| *known as u8 == kind)
-            .ok_or(ProtocolError::Kind(kind))
     }
 }
 

@@ -21,6 +21,11 @@ impl Liveness {
         Self { heard: now, ping_at: now, ping_due: false, asked: None, pings: 0, pong: None, silent: false }
     }
 
+    /// When the next ping is due.
+    pub(crate) fn ping_at(&self) -> Duration {
+        self.ping_at
+    }
+
     /// Something came from the peer.
     pub(crate) fn heard(&mut self, now: Duration) {
         self.heard = self.heard.max(now);

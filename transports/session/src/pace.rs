@@ -10,6 +10,11 @@ const CHUNK_TIME: Duration = Duration::from_millis(1);
 /// a transfer of a round size does not leave a stub behind.
 const SHORT_CHUNK: usize = 16 * 1024 + 64;
 
+/// The chunk of a message on the slowest link, bytes; only the last one of a message is shorter.
+pub(crate) fn least_chunk(max_chunk: usize) -> usize {
+    SHORT_CHUNK.min(max_chunk)
+}
+
 /// Measures the rate at which a link takes bytes. An idle link is a slow one.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
@@ -21,7 +26,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// The longest chunk at the rate of the moment, bytes.
     pub(crate) fn chunk(&self, max_chunk: usize) -> usize {
-        self.chunk.max(SHORT_CHUNK).min(max_chunk)
+        self.chunk.max(least_chunk(max_chunk)).min(max_chunk)
     }
 
     /// The link took so many bytes.

@@ -9,8 +9,12 @@ use crate::{
     MAX_MESSAGE, ProtocolError,
     config::INITIAL_WINDOW,
     frame::{Header, frame_cost},
+    reorder::{Piece, Reorder},
     stats::LaneStats,
 };
+
+/// So many frames may come over a link that may lose them before the peer is told that they have.
+const UNTOLD_FRAMES: u32 = 32;
 
 /// A lane, inwards.
 #[derive(Debug)]
@@ -33,6 +37,15 @@ pub(crate) struct Rx {
     accepted: usize,
     /// What the peer was told last.
     told: Told,
+    /// It may not have heard it.
+    tell_again: bool,
+    /// Whether each frame comes once and in order over the link of the moment.
+    strict: bool,
+    /// Frames in front of this offset may come again: they were sent before the peer knew that we have them.
+    again_until: u64,
+    reorder: Reorder,
+    /// Frames that came since the peer was told which have come.
+    untold_frames: u32,
 }
 
 /// A message that waits to be accepted.
@@ -63,6 +76,28 @@ impl Rx {
             unaccepted_cost: 0,
             accepted: 0,
             told: Told { ack: 0, limit: INITIAL_WINDOW as u64 },
+            tell_again: false,
+            strict: true,
+            again_until: 0,
+            reorder: Reorder::default(),
+            untold_frames: 0,
+        }
+    }
+
+    /// Everything up to here has come.
+    pub(crate) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The session goes on over another link: the peer sends again what it does not know to have come.
+    pub(crate) fn attach(&mut self, strict: bool, stats: &mut LaneStats) {
+        self.strict = strict;
+        self.again_until = self.next;
+        self.reorder.clear();
+        self.untold_frames = 0;
+        self.tell_again = !self.lane.may_lose();
+        if self.lane.may_lose() {
+            self.forget_partial(stats);
         }
     }
 
@@ -73,52 +108,81 @@ impl Rx {
         chunk: Bytes,
         stats: &mut LaneStats,
     ) -> Result<(), ProtocolError> {
-        let (lane, cost) = (self.lane, frame_cost(chunk.len()));
+        let lane = self.lane;
         let found = header.seq;
         // No offset ends at the last number, so `next` never overflows.
         let limit = if lane.may_lose() { u64::MAX - 1 } else { self.told.limit };
-        let end = found.saturating_add(cost);
+        let end = found.saturating_add(frame_cost(chunk.len()));
         if end > limit {
             return Err(ProtocolError::Window { lane, end, limit });
         }
-        if found != self.next {
-            if !lane.may_lose() {
-                return Err(ProtocolError::Sequence { lane, expected: self.next, found });
-            }
+        let piece = Piece { first: header.first, last: header.last, chunk };
+        if lane.may_lose() {
             if found < self.next {
                 stats.discarded_frames += 1;
                 return Ok(());
             }
-            self.forget_partial(stats);
+            if found > self.next {
+                self.forget_partial(stats);
+            }
+            return self.take(end, piece, stats);
         }
-        self.next = end;
-        stats.received_frames += 1;
-        stats.received_bytes += chunk.len() as u64;
-        self.assemble(header, chunk, cost, stats)
+        if found < self.next {
+            return self.receive_again(found, end, stats);
+        }
+        self.untold_frames = self.untold_frames.saturating_add(1);
+        if found > self.next {
+            if self.strict {
+                return Err(ProtocolError::Sequence { lane, expected: self.next, found });
+            }
+            if !self.reorder.insert(lane, found, piece)? {
+                stats.duplicate_frames += 1;
+            }
+            return Ok(());
+        }
+        self.take(end, piece, stats)?;
+        while let Some(piece) = self.reorder.pop(lane, self.next)? {
+            self.take(self.next + piece.cost(), piece, stats)?;
+        }
+        Ok(())
     }
 
-    fn assemble(
-        &mut self,
-        header: &Header,
-        chunk: Bytes,
-        cost: u64,
-        stats: &mut LaneStats,
-    ) -> Result<(), ProtocolError> {
-        let lane = self.lane;
-        if header.first && self.partial.is_some() {
+    /// A frame that has come before: the peer does not know it yet.
+    fn receive_again(&mut self, found: u64, end: u64, stats: &mut LaneStats) -> Result<(), ProtocolError> {
+        let expected = !self.strict || found < self.again_until;
+        if !expected || end > self.next {
+            return Err(ProtocolError::Sequence { lane: self.lane, expected: self.next, found });
+        }
+        stats.duplicate_frames += 1;
+        self.tell_again |= !self.strict;
+        Ok(())
+    }
+
+    /// Takes the chunk whose turn it is; it ends at this offset.
+    fn take(&mut self, end: u64, piece: Piece, stats: &mut LaneStats) -> Result<(), ProtocolError> {
+        self.next = end;
+        stats.received_frames += 1;
+        stats.received_bytes += piece.chunk.len() as u64;
+        self.assemble(piece, stats)
+    }
+
+    fn assemble(&mut self, piece: Piece, stats: &mut LaneStats) -> Result<(), ProtocolError> {
+        let (lane, cost) = (self.lane, piece.cost());
+        let Piece { first, last, chunk } = piece;
+        if first && self.partial.is_some() {
             if !lane.may_lose() {
                 return Err(ProtocolError::Fragments(lane));
             }
             self.forget_partial(stats);
         }
-        if !header.last && chunk.is_empty() {
+        if !last && chunk.is_empty() {
             return Err(ProtocolError::Fragments(lane));
         }
         let so_far = self.partial.as_ref().map_or(0, BytesMut::len);
         if so_far + chunk.len() > MAX_MESSAGE {
             return Err(ProtocolError::TooLong(lane));
         }
-        match (self.partial.take(), header.first, header.last) {
+        match (self.partial.take(), first, last) {
             (None, true, true) => self.deliver(chunk, cost, stats),
             (None, true, false) => {
                 self.partial = Some(BytesMut::from(chunk));
@@ -192,17 +256,30 @@ impl Rx {
 
     /// Whether the peer could be told anything new.
     pub(crate) fn has_news(&self) -> bool {
-        self.news() != self.told
+        self.news() != self.told || self.tell_again || !self.strict && self.untold_frames > 0
     }
 
-    /// Whether the peer should be told at once, before it runs out of credit.
+    /// Whether the peer should be told at once: it runs out of credit, or sends again what has come.
     pub(crate) fn has_urgent_news(&self) -> bool {
         self.news().limit - self.told.limit >= self.window / 2
+            || self.tell_again
+            || !self.strict && self.untold_frames >= UNTOLD_FRAMES
     }
 
     /// What the peer is told now: the offset up to which was accepted, and the one up to which it may send.
     pub(crate) fn tell(&mut self) -> (u64, u64) {
         self.told = self.news();
         (self.told.ack, self.told.limit)
+    }
+
+    /// The peer is told by a frame that says nothing else: over a link that may lose, also what has come.
+    pub(crate) fn tell_all(&mut self) -> Option<u64> {
+        (self.tell_again, self.untold_frames) = (false, 0);
+        (!self.strict).then_some(self.next)
+    }
+
+    /// What was told may have been lost.
+    pub(crate) fn doubt(&mut self) {
+        self.tell_again |= !self.strict;
     }
 }

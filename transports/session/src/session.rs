@@ -1,36 +1,49 @@
-//! The session itself: which frame goes next, and what a frame that came means.
+//! The session itself: what its owner tells it and asks it.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use wire::{Lane, Message};
 
 use crate::{
-    Config, HEADER_LEN, MAX_MESSAGE, ProtocolError, Role, Stats,
-    frame::{Header, Kind},
+    Config, Identity, LinkId, LinkKind, MAX_MESSAGE, ResetReason, Role, SessionId, Stats,
     lanes::{Lanes, RELIABLE},
+    links::{Current, Links, Path, State},
     liveness::Liveness,
     pace::Pace,
     rx::Rx,
     tx::Tx,
 };
 
-/// The epoch of a session's first link.
-const EPOCH: u32 = 0;
-/// For each byte of BULK, as many bytes of other lanes may go first: a twentieth is reserved.
-const URGENT_PER_BULK: usize = 19;
 /// The longest reason that travels with a close, bytes.
-const MAX_REASON: usize = 256;
-
-/// What the application is told, most urgent lane first.
+pub(crate) const MAX_REASON: usize = 256;
+/// What the application is told: of links first, then messages, most urgent lane first, then the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The session is on this link now, and was not before. Not told by a session made by [`Session::new`].
+    Attached {
+        /// The link.
+        link: LinkId,
+        /// How many links the session has had before this one, and attempts at one.
+        epoch: u32,
+        /// Whether it goes on; otherwise it begins.
+        resumed: bool,
+    },
+    /// The session is on no link. It goes on if one comes up before [`Config::expire_after`].
+    Detached,
+    /// This link is of no use to the session any more: close it, what it was handed still has to go.
+    Retired(LinkId),
     /// A message, in one piece. Say [`Session::consumed`] when it was accepted.
     Message(Lane, Bytes),
-    /// Nothing was heard for [`Config::dead_after`].
+    /// Nothing was heard for [`Config::dead_after`] on the link of the moment. If it is given up for that: close it and
+    /// say [`Session::link_down`].
     PeerSilent,
     /// The peer ended the session, for this reason. Nothing comes after it.
     PeerClosed(String),
+    /// The session had no link for too long. Nothing comes after it.
+    Expired,
+    /// The peer has no such session, or it cannot go on: begin a new one. Nothing comes after it.
+    Reset(ResetReason),
 }
 
 /// Why a message was not taken; it comes back.
@@ -50,45 +63,87 @@ pub enum SendError {
 /// One end of a session. See the crate's documentation for its rules.
 #[derive(Debug)]
 pub struct Session {
-    role: Role,
-    config: Config,
-    tx: Lanes<Tx>,
-    rx: Lanes<Rx>,
-    stats: Stats,
+    pub(crate) role: Role,
+    pub(crate) config: Config,
+    /// None until the host has said it, and for ever if the session has one link only.
+    pub(crate) identity: Option<Identity>,
+    /// Whether the session goes on when its link is lost.
+    pub(crate) resumes: bool,
+    pub(crate) links: Links,
+    pub(crate) tx: Lanes<Tx>,
+    pub(crate) rx: Lanes<Rx>,
+    pub(crate) stats: Stats,
     /// None until time is known.
-    liveness: Option<Liveness>,
+    pub(crate) liveness: Option<Liveness>,
     /// The latest time that was passed.
-    now: Duration,
+    pub(crate) now: Duration,
     /// When acknowledgements that wait become due.
-    tell_at: Option<Duration>,
+    pub(crate) tell_at: Option<Duration>,
     /// They are due.
-    tell_due: bool,
-    pace: Pace,
+    pub(crate) tell_due: bool,
+    pub(crate) pace: Pace,
     /// Bytes of other lanes that went first while BULK was ready.
-    bulk_waited: usize,
-    peer_silent: bool,
-    ending: Ending,
+    pub(crate) bulk_waited: usize,
+    pub(crate) peer_silent: bool,
+    pub(crate) link_events: VecDeque<Event>,
+    pub(crate) ending: Ending,
 }
 
 /// How far the end of the session has come.
 #[derive(Debug)]
-enum Ending {
+pub(crate) enum Ending {
     Open,
     /// We said [`Session::close`]: what is queued goes first.
     Closing(String),
     /// We have sent CLOSE.
     Closed,
-    /// The peer has sent CLOSE; the reason is taken when the application was told.
-    ClosedByPeer(Option<String>),
+    /// It is over for another reason.
+    Over {
+        /// What the application has to be told yet.
+        told: Option<Event>,
+        /// What a peer is answered that wants it to go on.
+        reason: ResetReason,
+    },
 }
 
 impl Session {
-    /// A session that begins now. Time begins with the first call that passes it.
+    /// A session that begins now, on one link that keeps the order of each lane, and ends with it. Time begins with the
+    /// first call that passes it. Its link is 0, for the calls that want to know.
     #[must_use]
     pub fn new(role: Role, config: Config) -> Self {
+        let mut session = Self::over_links(role, None, false, config);
+        session.links.attached = true;
+        session.links.push(Path {
+            id: LinkId(0),
+            kind: LinkKind::STREAM,
+            binding: [0; 32],
+            since: Duration::ZERO,
+            epoch: 0,
+            state: State::Current(Current { confirmed: true, ..Current::default() }),
+        });
+        session
+    }
+
+    /// The host's end of a session that can move from link to link. Its remote learns the identity over the first one.
+    /// Its id and secret have to be random and new; this crate has no source of randomness.
+    #[must_use]
+    pub fn host(identity: Identity, config: Config) -> Self {
+        Self::over_links(Role::Host, Some(identity), true, config)
+    }
+
+    /// The remote's end of a session that can move from link to link.
+    #[must_use]
+    pub fn remote(config: Config) -> Self {
+        Self::over_links(Role::Remote, None, true, config)
+    }
+
+    fn over_links(role: Role, identity: Option<Identity>, resumes: bool, config: Config) -> Self {
         Self {
             role,
-            tx: Lanes::new(|lane| Tx::new(config.lane(lane).queue, lane.may_lose())),
+            identity,
+            resumes,
+            links: Links::default(),
+            tx: Lanes::new(|lane| Tx::new(lane, &config, resumes)),
             rx: Lanes::new(|lane| Rx::new(lane, config.lane(lane).window)),
             config,
             stats: Stats::default(),
@@ -99,14 +154,40 @@ impl Session {
             pace: Pace::default(),
             bulk_waited: 0,
             peer_silent: false,
+            link_events: VecDeque::new(),
             ending: Ending::Open,
         }
     }
 
-    /// Queues a message on its lane. AUDIO and ISO drop their oldest message rather than refuse one.
+    /// The name of the session, once it has one.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.identity.as_ref().map(|identity| identity.id)
+    }
+
+    /// The link that the session is on.
+    #[must_use]
+    pub fn link(&self) -> Option<LinkId> {
+        self.links.current().map(|(path, _)| path.id)
+    }
+
+    /// How many links it has had before this one, and attempts at one.
+    #[must_use]
+    pub fn epoch(&self) -> u32 {
+        self.links.epoch
+    }
+
+    /// Since when it has been on no link; none while it is on one, and before the first.
+    #[must_use]
+    pub fn detached_since(&self) -> Option<Duration> {
+        self.links.detached_since
+    }
+
+    /// Queues a message on its lane, with a link or without. AUDIO and ISO drop their oldest message rather than refuse
+    /// one, and every message without a link: it would be late.
     ///
     /// # Errors
-    /// The message comes back: its lane is full, it is too long, or the session is closed.
+    /// The message comes back: its lane is full, it is too long, or the session is over.
     pub fn send(&mut self, message: Message) -> Result<(), SendError> {
         let lane = message.lane;
         if !matches!(self.ending, Ending::Open) {
@@ -115,13 +196,25 @@ impl Session {
         if message.len() > MAX_MESSAGE {
             return Err(SendError::TooLong(message));
         }
-        self.tx.of_mut(lane).push(message, self.stats.lanes.of_mut(lane)).map_err(SendError::Full)
+        let stats = self.stats.lanes.of_mut(lane);
+        if lane.may_lose() && !self.links.attached {
+            stats.dropped_messages += 1;
+            return Ok(());
+        }
+        self.tx.of_mut(lane).push(message, stats).map_err(SendError::Full)
     }
 
     /// Bytes that wait on this lane to be handed to the link, a header for each message included.
     #[must_use]
     pub fn queued(&self, lane: Lane) -> usize {
         self.tx.of(lane).queued()
+    }
+
+    /// Bytes of this lane that are kept, headers included, because the peer may not have received them. At most the
+    /// lane's window and one message. Zero on lanes that may lose, and if the session ends with its link.
+    #[must_use]
+    pub fn kept(&self, lane: Lane) -> u64 {
+        self.tx.of(lane).kept()
     }
 
     /// The longest message that [`Self::send`] takes on this lane now without dropping one.
@@ -146,78 +239,18 @@ impl Session {
         }
     }
 
-    /// Whether the session is over: its last frame was handed to the link, or the peer ended it.
+    /// Whether the session is over: its last frame was handed to the link, the peer ended it, or it expired.
+    /// Close all its links then, after what they were handed.
     #[must_use]
     pub fn closed(&self) -> bool {
-        matches!(self.ending, Ending::Closed | Ending::ClosedByPeer(_))
-    }
-
-    /// The most urgent frame. To be asked for when the link has room for one and not before: the session counts it as
-    /// sent, and one that is not handed on breaks its lane.
-    pub fn poll_transmit(&mut self, now: Duration) -> Option<Message> {
-        if self.closed() {
-            return None;
-        }
-        let liveness = self.liveness(now);
-        if let Some(number) = liveness.pong() {
-            return Some(self.bare(Lane::Ctl, Kind::Pong, number));
-        }
-        if let Some(number) = liveness.ping(now) {
-            return Some(self.bare(Lane::Ctl, Kind::Ping, number));
-        }
-        let due = self.tell_due;
-        let telling = |lane: &Lane| {
-            let rx = self.rx.of(*lane);
-            rx.has_urgent_news() || due && rx.has_news()
-        };
-        if let Some(lane) = RELIABLE.into_iter().find(telling) {
-            return Some(self.bare(lane, Kind::Status, 0));
-        }
-        self.tell_due = false;
-        self.choose().and_then(|lane| self.chunk(lane)).or_else(|| self.farewell())
-    }
-
-    /// Takes a frame that came on this lane.
-    ///
-    /// # Errors
-    /// The peer broke the protocol: drop the link. The session takes nothing more in a useful way.
-    pub fn receive(&mut self, now: Duration, lane: Lane, mut frame: Bytes) -> Result<(), ProtocolError> {
-        let header = Header::decode(&frame, lane, self.role)?;
-        if header.epoch != EPOCH {
-            self.stats.stale_frames += 1;
-            return Ok(());
-        }
-        self.liveness(now).heard(now);
-        if self.closed() {
-            return Ok(());
-        }
-        frame.advance(HEADER_LEN);
-        match header.kind {
-            Kind::Data | Kind::Status => {
-                if !lane.may_lose() {
-                    self.tx.of_mut(lane).acknowledge(lane, header.ack, header.limit)?;
-                }
-                if header.kind == Kind::Data {
-                    self.rx.of_mut(lane).receive(&header, frame, self.stats.lanes.of_mut(lane))?;
-                    self.tell_soon(lane);
-                }
-            }
-            Kind::Ping => self.liveness(now).asked_by_peer(header.seq),
-            Kind::Pong => {
-                if let Some(round_trip) = self.liveness(now).answered(now, header.seq) {
-                    self.stats.measured(round_trip);
-                }
-            }
-            Kind::Close => {
-                let reason = frame.get(..frame.len().min(MAX_REASON)).unwrap_or_default();
-                self.ending = Ending::ClosedByPeer(Some(String::from_utf8_lossy(reason).into_owned()));
-            }
-        }
-        Ok(())
+        matches!(self.ending, Ending::Closed | Ending::Over { .. })
     }
 
     /// What the application has to know next.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if let Some(event) = self.link_events.pop_front() {
+            return Some(event);
+        }
         for lane in Lane::ALL {
             if let Some(message) = self.rx.of_mut(lane).pop() {
                 return Some(Event::Message(lane, message));
@@ -227,7 +260,7 @@ impl Session {
             return Some(Event::PeerSilent);
         }
         match &mut self.ending {
-            Ending::ClosedByPeer(reason) => reason.take().map(Event::PeerClosed),
+            Ending::Over { told, .. } => told.take(),
             _ => None,
         }
     }
@@ -248,8 +281,19 @@ impl Session {
         if self.closed() {
             return None;
         }
+        let expiry = self.links.detached_since.map(|since| since + self.config.expire_after);
+        self.current_timeout()
+            .into_iter()
+            .chain(self.links.iter().filter_map(Path::timeout))
+            .chain(expiry)
+            .min()
+    }
+
+    fn current_timeout(&self) -> Option<Duration> {
+        self.links.current()?;
         let heartbeat = self.liveness.as_ref().map_or(Duration::ZERO, |l| l.next(self.config.dead_after));
-        Some(self.tell_at.map_or(heartbeat, |at| at.min(heartbeat)))
+        let losses = RELIABLE.into_iter().filter_map(|lane| self.tx.of(lane).next_loss());
+        losses.chain(self.tell_at).chain([heartbeat]).min()
     }
 
     /// Does what has become due. Then drain [`Self::poll_event`] and [`Self::poll_transmit`].
@@ -257,9 +301,24 @@ impl Session {
         if self.closed() {
             return;
         }
+        self.now = self.now.max(now);
+        self.expire(now);
+        self.links_on_timeout(now);
+        if self.links.current().is_none() {
+            return;
+        }
         let (heartbeat, dead_after) = (self.config.heartbeat, self.config.dead_after);
-        self.peer_silent |= self.liveness(now).on_timeout(now, heartbeat, dead_after);
+        let liveness = self.liveness(now);
+        let asks = now >= liveness.ping_at();
+        self.peer_silent |= liveness.on_timeout(now, heartbeat, dead_after);
         self.tell_due |= self.tell_at.take_if(|at| *at <= now).is_some();
+        let patience = self.stats.patience();
+        for lane in RELIABLE {
+            self.tx.of_mut(lane).on_timeout(now, patience);
+            if asks {
+                self.rx.of_mut(lane).doubt();
+            }
+        }
     }
 
     /// What it has carried.
@@ -268,65 +327,15 @@ impl Session {
         &self.stats
     }
 
-    fn liveness(&mut self, now: Duration) -> &mut Liveness {
+    pub(crate) fn liveness(&mut self, now: Duration) -> &mut Liveness {
         self.now = self.now.max(now);
         self.liveness.get_or_insert_with(|| Liveness::new(now))
     }
 
     /// Lets acknowledgement and credit of this lane wait for a frame that can carry them, but not for long.
-    fn tell_soon(&mut self, lane: Lane) {
+    pub(crate) fn tell_soon(&mut self, lane: Lane) {
         if self.tell_at.is_none() && !self.tell_due && !lane.may_lose() && self.rx.of(lane).has_news() {
             self.tell_at = Some(self.now + self.config.ack_delay);
         }
-    }
-
-    /// The lane whose chunk goes next.
-    fn choose(&self) -> Option<Lane> {
-        let max_chunk = self.pace.chunk(self.config.chunk());
-        let ready = |lane: &Lane| self.tx.of(*lane).ready(max_chunk);
-        let urgent = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Bulk).find(ready);
-        let bulk = ready(&Lane::Bulk).then_some(Lane::Bulk);
-        if self.bulk_waited >= URGENT_PER_BULK * max_chunk { bulk.or(urgent) } else { urgent.or(bulk) }
-    }
-
-    fn chunk(&mut self, lane: Lane) -> Option<Message> {
-        let max_chunk = self.pace.chunk(self.config.chunk());
-        let bulk_ready = self.tx.of(Lane::Bulk).ready(max_chunk);
-        let chunk = self.tx.of_mut(lane).pop(max_chunk, self.stats.lanes.of_mut(lane))?;
-        self.pace.took(self.now, HEADER_LEN + chunk.len());
-        if lane == Lane::Bulk {
-            self.bulk_waited = self.bulk_waited.saturating_sub(URGENT_PER_BULK * chunk.len());
-        } else if bulk_ready {
-            self.bulk_waited = self.bulk_waited.saturating_add(chunk.len());
-        }
-        let mut header = self.header(lane, Kind::Data, chunk.seq);
-        (header.first, header.last) = (chunk.first, chunk.last);
-        let mut head = BytesMut::with_capacity(HEADER_LEN + chunk.head.len());
-        head.extend_from_slice(&header.encode());
-        head.extend_from_slice(&chunk.head);
-        Some(Message { lane, head: head.freeze(), body: chunk.body })
-    }
-
-    /// CLOSE, when all that was queued before has gone.
-    fn farewell(&mut self) -> Option<Message> {
-        let Ending::Closing(reason) = &mut self.ending else { return None };
-        if !RELIABLE.into_iter().all(|lane| self.tx.of(lane).is_empty()) {
-            return None;
-        }
-        let body = Bytes::from(std::mem::take(reason));
-        self.ending = Ending::Closed;
-        Some(Message { body, ..self.bare(Lane::Ctl, Kind::Close, 0) })
-    }
-
-    /// A frame without a chunk.
-    fn bare(&mut self, lane: Lane, kind: Kind, seq: u64) -> Message {
-        let head = Bytes::copy_from_slice(&self.header(lane, kind, seq).encode());
-        Message { lane, head, body: Bytes::new() }
-    }
-
-    fn header(&mut self, lane: Lane, kind: Kind, seq: u64) -> Header {
-        let tells = !lane.may_lose() && matches!(kind, Kind::Data | Kind::Status);
-        let (ack, limit) = if tells { self.rx.of_mut(lane).tell() } else { (0, 0) };
-        Header { kind, first: false, last: false, from: self.role, epoch: EPOCH, seq, ack, limit }
     }
 }

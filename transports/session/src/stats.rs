@@ -6,6 +6,11 @@ use wire::Lane;
 
 use crate::lanes::Lanes;
 
+/// Never sooner: acknowledgements wait, too.
+const LEAST_PATIENCE: Duration = Duration::from_millis(60);
+/// Before a round trip was measured.
+const UNKNOWN_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What one lane has carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneStats {
@@ -25,6 +30,10 @@ pub struct LaneStats {
     pub dropped_messages: u64,
     /// Frames of a lane that may lose that came late or again, or belonged to a message with a gap.
     pub discarded_frames: u64,
+    /// Frames that were sent again: over a new link, or because they seemed to be lost.
+    pub retransmitted_frames: u64,
+    /// Frames of a reliable lane that came again, and were dropped.
+    pub duplicate_frames: u64,
 }
 
 /// What a session has carried.
@@ -35,8 +44,18 @@ pub struct Stats {
     pub round_trip: Option<Duration>,
     /// The shortest round trip so far.
     pub shortest_round_trip: Option<Duration>,
-    /// Frames of another epoch, dropped.
+    /// How much the round trip varies: the mean difference between one and the next, smoothed over 16.
+    pub jitter: Duration,
+    /// The round trip over the link of the moment, smoothed over 8.
+    pub(crate) smooth_round_trip: Option<Duration>,
+    /// Frames of another epoch or of a link that is gone, dropped.
     pub stale_frames: u64,
+    /// How often the session went on after it had lost its link.
+    pub resumes: u64,
+    /// How often it moved to another link while it had one, as far as this end knew.
+    pub hand_overs: u64,
+    /// The time without a link, all outages that are over together.
+    pub detached: Duration,
 }
 
 impl Stats {
@@ -47,8 +66,23 @@ impl Stats {
     }
 
     pub(crate) fn measured(&mut self, round_trip: Duration) {
+        if let Some(before) = self.round_trip {
+            self.jitter = smooth(self.jitter, before.abs_diff(round_trip), 16);
+        }
         self.round_trip = Some(round_trip);
         self.shortest_round_trip =
             Some(self.shortest_round_trip.map_or(round_trip, |shortest| shortest.min(round_trip)));
+        let before = self.smooth_round_trip.unwrap_or(round_trip);
+        self.smooth_round_trip = Some(smooth(before, round_trip, 8));
     }
+
+    /// How long a frame may stay unacknowledged before it is sent again where frames get lost.
+    pub(crate) fn patience(&self) -> Duration {
+        self.smooth_round_trip.map_or(UNKNOWN_PATIENCE, |round_trip| LEAST_PATIENCE.max(round_trip * 3))
+    }
+}
+
+/// Moves a mean towards a sample by the `parts`-th part of the way.
+fn smooth(mean: Duration, sample: Duration, parts: u32) -> Duration {
+    mean - mean / parts + sample / parts
 }

@@ -164,6 +164,23 @@ fn frames_of_another_epoch_and_frames_after_the_end_are_dropped() {
 }
 
 #[test]
+fn a_session_with_one_link_takes_nothing_that_moves_it() {
+    for kind in 16..22 {
+        let mut host = host();
+        let body: &[u8] = match kind {
+            16 => &[1, 0, 1, 0],
+            17 => &[0; 50],
+            18 | 19 => &[0; 96],
+            20 => &[1],
+            _ => &[],
+        };
+        let outcome = host.receive(T0, Lane::Ctl, raw(kind, 0, 0, 0, 0, body));
+        assert_eq!(outcome, Err(ProtocolError::Unexpected(kind)));
+        assert_eq!((host.poll_event(), host.closed()), (None, false));
+    }
+}
+
+#[test]
 fn credit_without_bounds_moves_no_more_than_the_queue_holds() {
     let mut host = host();
     host.receive(T0, Lane::Bulk, raw(STATUS, 0, 0, 0, u64::MAX, b"")).unwrap();

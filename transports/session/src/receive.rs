@@ -1,0 +1,145 @@
+//! Inwards: what a frame that came means.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use wire::Lane;
+
+use crate::{
+    Event, HEADER_LEN, LinkId, ProtocolError, ResetReason, Session,
+    frame::{Header, Kind},
+    links::State,
+    session::{Ending, MAX_REASON},
+};
+
+impl Session {
+    /// Takes a frame that came on this lane of the link of the moment.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: drop the link. The session takes nothing more in a useful way.
+    pub fn receive(&mut self, now: Duration, lane: Lane, frame: Bytes) -> Result<(), ProtocolError> {
+        let Some(link) = self.link() else {
+            Header::decode(&frame, lane, self.role)?;
+            self.stats.stale_frames += 1;
+            return Ok(());
+        };
+        self.receive_on(now, link, lane, frame)
+    }
+
+    /// Takes a frame that came on this lane of this link. Frames of a link that is gone are dropped.
+    ///
+    /// # Errors
+    /// The peer broke the protocol: drop this link and say [`Self::link_down`]. If it was not the link of the moment,
+    /// nothing has happened to the session. If it was, nothing that was broken has been taken; an honest peer can attach
+    /// again.
+    pub fn receive_on(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        lane: Lane,
+        mut frame: Bytes,
+    ) -> Result<(), ProtocolError> {
+        let header = Header::decode(&frame, lane, self.role)?;
+        self.now = self.now.max(now);
+        match self.links.get(link).map(|path| &path.state) {
+            Some(State::Current(_)) => self.receive_current(now, link, lane, &header, frame),
+            Some(State::Awaits) => {
+                frame.advance(HEADER_LEN);
+                self.receive_opening(now, link, &header, &frame)
+            }
+            Some(State::Opens(_)) => self.receive_answer(now, link, lane, &header, frame),
+            Some(State::Lingers { .. }) => self.receive_late(link, lane, &header, frame),
+            Some(State::Refused(_)) | None => self.stale(),
+        }
+    }
+
+    pub(crate) fn stale(&mut self) -> Result<(), ProtocolError> {
+        self.stats.stale_frames += 1;
+        Ok(())
+    }
+
+    pub(crate) fn receive_current(
+        &mut self,
+        now: Duration,
+        link: LinkId,
+        lane: Lane,
+        header: &Header,
+        mut frame: Bytes,
+    ) -> Result<(), ProtocolError> {
+        if !self.resumes && header.kind.moves() {
+            return Err(ProtocolError::Unexpected(header.kind as u8));
+        }
+        if matches!(header.kind, Kind::Hello | Kind::Attach | Kind::Welcome | Kind::Attached) {
+            self.said_again(header);
+            return self.stale();
+        }
+        if header.kind == Kind::Reset {
+            frame.advance(HEADER_LEN);
+            let reason = ResetReason::decode(&frame)?;
+            self.finish(Event::Reset(reason), ResetReason::Closed);
+            return Ok(());
+        }
+        if header.epoch != self.links.epoch {
+            return self.stale();
+        }
+        self.liveness(now).heard(now);
+        if let Some(current) = self.links.current_mut() {
+            current.confirmed = true;
+        }
+        if self.closed() {
+            return Ok(());
+        }
+        frame.advance(HEADER_LEN);
+        match header.kind {
+            Kind::Data | Kind::Status | Kind::Received => {
+                if !lane.may_lose() {
+                    self.tx.of_mut(lane).acknowledge(lane, header.ack, header.limit)?;
+                }
+                if header.kind == Kind::Received {
+                    self.tx.of_mut(lane).arrived(lane, header.seq)?;
+                }
+                if header.kind == Kind::Data {
+                    self.rx.of_mut(lane).receive(header, frame, self.stats.lanes.of_mut(lane))?;
+                    self.tell_soon(lane);
+                }
+            }
+            Kind::Ping => self.liveness(now).asked_by_peer(header.seq),
+            Kind::Pong => {
+                if let Some(round_trip) = self.liveness(now).answered(now, header.seq) {
+                    self.stats.measured(round_trip);
+                }
+            }
+            Kind::Close => {
+                let reason = frame.get(..frame.len().min(MAX_REASON)).unwrap_or_default();
+                let reason = String::from_utf8_lossy(reason).into_owned();
+                self.finish(Event::PeerClosed(reason), ResetReason::Closed);
+            }
+            Kind::Detach => self.detached_by_peer(now, link),
+            Kind::Hello | Kind::Welcome | Kind::Attach | Kind::Attached | Kind::Reset => {}
+        }
+        Ok(())
+    }
+
+    /// The link has been left: what may be lost is still taken by number, everything else comes again over the new one.
+    fn receive_late(
+        &mut self,
+        link: LinkId,
+        lane: Lane,
+        header: &Header,
+        mut frame: Bytes,
+    ) -> Result<(), ProtocolError> {
+        let ours = self.links.get(link).is_some_and(|path| path.epoch == header.epoch);
+        if !ours || header.kind != Kind::Data || !lane.may_lose() || self.closed() {
+            return self.stale();
+        }
+        frame.advance(HEADER_LEN);
+        self.rx.of_mut(lane).receive(header, frame, self.stats.lanes.of_mut(lane))
+    }
+
+    /// The session is over; the application gets what has come, and then this.
+    pub(crate) fn finish(&mut self, told: Event, reason: ResetReason) {
+        if !self.closed() {
+            self.ending = Ending::Over { told: Some(told), reason };
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! A session over links that come and go.
+
+mod adversary;
+#[path = "../common/frames.rs"]
+mod frames;
+mod model;
+mod rules;
+mod security;
+mod world;
