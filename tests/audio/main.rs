@@ -2,6 +2,7 @@
 //! by frame with what the remote heard and said.
 
 mod cards;
+mod codec;
 mod desk;
 mod jacks;
 mod microphone;
