@@ -7,6 +7,7 @@ use lab::{
     Lab, Vm,
     farbus::{Host, Program, Seat},
 };
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::pcm::{Format, samples};
@@ -120,16 +121,22 @@ impl Desk {
         Ok(())
     }
 
+    /// The samples that the remote heard of the next run that ends, none of which may be missing.
+    pub(crate) async fn heard(&mut self) -> Result<Vec<u8>> {
+        let stopped = self.remote.wait_for("sound_stopped").await?;
+        heard_of(&stopped)
+    }
+
     /// What the remote heard of the next run, which must begin with this. (A ring goes on until the guest stops it.)
     pub(crate) async fn expect_heard(&mut self, pcm: &[u8]) -> Result<()> {
-        let stopped = self.remote.wait_for("sound_stopped").await?;
-        let file = stopped["file"].as_str().context("sound without its file")?;
-        let wav = fs::read(file).with_context(|| format!("reading {file}"))?;
-        let heard = samples(&wav)?;
-        ensure!(stopped["gaps"] == 0, "frames are missing: {stopped}");
-        let same = heard.iter().zip(pcm).take_while(|(heard, played)| heard == played).count();
-        ensure!(heard.len() >= pcm.len() && same == pcm.len(), "byte {same} differs: {stopped}");
-        Ok(())
+        let heard = self.heard().await?;
+        begins_with(&heard, pcm)
+    }
+
+    /// The same of this run, whatever ends before it.
+    pub(crate) async fn expect_heard_in(&mut self, run: &Value, pcm: &[u8]) -> Result<()> {
+        let stopped = self.remote.wait_where("sound_stopped", |event| event["run"] == *run).await?;
+        begins_with(&heard_of(&stopped)?, pcm)
     }
 
     /// Nothing in the guest's log says that its sound card is odd.
@@ -141,4 +148,18 @@ impl Desk {
         }
         Ok(())
     }
+}
+
+/// The samples of a run that has ended.
+fn heard_of(stopped: &Value) -> Result<Vec<u8>> {
+    let file = stopped["file"].as_str().context("sound without its file")?;
+    let wav = fs::read(file).with_context(|| format!("reading {file}"))?;
+    ensure!(stopped["gaps"] == 0, "frames are missing: {stopped}");
+    samples(&wav).map(<[u8]>::to_vec)
+}
+
+fn begins_with(heard: &[u8], pcm: &[u8]) -> Result<()> {
+    let same = heard.iter().zip(pcm).take_while(|(heard, played)| heard == played).count();
+    ensure!(same == pcm.len(), "of {} bytes {} were heard, byte {same} differs", pcm.len(), heard.len());
+    Ok(())
 }

@@ -5,6 +5,8 @@ mod cards;
 mod codec;
 mod desk;
 mod jacks;
+mod levels;
+mod lifecycle;
 mod microphone;
 mod pcm;
 mod playback;
