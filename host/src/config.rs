@@ -46,6 +46,9 @@ pub(crate) struct Vm {
     /// How the controllers interrupt.
     #[serde(default)]
     pub(crate) interrupts: Interrupts,
+    /// The speakers that the VM finds.
+    #[serde(default)]
+    pub(crate) speakers: Speakers,
     /// The file that the VM's USB traffic is recorded into, for Wireshark; everything that is typed is in it.
     #[serde(default)]
     pub(crate) capture: Option<PathBuf>,
@@ -80,6 +83,26 @@ pub(crate) enum Interrupts {
     Msi,
     /// MSI-X: QEMU 11.1.3 aborts when such a device is unplugged.
     Msix,
+}
+
+/// The speakers that a VM finds. What a remote lacks of them is silent there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Speakers {
+    /// Two (the default).
+    #[default]
+    Stereo,
+    /// Eight: front, centre and bass, rear, side.
+    Surround71,
+}
+
+impl From<Speakers> for hda::Speakers {
+    fn from(speakers: Speakers) -> Self {
+        match speakers {
+            Speakers::Stereo => Self::Stereo,
+            Speakers::Surround71 => Self::Surround71,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Allowed {
@@ -212,6 +235,7 @@ mod tests {
         socket_dir = "/run/farbus/a"
         remotes = ["any"]
         on_busy = "takeover"
+        speakers = "surround71"
         capture = "/tmp/a.pcapng"
     "#;
 
@@ -220,7 +244,7 @@ mod tests {
         let config = Config::parse(GOOD).unwrap();
         let vm = config.vm("a").unwrap();
         assert_eq!(vm.on_busy, OnBusy::Takeover);
-        assert_eq!(vm.interrupts, Interrupts::Msi);
+        assert_eq!((vm.interrupts, vm.speakers), (Interrupts::Msi, Speakers::Surround71));
         assert_eq!(vm.usb_socket(), Path::new("/run/farbus/a/usb.sock"));
         assert_eq!(vm.capture.as_deref(), Some(Path::new("/tmp/a.pcapng")));
     }

@@ -72,7 +72,7 @@ fn qemu_device(id: &str, socket: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Allowed, Interrupts, OnBusy};
+    use crate::config::{Allowed, Interrupts, OnBusy, Speakers};
 
     fn vm() -> Vm {
         Vm {
@@ -81,6 +81,7 @@ mod tests {
             socket_mode: 0o600,
             on_busy: OnBusy::Refuse,
             interrupts: Interrupts::Msi,
+            speakers: Speakers::Stereo,
             capture: None,
         }
     }

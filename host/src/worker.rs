@@ -86,6 +86,7 @@ async fn serve(
         xhci,
         hda: bind(&vm.hda_socket(), hda::config_space, vm.socket_mode)?,
         hda_config: hda::config_space,
+        hda_settings: hda::Config { speakers: vm.speakers.into(), ..hda::Config::default() },
         io: io.clone(),
         tap,
         events: teller.recipient(),

@@ -5,9 +5,13 @@ use std::{path::PathBuf, str::FromStr};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use noise_tcp::PublicKey;
 
-use crate::{control::Target, usb::which::Selector};
+use crate::{
+    control::Target,
+    sound::{Headphones, Pace},
+    usb::which::Selector,
+};
 
-/// Lends USB devices, the keyboard, disk files and the speakers of this computer to a virtual machine, through a farbus-host.
+/// Lends USB devices, the keyboard, disk files, the speakers and the microphone of this computer to a virtual machine, through a farbus-host.
 ///
 /// Exit codes: 0 ended as asked, 1 something failed, 2 wrong arguments, 3 the host refuses this remote, or sent it away, for good.
 #[derive(Debug, Parser)]
@@ -32,15 +36,21 @@ pub(crate) enum Format {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Connect to a host and lend what is asked for, until Ctrl-C or SIGTERM; comes back when the link is lost.
-    Connect(Connect),
+    Connect(Box<Connect>),
     /// Print this remote's public key, which the host lists; the secret key file is made (mode 0600) if absent.
     Key(KeyFile),
     /// Lend more devices from the running `connect`, now and whenever they are plugged in.
     Lend(Ask<Selector>),
     /// Take devices back from the running `connect`; they stay here until they are lent again.
     Return(Ask<Target>),
-    /// Tell what the running `connect` lends, to whom, and how much it has moved.
+    /// Tell what the running `connect` lends, to whom, and how much it has moved; and how its sound is.
     Status(Status),
+    /// Close the microphone of the running `connect`: the VM hears silence.
+    Mute(Status),
+    /// Let the VM hear the microphone again when it listens.
+    Unmute(Status),
+    /// Tell the VM of the running `connect` that headphones are plugged in, or not.
+    Headphones(Plug),
     /// List the USB and sound devices of this computer, whether each would be lent, and why not.
     Devices(Devices),
     /// Wait, and give devices back when the `connect` that took them is gone without having done so.
@@ -86,12 +96,22 @@ pub(crate) struct Connect {
     /// these or class=audio, whatever other interfaces it has. A camera with a microphone counts as a camera.
     #[arg(long, value_name = "SELECTOR")]
     pub(crate) usb: Vec<Selector>,
-    /// Where `farbus-remote lend`, `return` and `status` reach this one [default: a socket in $XDG_RUNTIME_DIR/farbus].
+    /// Where `farbus-remote lend`, `status` and the like reach this one [default: a socket in $XDG_RUNTIME_DIR/farbus].
     #[arg(long, value_name = "PATH")]
     pub(crate) control: Option<PathBuf>,
     /// Where the VM's sound goes: a sound card, a WAV file (paced like a sound card), or nowhere.
-    #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|none", default_value = "none")]
+    /// `test[:speed=F,ppm=N,jitter=MS]` is a sound card that is a piece of software, with these faults.
+    #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|test|none", default_value = "none")]
     pub(crate) audio: Audio,
+    /// The microphone that the VM may hear: a sound card, a WAV file (from its beginning, then silence), or `test` as
+    /// above (an inaudible ramp). None unless it is asked for: whoever has the VM hears the room. It is open only while
+    /// the VM listens, and `farbus-remote mute` closes it.
+    #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|test|none", default_value = "none")]
+    pub(crate) mic: Audio,
+    /// Whether the VM finds headphones plugged in. `auto`: if the card of --audio is named so by the sound system, which
+    /// sees no plug of a built-in card; `farbus-remote headphones` tells it.
+    #[arg(long, value_enum, value_name = "auto|yes|no", default_value = "auto")]
+    pub(crate) headphones: Headphones,
     /// Record all USB traffic into this file, which Wireshark opens. Everything that is typed is in it.
     #[arg(long, value_name = "FILE.pcapng")]
     pub(crate) capture: Option<PathBuf>,
@@ -119,6 +139,15 @@ pub(crate) struct Status {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Whether headphones are plugged in.
+#[derive(Debug, Args)]
+pub(crate) struct Plug {
+    #[arg(value_enum, value_name = "auto|yes|no")]
+    pub(crate) headphones: Headphones,
+    #[command(flatten)]
+    pub(crate) status: Status,
 }
 
 #[derive(Debug, Args)]
@@ -159,14 +188,16 @@ impl FromStr for Disk {
     }
 }
 
-/// Where sound goes.
+/// Where sound goes, or comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Audio {
     /// Nowhere; the VM's clock runs on.
     None,
-    /// Into a WAV file.
+    /// A WAV file.
     Wav(PathBuf),
-    /// To a sound card: the default one, or the first whose name contains this text.
+    /// A sound card that is a piece of software, with a clock of its own.
+    Test(Pace),
+    /// A sound card: the default one, or the first whose name contains this text.
     Cpal(Option<String>),
 }
 
@@ -177,9 +208,11 @@ impl FromStr for Audio {
         match text.split_once(':') {
             None if text == "none" => Ok(Self::None),
             None if text == "cpal" => Ok(Self::Cpal(None)),
+            None if text == "test" => Ok(Self::Test(Pace::default())),
             Some(("cpal", device)) if !device.is_empty() => Ok(Self::Cpal(Some(device.into()))),
             Some(("wav", file)) if !file.is_empty() => Ok(Self::Wav(file.into())),
-            _ => Err(format!("`{text}` is none of cpal, cpal:DEVICE, wav:FILE, none")),
+            Some(("test", faults)) => faults.parse().map(Self::Test),
+            _ => Err(format!("`{text}` is none of cpal, cpal:DEVICE, wav:FILE, test, none")),
         }
     }
 }
@@ -204,16 +237,17 @@ mod tests {
     }
 
     #[test]
-    fn sound_goes_to_one_of_three_places() {
+    fn sound_goes_to_one_of_four_places() {
         for (text, audio) in [
             ("none", Audio::None),
             ("wav:x.wav", Audio::Wav("x.wav".into())),
+            ("test", Audio::Test(Pace::default())),
             ("cpal", Audio::Cpal(None)),
             ("cpal:USB Headset", Audio::Cpal(Some("USB Headset".into()))),
         ] {
             assert_eq!(text.parse(), Ok(audio), "{text}");
         }
-        for text in ["wav:", "cpal:", "alsa", ""] {
+        for text in ["wav:", "cpal:", "alsa", "test:", "test:x=1", ""] {
             assert!(text.parse::<Audio>().is_err(), "{text}");
         }
     }

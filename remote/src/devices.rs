@@ -94,7 +94,7 @@ impl Devices {
 
 #[cfg(feature = "cpal")]
 fn sound() -> anyhow::Result<Vec<String>> {
-    Ok(crate::sound::outputs()?.into_iter().map(|(_, name)| name).collect())
+    crate::sound::names()
 }
 
 #[cfg(not(feature = "cpal"))]

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cli::Format;
 
@@ -68,6 +68,12 @@ pub(crate) enum Event {
         counts: Counts,
         file: Option<String>,
     },
+    /// The VM finds a jack full or empty from now on.
+    Jack { jack: String, present: bool },
+    /// The VM listens to the microphone.
+    RecordingStarted { stream: u8, run: u32, rate: u32, bits: u8, channels: u8 },
+    /// The VM listens no more.
+    RecordingStopped { stream: u8, run: u32, frames: u64, lost: u64 },
     /// The remote ends.
     Ended(Totals),
 }
@@ -85,7 +91,7 @@ pub(crate) enum Gone {
 }
 
 /// Frames of sound that were played without a stop.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Frames received.
     pub(crate) frames: u64,
@@ -107,6 +113,14 @@ pub(crate) struct Totals {
     /// All sound together.
     #[serde(flatten)]
     pub(crate) sound: Counts,
+}
+
+impl Counts {
+    /// Both together.
+    pub(crate) fn with(mut self, more: Self) -> Self {
+        self += more;
+        self
+    }
 }
 
 impl std::ops::AddAssign for Counts {
@@ -183,11 +197,19 @@ fn sentence(event: &Event) -> String {
         Event::SoundStarted { rate, bits, channels, .. } => {
             format!("the VM plays: {rate} Hz, {bits} bit, {channels} channels")
         }
-        Event::SoundStopped { counts, .. } => format!("the VM stopped playing: {}", counts_in_words(counts)),
-        Event::Ended(Totals { sessions, requests, sound }) => format!(
-            "ended after {sessions} sessions: {requests} USB requests; sound: {}",
-            counts_in_words(sound)
-        ),
+        Event::SoundStopped { counts, .. } => format!("the VM stopped playing: {counts}"),
+        Event::Jack { jack, present } => {
+            format!("the VM finds the {jack} jack {}", if *present { "plugged" } else { "empty" })
+        }
+        Event::RecordingStarted { rate, bits, channels, .. } => {
+            format!("the VM listens to the microphone: {rate} Hz, {bits} bit, {channels} channels")
+        }
+        Event::RecordingStopped { frames, lost, .. } => {
+            format!("the VM listens no more: {frames} frames sent, {lost} lost")
+        }
+        Event::Ended(Totals { sessions, requests, sound }) => {
+            format!("ended after {sessions} sessions: {requests} USB requests; sound: {sound}")
+        }
     }
 }
 
@@ -195,8 +217,11 @@ fn at(bus_port: Option<&str>) -> String {
     bus_port.map(|bus_port| format!(" ({bus_port})")).unwrap_or_default()
 }
 
-fn counts_in_words(Counts { frames, gaps, skipped, underruns }: &Counts) -> String {
-    format!("{frames} frames, {gaps} missing, {skipped} skipped, {underruns} underruns")
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { frames, gaps, skipped, underruns } = self;
+        write!(f, "{frames} frames, {gaps} missing, {skipped} skipped, {underruns} underruns")
+    }
 }
 
 #[cfg(test)]

@@ -10,24 +10,23 @@
 //! A device that is plugged in and asked for is lent; what the user took back stays, wherever it is plugged in again,
 //! until it is lent again.
 
+mod answers;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
 use anyhow::Result;
-use futures_util::{
-    FutureExt,
-    future::{LocalBoxFuture, join_all},
-};
+use futures_util::{FutureExt, future::LocalBoxFuture};
 use tokio::sync::oneshot;
-use wire::usb::DeviceId;
 
 use crate::{
-    control::{Outcome, Reply, Request, Target},
+    control::Outcome,
     events::{Event, Events, Gone},
     lent::Lent,
     port::PortId,
-    ports::{Lend, Status, Unlend, Whom},
+    ports::{Lend, Unlend, Whom},
     remote::Remote,
+    sound::Ask,
     usb::{
         bus::Seen,
         trouble::Trouble,
@@ -49,6 +48,7 @@ pub(crate) struct Parts<H> {
     pub(crate) asked: Vec<Selector>,
     pub(crate) open: Opener<H>,
     pub(crate) remote: Addr<Remote>,
+    pub(crate) sound: Recipient<Ask>,
     pub(crate) events: Events,
 }
 
@@ -322,54 +322,6 @@ impl<H: Clone + Unpin + 'static> Handler<Seen<H>> for Lender<H> {
     }
 }
 
-impl Message for Request {
-    type Result = Reply;
-}
-
-impl<H: Clone + Unpin + 'static> Handler<Request> for Lender<H> {
-    type Result = ResponseActFuture<Self, Reply>;
-
-    fn handle(&mut self, request: Request, ctx: &mut Self::Context) -> Self::Result {
-        match request {
-            Request::Lend { usb } => {
-                let outcomes = join_all(self.lend(usb, ctx));
-                let all = async { Reply::Lend(outcomes.await.into_iter().flatten().collect()) };
-                Box::pin(all.into_actor(self))
-            }
-            Request::Return { what: Target::Usb(selector) } => {
-                let asked = self.parts.asked.len();
-                self.parts.asked.retain(|asked| *asked != selector);
-                let outcomes = self.take_back(&selector);
-                let reply = if self.parts.asked.len() < asked {
-                    Reply::Return(outcomes)
-                } else {
-                    returned(outcomes, &selector.to_string())
-                };
-                Box::pin(fut::ready(reply))
-            }
-            Request::Return { what: Target::Device(device) } => {
-                let unlend = Unlend { whom: Whom::Device(DeviceId(device)), because: Gone::Returned };
-                let unlent = self.parts.remote.send(unlend);
-                Box::pin(unlent.into_actor(self).map(move |unlent, act, _| {
-                    let unlent = unlent.ok().flatten();
-                    let outcomes = unlent.into_iter().map(|(port, name)| {
-                        act.taken_back(port);
-                        Outcome { bus_port: None, id: None, name, lent: false, reason: "returned".to_owned() }
-                    });
-                    returned(outcomes.collect(), &device.to_string())
-                }))
-            }
-            Request::Status => {
-                let report = self.parts.remote.send(Status);
-                Box::pin(report.into_actor(self).map(|report, act, _| match report {
-                    Ok(report) => Reply::Status { report, kept: act.kept() },
-                    Err(_) => Reply::Error("it is ending".to_owned()),
-                }))
-            }
-        }
-    }
-}
-
 impl<H: Clone + Unpin + 'static> Handler<Stop> for Lender<H> {
     type Result = ResponseFuture<()>;
 
@@ -384,13 +336,4 @@ impl<H: Clone + Unpin + 'static> Handler<Stop> for Lender<H> {
         self.less_busy();
         Box::pin(stopped.map(drop))
     }
-}
-
-fn returned(outcomes: Vec<Outcome>, what: &str) -> Reply {
-    if outcomes.is_empty() {
-        return Reply::Error(format!(
-            "nothing that is lent is `{what}`; `farbus-remote status` lists what is lent"
-        ));
-    }
-    Reply::Return(outcomes)
 }

@@ -8,7 +8,7 @@ use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Config, Event as SessionEvent, Role, Session};
 use tokio::sync::mpsc::{self, error::TrySendError};
-use wire::{Lane, Message, ToHost, ToRemote};
+use wire::{Lane, Message, ToHost, ToRemote, audio};
 
 use crate::{port, remote::Remote};
 
@@ -18,6 +18,9 @@ const OUTBOUND_FRAMES: usize = 4;
 const INBOUND_FRAMES: usize = 64;
 /// The most frames that one item of the inbound stream carries.
 const FRAMES_PER_TURN: usize = 16;
+
+/// Sound of the microphone that waits for the link at most, milliseconds.
+const SOUND_MS: u64 = 150;
 
 /// Frames from the link, in order.
 pub(crate) struct Inbound {
@@ -115,12 +118,22 @@ impl Live {
         if let (Some(tap), ToHost::Completed(end)) = (&mut self.tap, &message) {
             tap.ended(end);
         }
+        if self.too_late(&message) {
+            return;
+        }
         let message = message.encode();
         if message.lane.may_lose() {
             self.give(message);
         } else {
             self.backlog[message.lane as usize].push_back((message, credit));
         }
+    }
+
+    /// Whether this is sound behind so much sound that nobody would hear it in time.
+    fn too_late(&self, message: &ToHost) -> bool {
+        let ToHost::Audio(audio::ToHost::Recorded(packet)) = message else { return false };
+        let a_second = u64::from(packet.format.rate) * u64::from(packet.format.frame_bytes());
+        self.session.queued(Lane::Audio) as u64 * 1_000 > a_second * SOUND_MS
     }
 
     fn fill_session(&mut self) {

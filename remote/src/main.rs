@@ -1,10 +1,10 @@
-//! `farbus-remote`: lends USB devices, disks and the speakers of this computer to a VM.
+//! `farbus-remote`: lends USB devices, disks, the speakers and the microphone of this computer to a VM.
 //!
 //! ```text
 //! Lender ── which devices are lent: told by the USB bus (usb::bus) and by the user (control)
 //! Remote ── the session and the link of the moment
 //! ├─ UsbPort   one for each lent device; real ones and disks have a thread each
-//! └─ Sound     voices and their sinks, on a thread of its own
+//! └─ Sound     voices and their sinks, the microphone; on a thread of its own
 //! ```
 #![deny(unsafe_code)]
 
@@ -52,7 +52,7 @@ use tracing_subscriber::EnvFilter;
 use wire::control::Hello;
 
 use crate::{
-    cli::{Ask, Cli, Command, Connect, Format, Status},
+    cli::{Ask, Cli, Command, Connect, Format, Plug, Status},
     control::{
         Request, client,
         place::{self, Around},
@@ -61,7 +61,7 @@ use crate::{
     events::Events,
     lender::{Lender, Stop},
     remote::{Begin, Connector, GIVING_BACK, Leave, Parts, Remote},
-    sound::{Output, Sound},
+    sound::{Input, Output, Sound},
     usb::bus::Watch,
 };
 
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Connect(connect) => return serve(connect),
+        Command::Connect(connect) => return serve(*connect),
         Command::Lend(Ask { what: usb, status: Status { control, json } }) => {
             return client::run(control, &Request::Lend { usb }, json);
         }
@@ -87,6 +87,15 @@ fn run(command: Command) -> Result<ExitCode> {
             return client::run(control, &Request::Return { what }, json);
         }
         Command::Status(Status { control, json }) => return client::run(control, &Request::Status, json),
+        Command::Mute(Status { control, json }) => {
+            return client::run(control, &Request::Mute { muted: true }, json);
+        }
+        Command::Unmute(Status { control, json }) => {
+            return client::run(control, &Request::Mute { muted: false }, json);
+        }
+        Command::Headphones(Plug { headphones: plugged, status: Status { control, json } }) => {
+            return client::run(control, &Request::Headphones { plugged }, json);
+        }
         Command::GiveBack => return Ok(usb::keeper::wait(io::stdin().lock())),
         Command::Key(key) => println!("{}", load_key(key.key_file)?.public()),
         Command::Devices(devices) => {
@@ -163,23 +172,26 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
     let (ended, end) = oneshot::channel();
     // Remotes that lost their host together should not come back together.
     let seed = RandomState::new().hash_one(std::process::id());
-    let output = Output::new(connect.audio.clone())?;
+    let (output, input) = (Output::new(connect.audio.clone())?, Input::new(connect.mic.clone())?);
+    let headphones = connect.headphones;
     let remote = Remote::new(Parts { connector: connector(&connect, key), events, seed, tap, ended }).start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;
+    let host = remote.clone().recipient();
+    let parts = sound::Parts { output, input, headphones, events, host };
+    let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(parts));
     let lender = Lender::new(lender::Parts {
         asked: connect.usb.clone(),
         open: lend::opener(said),
         remote: remote.clone(),
+        sound: sound.clone().recipient(),
         events,
     });
     let lender = lender.start();
     // Both last until the end: then the socket's file goes, and the bus is left in peace.
     let _control = listen(connect.control.as_deref(), lender.clone().recipient())?;
     let _watch = watch(lender.clone())?;
-    let host = remote.clone().recipient();
-    let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(output, events, host));
     let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
     remote.send(Begin { lent, ends, sound }).await.context("the remote ended early")?;
     let asked = async {
@@ -206,7 +218,7 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
     code.context("the remote ended without a word")
 }
 
-/// Answers `lend`, `return` and `status`; the socket's file is there until what it returns is dropped. Where none can
+/// Answers `lend`, `status` and the like; the socket's file is there until what it returns is dropped. Where none can
 /// be made, and none was asked for, there is none.
 fn listen(path: Option<&Path>, lender: Recipient<Request>) -> Result<Option<SocketFile>> {
     let bound = match path {
@@ -219,7 +231,7 @@ fn listen(path: Option<&Path>, lender: Recipient<Request>) -> Result<Option<Sock
             Ok(Some(file))
         }
         Err(error) if path.is_none() => {
-            tracing::warn!("`farbus-remote lend`, `return` and `status` will not work: {error:#}");
+            tracing::warn!("`farbus-remote lend`, `status` and the like will not work: {error:#}");
             Ok(None)
         }
         Err(error) => Err(error),

@@ -20,7 +20,7 @@ use tokio::{
     time::Instant,
 };
 use wire::{
-    Lane, ToHost, ToRemote,
+    Lane, ToHost, ToRemote, audio,
     control::{self, Answer, Refusal},
 };
 
@@ -148,6 +148,7 @@ impl Remote {
         self.live = Some(Live::start(link, self.session, self, ctx));
         self.events.say(&Event::Connected { vm: vm.clone() });
         self.vm = Some(vm);
+        self.hear(Heard::Linked);
         for port in self.lent.keys().copied().collect::<Vec<_>>() {
             self.attach(port, ctx);
         }
@@ -199,10 +200,22 @@ impl Remote {
     fn hear(&self, what: Heard) {
         let Some(sound) = &self.sound else { return };
         match what {
-            Heard::Silence => sound.heard.do_send(what),
+            Heard::Linked | Heard::Silence => sound.heard.do_send(what),
             // What is dropped here shows as a gap there.
             Heard::Audio(_) => drop(sound.heard.try_send(what)),
         }
+    }
+
+    fn hear_surely(&self, message: audio::ToRemote, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
+        let Some(sound) = &self.sound else { return };
+        let session = self.session;
+        let heard = sound.heard.send(Heard::Audio(message)).into_actor(self);
+        ctx.spawn(heard.map(move |_, act, ctx| {
+            if let Some(live) = act.live.as_mut().filter(|_| session == act.session) {
+                live.consumed(lane, length);
+                act.transmit(ctx);
+            }
+        }));
     }
 
     /// Carries out what the host said.
@@ -210,6 +223,10 @@ impl Remote {
         match message {
             // Credited when the port has taken it.
             ToRemote::Usb(message) => return self.route_usb(message, (lane, length), ctx),
+            // Whether a microphone is open must not be lost; credited when it has been heard.
+            ToRemote::Audio(message) if !lane.may_lose() => {
+                return self.hear_surely(message, (lane, length), ctx);
+            }
             ToRemote::Audio(message) => self.hear(Heard::Audio(message)),
             ToRemote::Control(control::ToRemote::Bye { text, retry: true }) => {
                 return self.link_lost(text, ctx);

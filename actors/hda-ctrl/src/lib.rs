@@ -2,23 +2,33 @@
 //!
 //! ```text
 //!   bus ──Transaction──►┐                     ┌─► Play ──► session
-//!   session ─Played────►├─► turn(model, cx) ──┼─► Interrupts::raise
+//!   session ─reports───►├─► turn(model, cx) ──┼─► Interrupts::raise
+//!   session ─jacks─────►│                     │
 //!   session ─RemoteCame►│                     │
 //!   timer ─────────────►┘                     └─► timer := model's deadline
 //! ```
 //!
 //! Every item is one *turn*: the model changes, what it asks for is carried out, the timer is set anew. Sound
 //! advances with host time whether or not anyone listens; a millisecond timer is enough, because a late tick is
-//! made up for by the model and register reads advance it too. If the model panics, [`pci::Device`] answers as a
-//! controller in reset until it is rebuilt.
+//! made up for by the model and register reads advance it too. Transactions, reports and jacks are streams, so none
+//! of them starves another, whatever a remote says and how often: of reports the oldest are lost when too many wait,
+//! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
+//! rebuilt.
 #![forbid(unsafe_code)]
 
 use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
+use futures_util::stream::{self, Stream};
 use hda::{Hda, Output};
 use pci::{Bus, Device, Transaction, Turn};
-use tokio::time::Instant;
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        watch,
+    },
+    time::Instant,
+};
 use wire::audio::{Jack, StreamId, ToHost, ToRemote};
 
 /// Sound messages for the remote, in order.
@@ -26,13 +36,32 @@ use wire::audio::{Jack, StreamId, ToHost, ToRemote};
 #[rtype(result = "()")]
 pub struct Play(pub Vec<ToRemote>);
 
-/// What the remote reports: of its sink, its microphone, its jacks.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Played(pub ToHost);
+/// What is plugged in at the remote; nothing without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Jacks {
+    /// Headphones.
+    pub headphone: bool,
+    /// A microphone.
+    pub microphone: bool,
+}
+
+impl Jacks {
+    /// The jack's state from now on; whether that is news.
+    pub fn set(&mut self, jack: Jack, present: bool) -> bool {
+        let state = match jack {
+            Jack::Headphone => &mut self.headphone,
+            Jack::Microphone => &mut self.microphone,
+        };
+        std::mem::replace(state, present) != present
+    }
+
+    fn each(self) -> [(Jack, bool); 2] {
+        [(Jack::Headphone, self.headphone), (Jack::Microphone, self.microphone)]
+    }
+}
 
 /// A remote has come that knows of nothing yet: it is asked for what the guest listens to. Its jacks are as they were
-/// until it reports them.
+/// says otherwise.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RemoteCame;
@@ -45,6 +74,10 @@ pub struct Parts {
     pub config: pci::ConfigSpace,
     /// The controller's own settings.
     pub hda: hda::Config,
+    /// What the remote says of its sink and its microphone; when too many wait, the oldest are lost.
+    pub reports: broadcast::Receiver<ToHost>,
+    /// What is plugged in, now and later.
+    pub jacks: watch::Receiver<Jacks>,
     /// Where sound goes.
     pub session: Recipient<Play>,
     /// Dropped with the actor, however it ends: the parent's way to notice.
@@ -59,9 +92,10 @@ pub struct HdaCtrl {
     start: Instant,
     timer: Option<(Duration, SpawnHandle)>,
     out: Vec<Output>,
+    reports: Option<broadcast::Receiver<ToHost>>,
     /// What is plugged in: a model that is made anew does not know.
-    jacks: BTreeMap<Jack, bool>,
-    /// What the remote records: a model that is made anew does not know that either.
+    jacks: watch::Receiver<Jacks>,
+    /// What the remote records: a model that is made anew does not know that, either.
     recordings: BTreeMap<StreamId, u32>,
     _tether: Box<dyn Send>,
 }
@@ -78,7 +112,8 @@ impl HdaCtrl {
             start: Instant::now(),
             timer: None,
             out: Vec::new(),
-            jacks: BTreeMap::new(),
+            reports: Some(parts.reports),
+            jacks: parts.jacks,
             recordings: BTreeMap::new(),
             _tether: parts.tether,
         }
@@ -115,10 +150,13 @@ impl HdaCtrl {
     fn begin_anew(&mut self, now: Duration) {
         let stop = |(stream, run)| Output::Audio(ToRemote::StopRecord { stream, run });
         self.out.extend(std::mem::take(&mut self.recordings).into_iter().map(stop));
-        for (jack, present) in &self.jacks {
-            let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
-            let _ = turn.with(|hda, cx| hda.set_jack(cx, *jack, *present));
-        }
+        self.plug(now);
+    }
+
+    fn plug(&mut self, now: Duration) {
+        let jacks = *self.jacks.borrow();
+        let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+        let _ = turn.with(|hda, cx| jacks.each().map(|(jack, present)| hda.set_jack(cx, jack, present)));
     }
 
     fn note(&mut self, message: &ToRemote) {
@@ -145,6 +183,7 @@ impl HdaCtrl {
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
+        self.bus.interrupts.drive(self.device.interrupt_line());
         if !messages.is_empty() {
             self.session.do_send(Play(messages));
         }
@@ -164,12 +203,34 @@ impl HdaCtrl {
     }
 }
 
+/// Reports in order; how many were lost is only counted.
+fn reports(reports: broadcast::Receiver<ToHost>) -> impl Stream<Item = ToHost> {
+    stream::unfold(reports, async |mut reports| {
+        loop {
+            match reports.recv().await {
+                Ok(report) => return Some((report, reports)),
+                Err(RecvError::Lagged(lost)) => metrics::counter!("farbus_hda_late_reports").increment(lost),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    })
+}
+
+/// The jacks have changed.
+struct Plugged;
+
+fn changes(jacks: watch::Receiver<Jacks>) -> impl Stream<Item = Plugged> {
+    stream::unfold(jacks, async |mut jacks| jacks.changed().await.is_ok().then_some((Plugged, jacks)))
+}
+
 impl Actor for HdaCtrl {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let none = Box::pin(futures_util::stream::empty());
-        ctx.add_stream(std::mem::replace(&mut self.bus.transactions, none));
+        ctx.add_stream(std::mem::replace(&mut self.bus.transactions, Box::pin(stream::empty())));
+        self.reports.take().map(|waiting| ctx.add_stream(reports(waiting)));
+        ctx.add_stream(changes(self.jacks.clone()));
+        <Self as StreamHandler<Plugged>>::handle(self, Plugged, ctx);
     }
 }
 
@@ -179,17 +240,26 @@ impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
     }
 }
 
-impl Handler<Played> for HdaCtrl {
-    type Result = ();
-
-    fn handle(&mut self, Played(report): Played, ctx: &mut Self::Context) {
-        if let ToHost::Jack { jack, present } = report {
-            self.jacks.insert(jack, present);
-        }
+impl StreamHandler<ToHost> for HdaCtrl {
+    fn handle(&mut self, report: ToHost, ctx: &mut Self::Context) {
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.report(cx, report));
         });
     }
+
+    /// The session is gone; the guest is not.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl StreamHandler<Plugged> for HdaCtrl {
+    fn handle(&mut self, _: Plugged, ctx: &mut Self::Context) {
+        let now = self.start.elapsed();
+        self.plug(now);
+        self.carry_out(ctx, now);
+    }
+
+    /// The session is gone; the guest is not.
+    fn finished(&mut self, _: &mut Self::Context) {}
 }
 
 impl Handler<RemoteCame> for HdaCtrl {

@@ -5,10 +5,10 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use actix::prelude::*;
 use futures_util::stream;
 use hda::driver::{Buffer, Driver};
-use hda_ctrl::{HdaCtrl, Parts, Play, Played, RemoteCame};
+use hda_ctrl::{HdaCtrl, Jacks, Parts, Play, RemoteCame};
 use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction, Width};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     time,
 };
 use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote};
@@ -96,6 +96,8 @@ struct World {
     hda: Addr<HdaCtrl>,
     accesses: mpsc::UnboundedSender<Box<dyn Transaction>>,
     memory: Memory,
+    reports: broadcast::Sender<ToHost>,
+    jacks: watch::Sender<Jacks>,
     remote: mpsc::UnboundedReceiver<ToRemote>,
 }
 
@@ -110,14 +112,17 @@ impl World {
             dma: Rc::new(memory.clone()),
             interrupts: Rc::new(Silent),
         };
+        let ((reports, heard), (jacks, plugged)) = (broadcast::channel(4), watch::channel(Jacks::default()));
         let hda = HdaCtrl::new(Parts {
             bus,
             config: hda::config_space(),
             hda: hda::Config::default(),
+            reports: heard,
+            jacks: plugged,
             session: Session(to_remote).start().recipient(),
             tether: Box::new(()),
         });
-        Self { hda: hda.start(), accesses, memory, remote }
+        Self { hda: hda.start(), accesses, memory, reports, jacks, remote }
     }
 
     /// The guest starts its driver, and records.
@@ -138,8 +143,22 @@ impl World {
     }
 
     async fn plug(&self, present: bool) {
-        self.hda.send(Played(ToHost::Jack { jack: Jack::Microphone, present })).await.expect("an actor");
+        self.jacks.send_if_modified(|jacks| jacks.set(Jack::Microphone, present));
         time::sleep(Duration::from_millis(110)).await;
+    }
+
+    /// The microphone hears something.
+    fn hear(&self, position: u64, pcm: &[u8]) {
+        let pcm = pcm.to_vec().into();
+        let packet = Packet { stream: StreamId(0), run: 1, position, format: FORMAT, pcm };
+        self.reports.send(ToHost::Recorded(packet)).expect("an actor");
+    }
+
+    /// What the guest has heard.
+    fn heard(&self) -> Vec<u8> {
+        let mut heard = vec![0; 0x1_0000];
+        self.memory.ram.read(SOUND, &mut heard).expect("memory");
+        heard
     }
 
     async fn asked(&mut self) -> ToRemote {
@@ -164,11 +183,9 @@ async fn the_remote_is_asked_when_it_has_a_microphone_and_heard_until_it_is_pull
     assert_eq!(world.asked().await, record(1));
 
     let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
-    let packet = Packet { stream: StreamId(0), run: 1, position: 0, format: FORMAT, pcm: pcm.clone().into() };
-    world.hda.send(Played(ToHost::Recorded(packet))).await.unwrap();
+    world.hear(0, &pcm);
     time::sleep(Duration::from_millis(10)).await;
-    let mut heard = vec![0; 0x1_0000];
-    world.memory.ram.read(SOUND, &mut heard).unwrap();
+    let heard = world.heard();
     let begin = heard.iter().position(|byte| *byte != 0).expect("sound");
     assert_eq!(heard[begin..begin + pcm.len()], pcm);
 
@@ -200,4 +217,34 @@ async fn when_the_model_dies_the_microphone_is_closed_and_what_is_plugged_in_sta
     time::sleep(Duration::from_millis(500)).await;
     world.record().await;
     assert_eq!(world.asked().await, record(1));
+}
+
+#[actix::test]
+async fn of_more_than_can_wait_the_latest_is_heard_and_the_guest_is_not_kept_waiting() {
+    let mut world = World::new();
+    world.record().await;
+    world.plug(true).await;
+    assert_eq!(world.asked().await, record(1));
+    // All at once: the actor has no chance to take any of it in between.
+    for n in 0..100u8 {
+        world.hear(u64::from(n) * 48, &[n + 1; 48 * 4]);
+    }
+    // What was lost leaves a hole as long as it was.
+    time::sleep(Duration::from_millis(120)).await;
+    let mut heard = world.heard();
+    heard.retain(|byte| *byte != 0);
+    heard.dedup();
+    assert_eq!(heard, [97, 98, 99, 100], "the channel of this test holds four");
+}
+
+#[actix::test]
+async fn a_storm_of_plugs_is_its_last_word() {
+    let mut world = World::new();
+    world.record().await;
+    for n in 0..1_001u32 {
+        world.jacks.send_if_modified(|jacks| jacks.set(Jack::Microphone, n % 2 == 0));
+    }
+    assert_eq!(world.asked().await, record(1));
+    let more = time::timeout(Duration::from_secs(1), world.remote.recv()).await;
+    assert!(more.is_err(), "{more:?}");
 }

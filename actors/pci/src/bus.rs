@@ -25,6 +25,8 @@ pub struct Layout {
     pub msi: u16,
     /// MSI-X vectors, 0 for none.
     pub msix: u16,
+    /// Whether it has an interrupt pin, INTA#.
+    pub intx: bool,
 }
 
 /// What a bus sees of a PCI function.
@@ -37,6 +39,11 @@ pub trait Function {
 
     /// Resets the function: the client asked for it, or a new client has come.
     fn reset(&mut self);
+
+    /// Whether the function drives its interrupt pin at the moment; it may have none.
+    fn interrupt_line(&mut self) -> bool {
+        false
+    }
 }
 
 /// One request of a bus, to be carried out by the function's owner on its own thread, in order.
@@ -49,6 +56,9 @@ pub trait Transaction {
 pub trait Interrupts {
     /// Sends the message-signalled interrupt of this vector; lost if the guest has not enabled it, as on hardware.
     fn raise(&self, vector: u16);
+
+    /// The function drives its interrupt pin from now on, or does not. Told again and again does no harm.
+    fn drive(&self, _: bool) {}
 }
 
 /// A bus as the owner of one function holds it. Everything stays on the owner's thread.

@@ -85,6 +85,11 @@ pub trait Model {
     /// When [`Self::tick`] wants to be called, if at all. A time that has passed means at once.
     fn deadline(&self) -> Option<Duration>;
 
+    /// Whether anything is pending that interrupts by the pin, if the function has one. PCI 3.0 §2.2.6.
+    fn interrupt_line(&self) -> bool {
+        false
+    }
+
     /// What a register reads as while there is no working model: the answer of a failed device
     /// (xHCI: USBSTS with HCE and HCHalted; HDA: in reset).
     fn read_failed(offset: u64, width: Width) -> u64;

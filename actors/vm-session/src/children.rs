@@ -7,9 +7,9 @@ use hda_ctrl::HdaCtrl;
 use pci::{Bus, ConfigSpace, Restarts};
 use tokio::sync::mpsc;
 use usb_ctrl::UsbCtrl;
-use wire::usb::Completion;
+use wire::{ToRemote, usb::Completion};
 
-use crate::{Ended, Event, Tether, VmSession, shared::SharedBus};
+use crate::{Ended, Event, Tether, VmSession, shared::SharedBus, sound::Sound};
 
 /// Batches of completions on their way into the controller.
 const COMPLETION_BATCHES: usize = 16;
@@ -38,9 +38,11 @@ pub(crate) struct UsbSeat {
 pub(crate) struct HdaSeat {
     bus: SharedBus,
     config: fn() -> ConfigSpace,
+    hda: hda::Config,
     restarts: Restarts,
     generation: u32,
     pub(crate) addr: Option<Addr<HdaCtrl>>,
+    pub(crate) sound: Sound,
 }
 
 impl UsbSeat {
@@ -51,8 +53,9 @@ impl UsbSeat {
 }
 
 impl HdaSeat {
-    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace) -> Self {
-        Self { bus: SharedBus::new(bus), config, restarts: Restarts::default(), generation: 0, addr: None }
+    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace, hda: hda::Config) -> Self {
+        let (bus, restarts, sound) = (SharedBus::new(bus), Restarts::default(), Sound::default());
+        Self { bus, config, hda, restarts, generation: 0, addr: None, sound }
     }
 }
 
@@ -91,7 +94,9 @@ impl VmSession {
         let parts = hda_ctrl::Parts {
             bus: self.hda.bus.lend(),
             config: (self.hda.config)(),
-            hda: hda::Config::default(),
+            hda: self.hda.hda,
+            reports: self.hda.sound.reports(),
+            jacks: self.hda.sound.jacks(),
             session: ctx.address().recipient(),
             tether: Box::new(tether),
         };
@@ -109,27 +114,32 @@ impl VmSession {
             return;
         }
         metrics::counter!("farbus_child_ends").increment(1);
-        let Some(due) = restarts.failed(now) else { return self.give_up(ended.child) };
+        let Some(due) = restarts.failed(now) else { return self.give_up(ended.child, ctx) };
         let after = due.saturating_sub(now);
         let (child, panicked) = (ended.child, ended.panicked);
         tracing::error!(vm = %self.name, ?child, panicked, ?after, "a controller's actor ended; starting it again");
-        self.forget_child(child);
+        self.forget_child(child, ctx);
         ctx.run_later(after.max(Duration::from_millis(1)), move |act, ctx| act.start_child(child, ctx));
     }
 
-    fn give_up(&mut self, child: Child) {
+    fn give_up(&mut self, child: Child, ctx: &mut Context<Self>) {
         tracing::error!(vm = %self.name, ?child, "ended too often; the device stays dead until the worker is started anew");
-        self.forget_child(child);
+        self.forget_child(child, ctx);
         self.tell(Event::GaveUp { child });
     }
 
-    fn forget_child(&mut self, child: Child) {
+    fn forget_child(&mut self, child: Child, ctx: &mut Context<Self>) {
         match child {
             Child::Usb => {
                 self.usb.addr = None;
                 self.usb.completions = None;
             }
-            Child::Hda => self.hda.addr = None,
+            Child::Hda => {
+                self.hda.addr = None;
+                // Nobody listens any more.
+                let stops = self.hda.sound.stop_recordings();
+                self.send(stops.map(ToRemote::Audio).collect(), ctx);
+            }
         }
     }
 }

@@ -5,13 +5,13 @@
 //!   UsbCtrl ──Submit──►┐                            ┌──► outbound (bounded) ──► link::drive ──► remote
 //!   HdaCtrl ──Play────►├── VmSession ── Session ────┤        (I/O runtime)
 //!   UsbCtrl ◄─stream───┤                            └──◄ inbound (bounded) ◄───
-//!   HdaCtrl ◄─Played───┘
+//!   HdaCtrl ◄─stream───┘
 //! ```
 //!
 //! Everything but the link's I/O runs on the arbiter this actor was started on. What must survive a child (the
 //! port map, the bus, the session) belongs here; a child that ends is noticed by its [`Tether`] and started again
 //! within limits. A lost link is not a crash: it is a state. Today the devices are then unplugged cleanly and plugged
-//! again when a remote returns; the guest's sound runs on into silence.
+//! again when a remote returns, both jacks are empty, and the guest's sound runs on: into silence, and out of it.
 #![forbid(unsafe_code)]
 
 mod children;
@@ -19,6 +19,7 @@ mod link_of_the_moment;
 mod ports;
 mod session_io;
 mod shared;
+mod sound;
 mod tether;
 
 use std::time::Duration;
@@ -108,6 +109,8 @@ pub struct Parts {
     pub hda: Bus,
     /// The HD Audio controller's configuration space.
     pub hda_config: fn() -> pci::ConfigSpace,
+    /// The HD Audio controller's own settings.
+    pub hda_settings: hda::Config,
     /// The runtime for the link's I/O and encryption.
     pub io: Handle,
     /// Records what goes to the remote's devices, and what comes of it.
@@ -142,7 +145,7 @@ impl VmSession {
         Self {
             name: parts.name,
             usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
-            hda: HdaSeat::new(parts.hda, parts.hda_config),
+            hda: HdaSeat::new(parts.hda, parts.hda_config, parts.hda_settings),
             io: parts.io,
             tap: parts.tap,
             events: parts.events,
@@ -224,7 +227,7 @@ impl Handler<Play> for VmSession {
     type Result = ();
 
     fn handle(&mut self, Play(messages): Play, ctx: &mut Self::Context) {
-        self.counters.frames += session_io::frames(&messages);
+        self.counters.frames += self.hda.sound.note(&messages);
         self.send(messages.into_iter().map(ToRemote::Audio).collect(), ctx);
     }
 }

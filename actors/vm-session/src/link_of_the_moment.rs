@@ -3,6 +3,7 @@
 use actix::prelude::*;
 use capture::Tap;
 use futures_util::stream::{self, Stream};
+use hda_ctrl::RemoteCame;
 use link::Link;
 use session::{Role, Session};
 use tokio::sync::mpsc;
@@ -70,10 +71,13 @@ impl VmSession {
         self.tap.iter_mut().for_each(Tap::renew);
         self.counters.links += 1;
         self.tell(Event::Linked { remote });
+        if let Some(hda) = &self.hda.addr {
+            hda.do_send(RemoteCame);
+        }
         self.transmit(ctx);
     }
 
-    /// The link is gone: a clean unplug of everything that was lent.
+    /// The link is gone: a clean unplug of everything that was lent, and of what is in the jacks.
     pub(crate) fn link_lost(&mut self, reason: &str, ctx: &mut Context<Self>) {
         if let Some(link) = self.link.take() {
             ctx.cancel_future(link.inbound);
@@ -81,6 +85,7 @@ impl VmSession {
         for device in self.ports.detach_all() {
             self.to_usb(Detach { device });
         }
+        self.hda.sound.unplug();
         self.set_timer(None, ctx);
         self.tell(Event::LinkLost { reason: reason.to_owned() });
     }

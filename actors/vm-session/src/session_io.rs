@@ -3,12 +3,11 @@
 use std::{collections::VecDeque, time::Duration};
 
 use actix::prelude::*;
-use hda_ctrl::Played;
 use session::Event as SessionEvent;
 use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
 use usb_ctrl::Detach;
 use wire::{
-    Lane, Message, ToHost, ToRemote, audio, control,
+    Lane, Message, ToHost, ToRemote, control,
     usb::{self, Completion},
 };
 
@@ -26,21 +25,6 @@ pub(crate) struct Backlog {
     completions: Vec<Completion>,
     credit: Vec<(Lane, usize)>,
     waiting: bool,
-}
-
-/// The frames of sound in these messages.
-pub(crate) fn frames(messages: &[audio::ToRemote]) -> u64 {
-    let frames = |message: &audio::ToRemote| match message {
-        audio::ToRemote::Play(packet) => packet.pcm.len() as u64 / u64::from(packet.format.frame_bytes()),
-        audio::ToRemote::PlayCoded(coded) => coded.block.frames.into(),
-        audio::ToRemote::Pause { .. }
-        | audio::ToRemote::Record { .. }
-        | audio::ToRemote::StopRecord { .. }
-        | audio::ToRemote::Reception(_)
-        | audio::ToRemote::Missing(_)
-        | audio::ToRemote::Volume(_) => 0,
-    };
-    messages.iter().map(frames).sum()
 }
 
 impl VmSession {
@@ -168,11 +152,7 @@ impl VmSession {
                 self.backlog.completions.push(completion);
                 return self.backlog.credit.push((lane, size));
             }
-            ToHost::Audio(report) => {
-                if let Some(hda) = &self.hda.addr {
-                    hda.do_send(Played(report));
-                }
-            }
+            ToHost::Audio(report) => self.hda.sound.hear(report),
             ToHost::Control(control::ToHost::Attached(attachment)) => self.attach(attachment),
             ToHost::Control(control::ToHost::Detached { device }) => {
                 if let Some(device) = self.ports.detach(device) {

@@ -197,7 +197,7 @@ mod tests {
     use noise_tcp::SecretKey;
 
     use super::*;
-    use crate::config::{Allowed, Interrupts};
+    use crate::config::{Allowed, Interrupts, Speakers};
 
     fn key() -> PublicKey {
         SecretKey::generate().public()
@@ -216,6 +216,7 @@ mod tests {
                 remotes: remotes.clone(),
                 on_busy: *on_busy,
                 interrupts: Interrupts::Msi,
+                speakers: Speakers::Stereo,
                 capture: None,
             };
             ((*name).to_owned(), vm)

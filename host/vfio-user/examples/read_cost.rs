@@ -58,8 +58,11 @@ fn main() -> std::io::Result<()> {
 
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("device.sock");
-    let server =
-        Server::bind(&path, Layout { bars: [4096, 0, 0, 0, 0, 0], msi: 1, msix: 0 }, Options::default())?;
+    let server = Server::bind(
+        &path,
+        Layout { bars: [4096, 0, 0, 0, 0, 0], msi: 1, msix: 0, intx: false },
+        Options::default(),
+    )?;
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {

@@ -159,7 +159,8 @@ fn carry_out(
             protocol.unmapped(asked, Ok(()), ticket, replies);
         }
         Action::Wire(irq, signal, ticket) => {
-            answer(ticket, world.wires.apply(irq, signal, descriptors), replies);
+            let line = function.interrupt_line();
+            answer(ticket, world.wires.apply(irq, signal, descriptors, line), replies);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Interrupts: the client's eventfds, which lead into the guest.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -15,17 +15,28 @@ use crate::codec::{Irq, Refusal, Signal};
 pub(crate) struct Wires {
     msi: RefCell<Vec<Option<OwnedFd>>>,
     msix: RefCell<Vec<Option<OwnedFd>>>,
+    /// Of the interrupt pin, if there is one.
+    intx: RefCell<Vec<Option<OwnedFd>>>,
+    /// The pin has fired, and the client has not asked for more yet.
+    masked: Cell<bool>,
     status: Arc<Status>,
 }
 
 impl Wires {
     pub(crate) fn new(layout: Layout, status: Arc<Status>) -> Self {
         let places = |vectors: u16| RefCell::new((0..vectors).map(|_| None).collect());
-        Self { msi: places(layout.msi), msix: places(layout.msix), status }
+        let intx = places(layout.intx.into());
+        Self { msi: places(layout.msi), msix: places(layout.msix), intx, masked: Cell::new(false), status }
     }
 
-    /// Does what the client asks; the codec has checked the range.
-    pub(crate) fn apply(&self, irq: Irq, signal: Signal<'_>, eventfds: Vec<OwnedFd>) -> Result<(), Refusal> {
+    /// Does what the client asks; the codec has checked the range. `line`: the function drives its pin.
+    pub(crate) fn apply(
+        &self,
+        irq: Irq,
+        signal: Signal<'_>,
+        eventfds: Vec<OwnedFd>,
+        line: bool,
+    ) -> Result<(), Refusal> {
         let mut wires = self.of(irq).borrow_mut();
         match signal {
             Signal::Connect { first } => {
@@ -35,7 +46,10 @@ impl Wires {
                 for (wire, eventfd) in wires.iter_mut().skip(first.into()).zip(eventfds) {
                     *wire = Some(eventfd);
                 }
+                self.unmask(irq);
             }
+            Signal::Mask => self.masked.set(true),
+            Signal::Unmask => self.unmask(irq),
             Signal::Disconnect { first, count } => {
                 wires.iter_mut().skip(first.into()).take(count.into()).for_each(|wire| *wire = None);
             }
@@ -49,12 +63,20 @@ impl Wires {
             }
         }
         self.status.wired(irq, wires.iter().flatten().count() as u16);
+        drop(wires);
+        self.drive(line);
         Ok(())
+    }
+
+    fn unmask(&self, irq: Irq) {
+        if irq == Irq::IntX {
+            self.masked.set(false);
+        }
     }
 
     /// Forgets the client's eventfds.
     pub(crate) fn forget(&self) {
-        for irq in [Irq::Msi, Irq::MsiX] {
+        for irq in [Irq::Msi, Irq::MsiX, Irq::IntX] {
             self.of(irq).borrow_mut().fill_with(|| None);
             self.status.wired(irq, 0);
         }
@@ -64,6 +86,7 @@ impl Wires {
         match irq {
             Irq::Msi => &self.msi,
             Irq::MsiX => &self.msix,
+            Irq::IntX => &self.intx,
         }
     }
 }
@@ -76,6 +99,18 @@ impl Interrupts for Wires {
             if let Some(wire @ Some(_)) = wires.get(usize::from(vector)) {
                 return fire(wire);
             }
+        }
+    }
+
+    /// An eventfd has no level: it fires when the pin is driven, and again when the client, who takes any access to a
+    /// BAR for the end of the interrupt, says that it wants to know and the pin is driven still.
+    fn drive(&self, line: bool) {
+        if line
+            && !self.masked.get()
+            && let Some(wire @ Some(_)) = self.intx.borrow().first()
+        {
+            self.masked.set(true);
+            fire(wire);
         }
     }
 }
@@ -109,7 +144,7 @@ mod tests {
     use super::*;
 
     fn wires() -> Wires {
-        Wires::new(Layout { bars: [0; 6], msi: 4, msix: 2 }, Arc::default())
+        Wires::new(Layout { bars: [0; 6], msi: 4, msix: 2, intx: true }, Arc::default())
     }
 
     fn count(eventfd: &OwnedFd) -> Option<u64> {
@@ -127,12 +162,12 @@ mod tests {
     fn a_raised_vector_reaches_its_own_eventfd_only() {
         let wires = wires();
         let ((a, to_a), (b, to_b)) = (pair(), pair());
-        wires.apply(Irq::Msi, Signal::Connect { first: 1 }, vec![to_a, to_b]).unwrap();
+        wires.apply(Irq::Msi, Signal::Connect { first: 1 }, vec![to_a, to_b], false).unwrap();
         for vector in [0, 1, 1, 3, 4, u16::MAX] {
             wires.raise(vector);
         }
         assert_eq!((count(&a), count(&b)), (Some(2), None));
-        wires.apply(Irq::Msi, Signal::Disconnect { first: 1, count: 1 }, vec![]).unwrap();
+        wires.apply(Irq::Msi, Signal::Disconnect { first: 1, count: 1 }, vec![], false).unwrap();
         wires.raise(1);
         wires.raise(2);
         assert_eq!((count(&a), count(&b)), (None, Some(1)));
@@ -143,15 +178,38 @@ mod tests {
     fn the_client_can_fire_them_itself() {
         let wires = wires();
         let ((a, to_a), (b, to_b)) = (pair(), pair());
-        wires.apply(Irq::MsiX, Signal::Connect { first: 0 }, vec![to_a, to_b]).unwrap();
+        wires.apply(Irq::MsiX, Signal::Connect { first: 0 }, vec![to_a, to_b], false).unwrap();
         let chosen = Some(&[0u8, 1][..]);
-        wires.apply(Irq::MsiX, Signal::Fire { first: 0, count: 2, chosen }, vec![]).unwrap();
+        wires.apply(Irq::MsiX, Signal::Fire { first: 0, count: 2, chosen }, vec![], false).unwrap();
         assert_eq!((count(&a), count(&b)), (None, Some(1)));
-        wires.apply(Irq::MsiX, Signal::Fire { first: 0, count: 2, chosen: None }, vec![]).unwrap();
+        wires.apply(Irq::MsiX, Signal::Fire { first: 0, count: 2, chosen: None }, vec![], false).unwrap();
         assert_eq!((count(&a), count(&b)), (Some(1), Some(1)));
-        wires.apply(Irq::MsiX, Signal::DisconnectAll, vec![]).unwrap();
+        wires.apply(Irq::MsiX, Signal::DisconnectAll, vec![], false).unwrap();
         wires.raise(0);
         assert_eq!(count(&a), None);
+    }
+
+    #[test]
+    fn a_pin_that_is_driven_fires_once_and_again_whenever_the_client_wants_to_know() {
+        let wires = wires();
+        let (line, to_line) = pair();
+        wires.drive(true);
+        wires.apply(Irq::IntX, Signal::Connect { first: 0 }, vec![to_line], true).unwrap();
+        wires.drive(true);
+        assert_eq!(count(&line), Some(1), "driven before anybody listened");
+        wires.drive(false);
+        wires.drive(true);
+        assert_eq!(count(&line), None, "masked since it has fired");
+        wires.apply(Irq::IntX, Signal::Unmask, vec![], true).unwrap();
+        assert_eq!(count(&line), Some(1), "something is pending still");
+        wires.apply(Irq::IntX, Signal::Unmask, vec![], false).unwrap();
+        assert_eq!(count(&line), None);
+        wires.drive(true);
+        assert_eq!(count(&line), Some(1));
+        wires.apply(Irq::IntX, Signal::Unmask, vec![], false).unwrap();
+        wires.apply(Irq::IntX, Signal::Mask, vec![], false).unwrap();
+        wires.drive(true);
+        assert_eq!(count(&line), None);
     }
 
     #[test]
@@ -162,7 +220,7 @@ mod tests {
         let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
         for wrong in [pipe, file, socket.into()] {
             assert_eq!(
-                wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![wrong]),
+                wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![wrong], false),
                 Err(Refusal::Invalid)
             );
         }
@@ -175,7 +233,7 @@ mod tests {
         let wires = wires();
         let full = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
         rustix::io::write(&full, &(u64::MAX - 1).to_ne_bytes()).unwrap();
-        wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![full]).unwrap();
+        wires.apply(Irq::Msi, Signal::Connect { first: 0 }, vec![full], false).unwrap();
         wires.raise(0);
     }
 }

@@ -18,6 +18,7 @@ pub struct Status {
     poisoned: AtomicBool,
     msi: AtomicU16,
     msix: AtomicU16,
+    intx: AtomicBool,
 }
 
 const QEMU: u8 = 1;
@@ -83,6 +84,12 @@ impl Status {
         self.msix.load(Relaxed)
     }
 
+    /// Whether the interrupt pin is wired to the guest.
+    #[must_use]
+    pub fn intx(&self) -> bool {
+        self.intx.load(Relaxed)
+    }
+
     pub(crate) fn connected(&self) {
         self.clients.fetch_add(1, Relaxed);
     }
@@ -133,10 +140,10 @@ impl Status {
 
     pub(crate) fn wired(&self, irq: Irq, vectors: u16) {
         match irq {
-            Irq::Msi => &self.msi,
-            Irq::MsiX => &self.msix,
+            Irq::Msi => self.msi.store(vectors, Relaxed),
+            Irq::MsiX => self.msix.store(vectors, Relaxed),
+            Irq::IntX => self.intx.store(vectors > 0, Relaxed),
         }
-        .store(vectors, Relaxed);
     }
 
     fn memory(&self, shared: bool) -> (&AtomicU64, &AtomicU64) {

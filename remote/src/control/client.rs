@@ -1,4 +1,4 @@
-//! `farbus-remote lend | return | status`: asks the running remote.
+//! `farbus-remote lend | return | status | mute | unmute | headphones`: asks the running remote.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -80,7 +80,10 @@ fn words(reply: &Reply) -> String {
             "nothing of that was lent; it will not be lent when it is plugged in\n".to_owned()
         }
         Reply::Lend(outcomes) | Reply::Return(outcomes) => lines(outcomes),
-        Reply::Status { report, kept } => status(report) + &heading("not lent:", &lines(kept)),
+        Reply::Status { report, kept, sound } => {
+            status(report) + &sound.to_string() + &heading("not lent:", &lines(kept))
+        }
+        Reply::Sound(sound) => sound.to_string(),
         Reply::Error(_) => String::new(),
     }
 }

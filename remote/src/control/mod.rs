@@ -1,7 +1,7 @@
 //! The control socket of a running `connect`: one JSON request a line, one JSON reply a line.
 //!
 //! ```text
-//!   farbus-remote lend | return | status ── client ──► Unix socket, mode 0600 ── server ──► Lender
+//!   farbus-remote lend | return | status | … ── client ──► Unix socket, mode 0600 ── server ──► Lender
 //! ```
 
 pub(crate) mod client;
@@ -12,7 +12,11 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ports::Report, usb::which::Selector};
+use crate::{
+    ports::Report,
+    sound::{self, Headphones},
+    usb::which::Selector,
+};
 
 /// The longest request, bytes.
 pub(crate) const REQUEST: usize = 4 << 10;
@@ -27,8 +31,12 @@ pub(crate) enum Request {
     Lend { usb: Selector },
     /// Give back what this names.
     Return { what: Target },
-    /// Tell what is lent.
+    /// Tell what is lent, and how the sound is.
     Status,
+    /// Mute the microphone, or not.
+    Mute { muted: bool },
+    /// Tell the VM whether headphones are plugged in.
+    Headphones { plugged: Headphones },
 }
 
 /// Something that is lent.
@@ -54,7 +62,10 @@ pub(crate) enum Reply {
         #[serde(flatten)]
         report: Report,
         kept: Vec<Outcome>,
+        sound: sound::status::Status,
     },
+    /// How the sound is.
+    Sound(sound::status::Status),
     /// Nothing, and why.
     Error(String),
 }

@@ -1,37 +1,53 @@
-//! The remote's sound: packets in, a sink that takes them at its own pace, reports back.
+//! The remote's sound: packets in, a sink that takes them at its own pace, reports back; and a microphone, as far as it
+//! is granted and the VM listens.
 //!
 //! ```text
-//!   Play(packet) ──► Sound ── Voice, one for each stream of the VM ──► dyn Sink ── nowhere | WAV file, paced | card
-//!   Pause ─────────►   │                                                  │
-//!   timer ─────────►   └◄──────────────── Progress ───────────────────────┘──► Played (to the host), events
+//!   Play(packet) ──► Sound ── Voice, one for each stream of the VM ──► dyn Sink ── nowhere | paced | card
+//!   Pause ─────────►   │ │                                                │
+//!   timer ─────────►   │ └◄──────────────── Progress ─────────────────────┘──► Played (to the host), events
+//!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► Recorded (to the host)
+//!   what is there ─►   Sense ─────────────────────────────────────────────────────► Jack (to the host)
 //! ```
 //! It has a thread of its own: opening a card or writing a file holds up nobody's keys.
 
 #[cfg(feature = "cpal")]
 mod card;
+mod convert;
 mod jitter;
+mod microphone;
 mod nowhere;
+mod pace;
+mod paced;
+mod place;
+mod ramp;
+mod sense;
+pub(crate) mod status;
 mod voice;
 mod wav;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
-use anyhow::Result;
 use tokio::time::Instant;
-use wire::audio::{Format, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Jack, Packet, StreamId, ToHost, ToRemote};
 
 #[cfg(feature = "cpal")]
-pub(crate) use card::outputs;
+pub(crate) use card::names;
+pub(crate) use pace::Pace;
+pub(crate) use place::{Input, Output};
+pub(crate) use sense::Headphones;
 
-use crate::{
-    cli::Audio,
-    events::{Events, Totals},
-};
+use crate::events::{Event, Events, Totals};
+use microphone::Microphone;
+use place::{Progress, Sink, Source};
+use sense::{Found, Sense};
+use status::Status;
 use voice::Voice;
 
-/// How often sinks are looked after while something plays: the period of the WAV file's sound card.
+/// How often sinks and the microphone are looked after while there is sound.
 const PERIOD: Duration = Duration::from_millis(5);
+/// How often it is looked which devices there are.
+const LOOK: Duration = Duration::from_secs(1);
 /// Packets that wait at most; what comes then is late, and lost.
 const MAILBOX: usize = 256;
 /// Streams of HD Audio: their numbers have four bits.
@@ -43,8 +59,22 @@ const STREAMS: u8 = 16;
 pub(crate) enum Heard {
     /// What the host said.
     Audio(ToRemote),
-    /// The link is gone: whatever plays has ended.
+    /// There is a link: the host knows of nothing yet.
+    Linked,
+    /// The link is gone: whatever plays has ended, and nobody listens.
     Silence,
+}
+
+/// What the user wants of the sound. The answer is how it is then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Status")]
+pub(crate) enum Ask {
+    /// To know.
+    Status,
+    /// The microphone muted, or not.
+    Mute(bool),
+    /// Headphones plugged in, or not.
+    Headphones(Headphones),
 }
 
 /// A report for the host.
@@ -57,61 +87,13 @@ pub(crate) struct Report(pub(crate) ToHost);
 #[rtype(result = "Totals")]
 pub(crate) struct End;
 
-/// How far a sink has come with its run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// Frames that have left for the sound card.
-    pub(crate) played: u64,
-    /// Frames that wait.
-    pub(crate) queued: u64,
-    /// Times that the sound card wanted a frame and there was none.
-    pub(crate) underruns: u64,
-    /// Frames that had no time of their own, because too many waited.
-    pub(crate) skipped: u64,
-}
-
-/// A place for the sound of one run. Time is since an arbitrary start. Dropping it ends it.
-pub(crate) trait Sink {
-    /// Takes whole frames.
-    fn push(&mut self, now: Duration, pcm: &[u8]) -> Result<()>;
-    /// No more frames follow for now: what waits is played although it may be less than a good start.
-    fn drain(&mut self);
-    /// Lets time pass.
-    fn tick(&mut self, now: Duration) -> Result<Progress>;
-    /// Everything taken and played is where it belongs (a file is complete); more may follow.
-    fn settle(&mut self) -> Result<()>;
-    /// The file that it is written to, if it is one.
-    fn file(&self) -> Option<String>;
-}
-
-/// Where sound goes.
-pub(crate) struct Output {
-    audio: Audio,
-    runs: u32,
-}
-
-impl Output {
-    /// The place that was asked for.
-    ///
-    /// # Errors
-    /// This build has no sound cards.
-    pub(crate) fn new(audio: Audio) -> Result<Self> {
-        anyhow::ensure!(
-            cfg!(feature = "cpal") || !matches!(audio, Audio::Cpal(_)),
-            "this build has no sound cards: build with the feature `cpal`, or use wav:FILE"
-        );
-        Ok(Self { audio, runs: 0 })
-    }
-
-    fn open(&mut self, format: Format) -> Result<Box<dyn Sink>> {
-        self.runs += 1;
-        Ok(match &self.audio {
-            Audio::Wav(file) => Box::new(wav::WavFile::create(wav::path(file, self.runs), format)?),
-            #[cfg(feature = "cpal")]
-            Audio::Cpal(wanted) => Box::new(card::Card::open(wanted.as_deref(), format)?),
-            _ => Box::new(nowhere::Nowhere::new(format)),
-        })
-    }
+/// What sound is made of.
+pub(crate) struct Parts {
+    pub(crate) output: Output,
+    pub(crate) input: Input,
+    pub(crate) headphones: Headphones,
+    pub(crate) events: Events,
+    pub(crate) host: Recipient<Report>,
 }
 
 /// The actor.
@@ -121,14 +103,32 @@ pub(crate) struct Sound {
     host: Recipient<Report>,
     start: Instant,
     voices: BTreeMap<StreamId, Voice>,
+    microphone: Microphone,
+    /// None while another thread looks.
+    sense: Option<Sense>,
+    found: Found,
+    headphones: Headphones,
+    plugged_headphones: bool,
     totals: Totals,
     looking: bool,
 }
 
 impl Sound {
-    pub(crate) fn new(output: Output, events: Events, host: Recipient<Report>) -> Self {
-        let (voices, totals) = (BTreeMap::new(), Totals::default());
-        Self { output, events, host, start: Instant::now(), voices, totals, looking: false }
+    pub(crate) fn new(Parts { output, input, headphones, events, host }: Parts) -> Self {
+        Self {
+            sense: Some(Sense::new(output.place().clone(), input.place().clone())),
+            microphone: Microphone::new(input, events),
+            output,
+            events,
+            host,
+            start: Instant::now(),
+            voices: BTreeMap::new(),
+            found: Found::default(),
+            headphones,
+            plugged_headphones: false,
+            totals: Totals::default(),
+            looking: false,
+        }
     }
 
     fn play(&mut self, packet: &Packet) {
@@ -147,11 +147,72 @@ impl Sound {
         }
     }
 
-    fn look_after(&mut self) {
+    fn look_after(&mut self, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         for voice in self.voices.values_mut() {
             if let Some(report) = voice.look_after(now) {
                 self.host.do_send(Report(report));
+            }
+        }
+        match self.microphone.look_after(now) {
+            Ok(packets) => packets.into_iter().for_each(|packet| self.host.do_send(Report(packet))),
+            Err(error) => {
+                tracing::warn!("microphone: {error:#}");
+                self.look(true, ctx);
+            }
+        }
+    }
+
+    /// Looks which devices there are, on another thread: it may take long. `wrong`: the microphone has failed.
+    fn look(&mut self, wrong: bool, ctx: &mut Context<Self>) {
+        let Some(mut sense) = self.sense.take() else { return };
+        let looked = tokio::task::spawn_blocking(move || (sense.look(wrong), sense));
+        ctx.spawn(looked.into_actor(self).map(|looked, act, _| {
+            if let Ok((found, sense)) = looked {
+                (act.sense, act.found) = (Some(sense), found);
+                act.plug();
+            }
+        }));
+    }
+
+    /// Tells the host what has been plugged in or pulled out.
+    fn plug(&mut self) {
+        let headphones = match self.headphones {
+            Headphones::Auto => self.found.headphones,
+            Headphones::Yes => true,
+            Headphones::No => false,
+        };
+        if self.microphone.present() != self.found.microphone {
+            self.microphone.plug(self.found.microphone);
+            self.tell(Jack::Microphone, self.found.microphone);
+        }
+        if std::mem::replace(&mut self.plugged_headphones, headphones) != headphones {
+            self.tell(Jack::Headphone, headphones);
+        }
+    }
+
+    fn tell(&self, jack: Jack, present: bool) {
+        self.events.say(&Event::Jack { jack: format!("{jack:?}").to_lowercase(), present });
+        self.host.do_send(Report(ToHost::Jack { jack, present }));
+    }
+
+    /// A new host takes every jack for empty.
+    fn tell_all(&self) {
+        for (jack, present) in
+            [(Jack::Microphone, self.microphone.present()), (Jack::Headphone, self.plugged_headphones)]
+        {
+            if present {
+                self.tell(jack, present);
+            }
+        }
+    }
+
+    /// A card that has failed may be there again, or there is another.
+    fn play_again(&mut self) {
+        let now = self.start.elapsed();
+        for voice in self.voices.values_mut() {
+            if voice.lost_its_card(now) {
+                voice.go_on(self.output.open(voice.format()));
             }
         }
     }
@@ -168,15 +229,17 @@ impl Sound {
         for stream in self.voices.keys().copied().collect::<Vec<_>>() {
             self.silence(stream);
         }
+        self.microphone.stop_all();
     }
 
     /// Looks after the sinks again and again while something plays.
     fn keep_looking(&mut self, ctx: &mut Context<Self>) {
-        if !self.looking && self.voices.values().any(Voice::playing) {
+        let sounds = self.voices.values().any(Voice::playing) || self.microphone.listened_to();
+        if !self.looking && sounds {
             self.looking = true;
             ctx.run_later(PERIOD, |act, ctx| {
                 act.looking = false;
-                act.look_after();
+                act.look_after(ctx);
                 act.keep_looking(ctx);
             });
         }
@@ -188,6 +251,13 @@ impl Actor for Sound {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        self.look(false, ctx);
+        ctx.run_interval(LOOK, |act, ctx| {
+            if !act.microphone.open() {
+                act.look(false, ctx);
+            }
+            act.play_again();
+        });
     }
 }
 
@@ -202,18 +272,39 @@ impl Handler<Heard> for Sound {
                     voice.pause(run, position);
                 }
             }
-            // There is no microphone yet: the guest hears silence.
-            Heard::Audio(ToRemote::Record { .. } | ToRemote::StopRecord { .. }) => {}
+            Heard::Audio(ToRemote::Record { stream, run, format }) => {
+                self.microphone.record(stream, run, format);
+            }
+            Heard::Audio(ToRemote::StopRecord { stream, run }) => self.microphone.stop(stream, Some(run)),
             Heard::Audio(
                 message @ (ToRemote::PlayCoded(_)
                 | ToRemote::Reception(_)
                 | ToRemote::Missing(_)
                 | ToRemote::Volume(_)),
             ) => tracing::debug!(?message, "nothing listens to this yet"),
+            Heard::Linked => self.tell_all(),
             Heard::Silence => self.silence_all(),
         }
-        self.look_after();
+        self.look_after(ctx);
         self.keep_looking(ctx);
+    }
+}
+
+impl Handler<Ask> for Sound {
+    type Result = MessageResult<Ask>;
+
+    fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        match ask {
+            Ask::Status => {}
+            Ask::Mute(muted) => self.microphone.mute(muted),
+            Ask::Headphones(headphones) => self.headphones = headphones,
+        }
+        self.plug();
+        MessageResult(Status {
+            playing: self.voices.values().map(Voice::status).collect(),
+            microphone: self.microphone.status(),
+            headphones: self.plugged_headphones,
+        })
     }
 }
 

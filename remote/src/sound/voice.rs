@@ -5,13 +5,14 @@
 //!   paused ────────► playing (a stretch) ────────────────────────────────────► paused ── another run ──► gone
 //!            sound_started      sound_heard                       sound_stopped
 //! ```
+//! A sink that fails leaves it without one; another may follow.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use wire::audio::{Format, Packet, StreamId, ToHost};
 
-use super::{Progress, Sink};
+use super::{Progress, Sink, status::Playing};
 use crate::events::{Counts, Event, Events};
 
 /// How often the host hears how far the sink has come.
@@ -24,12 +25,14 @@ pub(super) struct Voice {
     stream: StreamId,
     run: u32,
     format: Format,
-    /// None when it has failed: the next run tries again.
+    /// None when it has failed.
     sink: Option<Box<dyn Sink>>,
     events: Events,
     /// The next frame expected.
     next: u64,
+    /// How far the sink has come, and those before it that have failed.
     progress: Progress,
+    before: Progress,
     stretch: Option<Stretch>,
     totals: Counts,
     reported: Duration,
@@ -58,6 +61,7 @@ impl Voice {
             events,
             next: packet.position,
             progress: Progress::default(),
+            before: Progress::default(),
             stretch: None,
             totals: Counts::default(),
             reported: Duration::ZERO,
@@ -74,6 +78,42 @@ impl Voice {
     /// Whether it has frames to play, or may get more.
     pub(super) fn playing(&self) -> bool {
         self.stretch.is_some()
+    }
+
+    /// Whether it has frames to play, and no sink; one that has failed is let go, whether it plays or not: a driver waits
+    /// for it.
+    pub(super) fn lost_its_card(&mut self, now: Duration) -> bool {
+        if let Some(progress) = self.sink.as_mut().map(|sink| sink.tick(now)) {
+            self.check(progress);
+        }
+        self.sink.is_none() && self.playing()
+    }
+
+    /// What its sink has to play.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Goes on with another sink. What waited in the one before it was not heard.
+    pub(super) fn go_on(&mut self, sink: Result<Box<dyn Sink>>) {
+        self.before = self.progress;
+        self.sink = self.check(sink);
+    }
+
+    /// How it is, for people and programs.
+    pub(super) fn status(&self) -> Playing {
+        let counts =
+            self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.counts(stretch)));
+        Playing { stream: self.stream.0, format: self.format.into(), queued: self.progress.queued, counts }
+    }
+
+    fn counts(&self, stretch: &Stretch) -> Counts {
+        Counts {
+            frames: stretch.frames,
+            gaps: stretch.gaps,
+            skipped: self.progress.skipped - stretch.before.skipped,
+            underruns: self.progress.underruns - stretch.before.underruns,
+        }
     }
 
     /// All its stretches that have ended.
@@ -118,7 +158,7 @@ impl Voice {
         self.stretch.as_ref()?;
         let progress = self.sink.as_mut().map(|sink| sink.tick(now));
         if let Some(progress) = progress.and_then(|progress| self.check(progress)) {
-            self.progress = progress;
+            self.progress = progress + self.before;
         }
         let stretch = self.stretch.as_mut()?;
         if !stretch.heard && self.progress.played > stretch.before.played {
@@ -139,15 +179,10 @@ impl Voice {
 
     /// Ends the stretch, whether everything was played or not.
     pub(super) fn stop(&mut self) {
-        let Some(Stretch { before, frames, gaps, .. }) = self.stretch.take() else { return };
+        let Some(stretch) = self.stretch.take() else { return };
         let settled = self.sink.as_mut().map_or(Ok(()), |sink| sink.settle());
         self.check(settled);
-        let counts = Counts {
-            frames,
-            gaps,
-            skipped: self.progress.skipped - before.skipped,
-            underruns: self.progress.underruns - before.underruns,
-        };
+        let counts = self.counts(&stretch);
         self.totals += counts;
         let (stream, run) = (self.stream.0, self.run);
         self.events.say(&Event::SoundStopped { stream, run, counts, file: self.file() });
@@ -173,7 +208,7 @@ impl Voice {
         ToHost::Played { stream: self.stream, run: self.run, position, queued }
     }
 
-    /// A sink that fails is not the end: the VM's clock runs on, and the next run tries again.
+    /// A sink that fails is not the end: the VM's clock runs on, and it is tried again.
     fn check<T>(&mut self, result: Result<T>) -> Option<T> {
         match result {
             Ok(value) => Some(value),

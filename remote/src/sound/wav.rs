@@ -1,29 +1,23 @@
-//! A WAV file for a sound card: it takes frames at the format's rate, like one, and writes down every frame it was given,
-//! in order and nothing else: what a card would have skipped or filled with silence is only counted.
+//! WAV files: one to write what the VM plays, one to read what its microphone hears.
 
 use std::{
     fs::File,
-    io::BufWriter,
+    io::{BufReader, BufWriter},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
-use hound::{SampleFormat, WavSpec, WavWriter};
+use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 use wire::audio::{Encoding, Format};
 
-use super::{Progress, Sink, jitter::Jitter};
+use super::{Source, pace::Pace};
 
-/// The sink of one run.
-pub(super) struct WavFile {
+/// A file that is written.
+pub(super) struct Tape {
     path: PathBuf,
-    format: Format,
+    encoding: Encoding,
     writer: WavWriter<BufWriter<File>>,
-    jitter: Jitter,
-    /// When the sound card started, and the frames it has wanted since.
-    started: Option<(Duration, u64)>,
-    played: u64,
-    skipped: u64,
 }
 
 /// The file of the `number`th run: the second of `x.wav` is `x-2.wav`.
@@ -36,7 +30,7 @@ pub(super) fn path(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(format!("{stem}-{number}{extension}"))
 }
 
-impl WavFile {
+impl Tape {
     pub(super) fn create(path: PathBuf, format: Format) -> Result<Self> {
         let spec = WavSpec {
             channels: format.channels.into(),
@@ -46,53 +40,23 @@ impl WavFile {
         };
         let writer =
             WavWriter::create(&path, spec).with_context(|| format!("creating {}", path.display()))?;
-        let jitter = Jitter::new(format);
-        Ok(Self { path, format, writer, jitter, started: None, played: 0, skipped: 0 })
+        Ok(Self { path, encoding: format.encoding, writer })
     }
 
-    fn write(&mut self, pcm: &[u8]) -> Result<u64> {
-        write(&mut self.writer, self.format.encoding, pcm)
-            .with_context(|| format!("writing {}", self.path.display()))?;
-        let frames = pcm.len() as u64 / u64::from(self.format.frame_bytes());
-        self.played += frames;
-        Ok(frames)
-    }
-}
-
-impl Sink for WavFile {
-    fn push(&mut self, now: Duration, pcm: &[u8]) -> Result<()> {
-        // The card's time passes before the frames arrive: what it wanted by now it takes from what waited.
-        self.tick(now)?;
-        self.jitter.push(pcm);
-        let excess = self.jitter.excess();
-        self.skipped += self.write(&excess)?;
-        Ok(())
+    /// Writes whole frames.
+    pub(super) fn write(&mut self, pcm: &[u8]) -> Result<()> {
+        write(&mut self.writer, self.encoding, pcm)
+            .with_context(|| format!("writing {}", self.path.display()))
     }
 
-    fn drain(&mut self) {
-        self.jitter.drain();
-    }
-
-    fn tick(&mut self, now: Duration) -> Result<Progress> {
-        let (started, wanted) = self.started.unwrap_or((now, 0));
-        let due =
-            (now.saturating_sub(started).as_nanos() * u128::from(self.format.rate) / 1_000_000_000) as u64;
-        // The first look only finds out whether there is enough to start with.
-        let frames = if self.started.is_none() { 1 } else { due.saturating_sub(wanted) };
-        let pcm = self.jitter.pull(usize::try_from(frames).unwrap_or(usize::MAX));
-        let taken = self.write(&pcm)?;
-        // If it ran dry, or has not begun, the card starts again with the next frames.
-        self.started = (taken == frames).then_some((started, wanted + frames));
-        let (played, queued) = (self.played, self.jitter.queued());
-        Ok(Progress { played, queued, underruns: self.jitter.underruns, skipped: self.skipped })
-    }
-
-    fn settle(&mut self) -> Result<()> {
+    /// Makes it a complete file; more may follow.
+    pub(super) fn settle(&mut self) -> Result<()> {
         self.writer.flush().with_context(|| format!("finishing {}", self.path.display()))
     }
 
-    fn file(&self) -> Option<String> {
-        Some(self.path.display().to_string())
+    /// Its name.
+    pub(super) fn file(&self) -> String {
+        self.path.display().to_string()
     }
 }
 
@@ -112,107 +76,90 @@ fn write(writer: &mut WavWriter<BufWriter<File>>, encoding: Encoding, pcm: &[u8]
     }
 }
 
+/// A file that is heard from its beginning, then silence: a microphone for as long as the file is there.
+pub(super) struct WavMicrophone {
+    path: PathBuf,
+    reader: WavReader<BufReader<File>>,
+    format: Format,
+    pace: Pace,
+    started: Option<Duration>,
+    heard: u64,
+}
+
+impl WavMicrophone {
+    /// # Errors
+    /// It is not there, or no WAV file of whole numbers in a format of HD Audio.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let reader = WavReader::open(path).with_context(|| format!("reading {}", path.display()))?;
+        let WavSpec { channels, sample_rate: rate, bits_per_sample, sample_format } = reader.spec();
+        let encoding = match bits_per_sample {
+            8 => Encoding::U8,
+            16 => Encoding::S16,
+            24 => Encoding::S24,
+            _ => Encoding::S32,
+        };
+        let known =
+            sample_format == SampleFormat::Int && bits_per_sample <= 32 && (1..=16).contains(&channels);
+        anyhow::ensure!(known, "{}: not PCM of 8 to 32 bits and 1 to 16 channels", path.display());
+        let format = Format { rate, encoding, channels: channels as u8 };
+        Ok(Self { path: path.into(), reader, format, pace: Pace::default(), started: None, heard: 0 })
+    }
+}
+
+impl Source for WavMicrophone {
+    fn format(&self) -> Format {
+        self.format
+    }
+
+    fn pull(&mut self, now: Duration, into: &mut Vec<i32>) -> Result<u64> {
+        anyhow::ensure!(self.path.exists(), "{} is gone", self.path.display());
+        let started = *self.started.get_or_insert(now);
+        let due = self.pace.frames(self.format.rate, now.saturating_sub(started));
+        let count = (due - self.heard) as usize * usize::from(self.format.channels);
+        self.heard = due;
+        let (spare, end) = (32 - self.reader.spec().bits_per_sample, into.len() + count);
+        for sample in self.reader.samples::<i32>().take(count) {
+            into.push(sample.with_context(|| format!("reading {}", self.path.display()))? << spare);
+        }
+        into.resize(end, 0);
+        Ok(0)
+    }
+
+    fn xruns(&self) -> u64 {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
-
-    fn pcm(frames: usize) -> Vec<u8> {
-        (0..frames).flat_map(|n| ((n as u32) * 7).to_le_bytes()).collect()
-    }
-
-    fn samples(path: &Path) -> Vec<u8> {
-        let mut reader = hound::WavReader::open(path).unwrap();
-        reader.samples::<i16>().flat_map(|s| s.unwrap().to_le_bytes()).collect()
-    }
-
-    fn sink() -> (tempfile::TempDir, PathBuf, WavFile) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x.wav");
-        let sink = WavFile::create(path.clone(), FORMAT).unwrap();
-        (folder, path, sink)
-    }
-
-    #[test]
-    fn every_frame_is_written_once_and_in_order_for_any_arrival_in_time() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(48_000);
-        let mut now = Duration::ZERO;
-        for (n, packet) in sent.chunks(4 * 240).enumerate() {
-            now = Duration::from_millis(5 * n as u64 + [0, 3, 1, 4][n % 4]);
-            sink.push(now, packet).unwrap();
-        }
-        sink.drain();
-        let mut progress = Progress { queued: 1, ..Progress::default() };
-        while progress.queued > 0 {
-            now += Duration::from_millis(5);
-            progress = sink.tick(now).unwrap();
-        }
-        sink.settle().unwrap();
-        assert_eq!(progress, Progress { played: 48_000, queued: 0, underruns: 0, skipped: 0 });
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn a_burst_loses_no_frame_and_waits_no_longer_than_a_card_would_let_it() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(24_000);
-        // Nothing for half a second, then all of it at once.
-        for packet in sent.chunks(4 * 240) {
-            sink.push(Duration::from_millis(500), packet).unwrap();
-        }
-        let progress = sink.tick(Duration::from_millis(500)).unwrap();
-        assert!(progress.queued <= 48 * 150 && progress.skipped > 0, "{progress:?}");
-        sink.drain();
-        let progress = sink.tick(Duration::from_secs(9)).unwrap();
-        sink.settle().unwrap();
-        assert_eq!((progress.played, progress.queued), (24_000, 0));
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn silence_between_frames_is_counted_and_not_written() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(4800);
-        let mut progress = Progress::default();
-        for (half, start) in sent.chunks(4 * 2400).zip([0, 500]) {
-            sink.push(Duration::from_millis(start), half).unwrap();
-            sink.tick(Duration::from_millis(start)).unwrap();
-            progress = sink.tick(Duration::from_millis(start + 60)).unwrap();
-        }
-        sink.settle().unwrap();
-        assert_eq!((progress.played, progress.underruns), (4800, 2), "both halves were played to their end");
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn it_is_paced_like_a_sound_card() {
-        let (_folder, _, mut sink) = sink();
-        sink.push(Duration::ZERO, &pcm(4800)).unwrap();
-        sink.tick(Duration::ZERO).unwrap();
-        let progress = sink.tick(Duration::from_millis(50)).unwrap();
-        assert_eq!((progress.played, progress.queued), (2400, 2400));
-    }
-
-    #[test]
-    fn what_was_settled_is_a_complete_file_and_goes_on_afterwards() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(2000);
-        for (n, half) in sent.chunks(4000).enumerate() {
-            sink.push(Duration::from_secs(n as u64), half).unwrap();
-            sink.drain();
-            sink.tick(Duration::from_secs(n as u64)).unwrap();
-            sink.tick(Duration::from_secs(n as u64 + 1)).unwrap();
-            sink.settle().unwrap();
-            assert!(samples(&path) == sent[..4000 * (n + 1)]);
-        }
-    }
 
     #[test]
     fn each_run_has_a_file_of_its_own() {
         for (number, name) in [(1, "a/x.wav"), (2, "a/x-2.wav"), (3, "a/x-3.wav")] {
             assert_eq!(path(Path::new("a/x.wav"), number), Path::new(name));
         }
+    }
+
+    #[test]
+    fn a_file_is_heard_once_at_its_own_rate_and_then_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.wav");
+        let format = Format { rate: 8_000, encoding: Encoding::S16, channels: 2 };
+        let pcm: Vec<u8> = (1..=160i16).flat_map(|n| (n * 201).to_le_bytes()).collect();
+        let mut tape = Tape::create(path.clone(), format).unwrap();
+        tape.write(&pcm).unwrap();
+        drop(tape);
+        let mut microphone = WavMicrophone::open(&path).unwrap();
+        assert_eq!(microphone.format(), format);
+        let mut heard = Vec::new();
+        for (ms, samples) in [(0, 0), (3, 48), (7, 112), (20, 320)] {
+            assert_eq!(microphone.pull(Duration::from_millis(ms), &mut heard).unwrap(), 0);
+            assert_eq!(heard.len(), samples, "after {ms} ms");
+        }
+        let narrow: Vec<u8> = heard.iter().flat_map(|s| ((s >> 16) as i16).to_le_bytes()).collect();
+        assert!(narrow[..320] == pcm && narrow[320..] == [0; 320]);
+        std::fs::remove_file(&path).unwrap();
+        assert!(microphone.pull(Duration::from_millis(21), &mut heard).is_err());
     }
 }

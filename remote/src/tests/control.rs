@@ -17,6 +17,10 @@ use crate::{
         server::{Server, SocketFile},
     },
     ports::Report,
+    sound::{
+        Headphones,
+        status::{Microphone, Status},
+    },
 };
 
 /// Says what it was asked.
@@ -35,8 +39,17 @@ impl Handler<Request> for Clerk {
         MessageResult(match request {
             Request::Lend { .. } => Reply::Lend(vec![outcome]),
             Request::Return { .. } => Reply::Return(vec![outcome]),
-            Request::Status => {
-                Reply::Status { report: Report { vm: None, lent: vec![] }, kept: vec![outcome] }
+            Request::Status => Reply::Status {
+                report: Report { vm: None, lent: vec![] },
+                kept: vec![outcome],
+                sound: Status::default(),
+            },
+            Request::Mute { muted } => {
+                let microphone = Microphone { muted, granted: true, present: true, ..Microphone::default() };
+                Reply::Sound(Status { microphone, ..Status::default() })
+            }
+            Request::Headphones { plugged } => {
+                Reply::Sound(Status { headphones: plugged == Headphones::Yes, ..Status::default() })
             }
         })
     }
@@ -90,6 +103,21 @@ async fn each_request_has_its_reply() {
             panic!("{reply:?}")
         };
         assert!(outcomes[0].reason.contains(part), "{outcomes:?}");
+    }
+}
+
+#[actix::test]
+async fn what_is_asked_of_the_sound_is_answered_with_how_it_is() {
+    let world = world().await;
+    for (request, words) in [
+        (Request::Mute { muted: true }, "microphone: muted\n"),
+        (Request::Mute { muted: false }, "microphone: the VM does not listen\n"),
+        (Request::Headphones { plugged: Headphones::Yes }, "headphones: plugged in\n"),
+    ] {
+        let path = world.path.clone();
+        let reply = beside(move || client::ask(&path, &request)).await.unwrap();
+        let Reply::Sound(sound) = reply else { panic!("{reply:?}") };
+        assert_eq!(sound.to_string(), words);
     }
 }
 

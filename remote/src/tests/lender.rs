@@ -15,6 +15,10 @@ use crate::{
     lender::{Lender, Parts, Stop},
     lent::Lent,
     port::{Do, PortId, What},
+    sound::{
+        Ask,
+        status::{Microphone, Status},
+    },
     usb::{
         bus::Seen,
         which::{Device, Input},
@@ -29,6 +33,22 @@ enum Opens {
     Later,
     Busy,
     Broken,
+}
+
+/// Who would be the sound.
+struct Silent;
+
+impl Actor for Silent {
+    type Context = Context<Self>;
+}
+
+impl Handler<Ask> for Silent {
+    type Result = MessageResult<Ask>;
+
+    fn handle(&mut self, ask: Ask, _: &mut Self::Context) -> Self::Result {
+        let microphone = Microphone { muted: matches!(ask, Ask::Mute(true)), ..Microphone::default() };
+        MessageResult(Status { microphone, ..Status::default() })
+    }
 }
 
 struct Desk {
@@ -70,7 +90,9 @@ impl Desk {
             })
         };
         let asked = asked.iter().map(|text| text.parse().unwrap()).collect();
-        let parts = Parts { asked, open, remote: world.remote.clone(), events: Events(Format::Json) };
+        let (remote, sound, events) =
+            (world.remote.clone(), Silent.start().recipient(), Events(Format::Json));
+        let parts = Parts { asked, open, remote, sound, events };
         Self { world, lender: Lender::new(parts).start(), ports, gate, tries }
     }
 
@@ -306,4 +328,13 @@ async fn who_asks_in_vain_says_nothing_to_those_who_wait_for_the_same_device() {
     let (waited, ()) = tokio::join!(biased; waits, in_vain);
     let Reply::Lend(outcomes) = waited.unwrap() else { panic!("not lent") };
     assert!(outcomes[0].lent, "{outcomes:?}");
+}
+
+#[actix::test]
+async fn what_is_asked_of_the_sound_is_answered_by_it() {
+    let desk = Desk::new(&[]).await;
+    let Reply::Sound(sound) = desk.ask(Request::Mute { muted: true }).await else { panic!("no answer") };
+    assert!(sound.microphone.muted);
+    let Reply::Status { sound, .. } = desk.ask(Request::Status).await else { panic!("no status") };
+    assert!(!sound.microphone.muted);
 }

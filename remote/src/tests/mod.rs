@@ -3,6 +3,7 @@
 mod capture;
 mod control;
 mod lender;
+mod microphone;
 mod port;
 mod remote;
 mod sound;

@@ -81,6 +81,7 @@ async fn sound_goes_to_the_sound_and_silence_follows_a_lost_link() {
     let mut host = world.accept();
     host.attached().await;
     let pause = audio::ToRemote::Pause { stream: audio::StreamId(1), run: 2, position: 3 };
+    assert!(matches!(world.heard.recv().await, Some(Heard::Linked)));
     host.say(ToRemote::Audio(pause.clone())).await;
     assert!(matches!(world.heard.recv().await, Some(Heard::Audio(heard)) if heard == pause));
     drop(host);

@@ -10,7 +10,7 @@ use super::world::probe;
 use crate::{
     cli::{self, Audio},
     events::{Counts, Events},
-    sound::{End, Heard, Output, Report, Sound},
+    sound::{End, Headphones, Heard, Input, Output, Parts, Report, Sound},
 };
 
 const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -27,7 +27,11 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let (host, reports) = probe();
         let output = Output::new(Audio::Wav(folder.path().join("x.wav"))).unwrap();
-        let sound = Sound::new(output, Events(cli::Format::Json), host.recipient()).start();
+        let sound = {
+            let (input, headphones) = (Input::new(Audio::None).unwrap(), Headphones::No);
+            let (events, host) = (Events(cli::Format::Json), host.recipient());
+            Sound::new(Parts { output, input, headphones, events, host }).start()
+        };
         Self { sound, reports, folder }
     }
 

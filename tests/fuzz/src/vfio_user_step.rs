@@ -3,7 +3,7 @@
 use vfio_user::codec::{Action, Header, Inbox, MAX_MESSAGE, Protocol, Refusal, Ticket, Version};
 use zerocopy::{FromBytes, IntoBytes};
 
-const LAYOUT: pci::Layout = pci::Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 0 };
+const LAYOUT: pci::Layout = pci::Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 0, intx: true };
 /// Bits of the first byte.
 const WRITE_MULTIPLE: u8 = 1;
 const GREETED: u8 = 2;

@@ -4,7 +4,7 @@
 //! acknowledges or enables something and leaves something pending: so none is lost between the guest's look at
 //! INTSTS and its acknowledgement.
 //!
-//! The level of an interrupt line (INTx) is what is pending at the moment; nobody has a line yet.
+//! The level of an interrupt line (INTx) is what is pending at the moment.
 
 use crate::registers::InterruptControl;
 

@@ -17,8 +17,7 @@
 //!
 //! To see it at work, drive it with [`driver`].
 //!
-//! Not done yet: following the remote's clock; a PCI interrupt pin, for which there is only
-//! [`Hda::interrupt_line`].
+//! Not done yet: following the remote's clock.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
@@ -79,7 +78,8 @@ pub const BAR_BYTES: u32 = 0x4000;
 /// The configuration space of the function: an Intel ICH9 HD Audio controller, because drivers then read positions
 /// from memory and need no further capabilities. PCI 3.0 §6.2, Intel ICH9 datasheet §18.1.
 ///
-/// BAR 0 with [`BAR_BYTES`]; HDCTL and TCSEL as the ICH family has them; power management; one MSI vector.
+/// BAR 0 with [`BAR_BYTES`]; HDCTL and TCSEL as the ICH family has them; power management; one MSI vector, and an interrupt pin for
+/// drivers that want no messages.
 #[must_use]
 pub fn config_space() -> pci::ConfigSpace {
     let identity = pci::Identity {
@@ -94,6 +94,7 @@ pub fn config_space() -> pci::ConfigSpace {
         .bar64(0, BAR_BYTES.into())
         .byte(0x40, 0x01, 0x00) // HDCTL: the link is HD Audio
         .byte(0x44, 0x00, 0x07) // TCSEL: drivers choose the traffic class
+        .intx()
         .pm(0x50)
         .msi(0x60, 1)
         .build()

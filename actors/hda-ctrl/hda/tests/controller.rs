@@ -36,7 +36,7 @@ fn configuration_space_is_that_of_an_ich9_sound_function() {
     };
     assert_eq!(read(0x00, 4), [0x86, 0x80, 0x3e, 0x29]);
     assert_eq!(read(0x08, 4), [3, 0x00, 0x03, 0x04]);
-    assert_eq!(read(0x3d, 1), [0], "no INTx pin");
+    assert_eq!(read(0x3d, 1), [1], "INTA#");
     assert_eq!(read(0x40, 1), [1], "HDCTL");
     assert_eq!((read(0x34, 1)[0], read(0x50, 2), read(0x60, 2)), (0x50, vec![1, 0x60], vec![5, 0]));
     assert_eq!((config.layout().bars[0], config.layout().msi), (0x4000, 1));

@@ -58,7 +58,7 @@ impl Builder {
     pub(super) fn new(identity: Identity) -> Self {
         let space = ConfigSpace {
             bytes: vec![Byte::default(); CONFIG_BYTES],
-            layout: Layout { bars: [0; 6], msi: 0, msix: 0 },
+            layout: Layout { bars: [0; 6], msi: 0, msix: 0, intx: false },
             msi: None,
             msix: None,
         };
@@ -102,6 +102,13 @@ impl Builder {
         assert!(index < 5, "a 64-bit BAR takes two");
         assert!(size.is_power_of_two() && size >= 16, "a BAR's size is a power of two");
         self.bar(index, size, &[0x04, 0, 0, 0, 0, 0, 0, 0], &(!(size - 1)).to_le_bytes())
+    }
+
+    /// An interrupt pin, INTA#. PCI 3.0 §6.2.4.
+    #[must_use]
+    pub fn intx(mut self) -> Self {
+        self.space.layout.intx = true;
+        self.put(0x3d, &[1], &[])
     }
 
     /// MSI with 64-bit addresses, at this offset: 14 bytes. Vectors: 1, 2, 4, 8, 16 or 32. PCI 3.0 §6.8.1.

@@ -108,6 +108,20 @@ impl ConfigSpace {
         control.enable() && !control.function_mask()
     }
 
+    /// Something is pending that interrupts by the pin, or nothing is; whether the pin may be driven with it: not while
+    /// Command forbids it or messages are enabled. PCI 3.0 §6.2.2, §6.2.3, §6.8.1.3.
+    pub(crate) fn interrupt_pin(&mut self, pending: bool) -> bool {
+        let pending = pending && self.layout.intx;
+        let status = Status::new_with_raw_value(self.word(Status::OFFSET)).with_interrupt_status(pending);
+        if let [low, ..] = status.raw_value().to_le_bytes()
+            && let Some(byte) = self.bytes.get_mut(usize::from(Status::OFFSET))
+        {
+            byte.value = low;
+        }
+        let messages = self.msi_vectors() > 0 || self.msix_enabled();
+        pending && !self.command().interrupt_disable() && !messages
+    }
+
     /// Where the MSI-X table and pending bits lie, if there are any.
     pub(crate) fn msix_place(&self) -> Option<MsixPlace> {
         self.msix.map(|(_, place)| place)

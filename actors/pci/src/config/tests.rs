@@ -36,7 +36,7 @@ fn the_header_says_who_the_function_is() {
     assert_eq!(read32(&space, 0x00), 0x000d_1b36);
     assert_eq!(read32(&space, 0x08), 0x0c03_3001);
     assert_eq!(read32(&space, 0x2c), 0x1100_1af4);
-    assert_eq!(space.layout(), Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 65 });
+    assert_eq!(space.layout(), Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 65, intx: false });
 }
 
 /// PCI 3.0 §6.2.5.1: all-ones written, the size is read back.

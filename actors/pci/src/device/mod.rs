@@ -101,6 +101,13 @@ impl<M: Model> Device<M> {
         Ticked { rebuilt: core::mem::take(&mut self.unreported) && !self.failed() }
     }
 
+    /// Whether the function drives its interrupt pin; a failed one does not.
+    #[must_use]
+    pub fn interrupt_line(&mut self) -> bool {
+        let pending = self.model().is_some_and(Model::interrupt_line);
+        self.config.interrupt_pin(pending)
+    }
+
     /// What a bus must know in advance.
     #[must_use]
     pub fn layout(&self) -> Layout {

@@ -55,6 +55,10 @@ impl Model for Scratch {
         self.alarm
     }
 
+    fn interrupt_line(&self) -> bool {
+        self.value & 1 == 1
+    }
+
     fn read_failed(offset: u64, _: Width) -> u64 {
         0xdead_0000 + offset
     }
@@ -76,7 +80,7 @@ impl World {
         let identity =
             Identity { vendor: 1, device: 2, revision: 0, class: 0, subsystem_vendor: 0, subsystem: 0 };
         let place = MsixPlace { vectors: 2, bar: 0, table: 0x800, pending: 0x900 };
-        let config = ConfigSpace::builder(identity).bar32(0, 0x1000).msix(0x40, place).build();
+        let config = ConfigSpace::builder(identity).bar32(0, 0x1000).intx().msix(0x40, place).build();
         let device = Device::new(config, factory);
         Self { device, ram: Ram::new(0, 0x1000), now: Duration::ZERO, out: Vec::new() }
     }
@@ -200,6 +204,29 @@ fn a_reset_reaches_configuration_space_and_a_working_model() {
     assert!(!world.device.config().bus_master());
     assert_eq!(world.read(0, 8), [0; 8]);
     assert_eq!(world.out, [Effect::Wrote(0, 8), Effect::Reset]);
+}
+
+/// PCI 3.0 §6.2.2, §6.2.3, §6.8.2.3.
+#[test]
+fn the_pin_is_driven_while_something_is_pending_unless_command_or_messages_forbid_it() {
+    let mut world = World::new();
+    let mut set = |place: Region, offset: u64, value: u16| {
+        world.turn().write(place, offset, &value.to_le_bytes());
+        let (mut status, mut pin) = ([0; 1], [0; 1]);
+        world.turn().read(Region::Config, 0x06, &mut status);
+        world.turn().read(Region::Config, 0x3d, &mut pin);
+        assert_eq!(pin, [1]);
+        (status[0] & 0x08 != 0, world.turn().interrupt_line())
+    };
+    assert_eq!(set(Region::Bar(0), 0, 2), (false, false));
+    assert_eq!(set(Region::Bar(0), 0, 1), (true, true));
+    assert_eq!(set(Region::Config, 0x04, 0x0400), (true, false), "Interrupt Disable");
+    assert_eq!(set(Region::Config, 0x04, 0), (true, true));
+    assert_eq!(set(Region::Config, 0x42, 0x8000), (true, false), "MSI-X Enable");
+    assert_eq!(set(Region::Config, 0x42, 0), (true, true));
+    assert_eq!(set(Region::Bar(0), 0, 0), (false, false));
+    assert_eq!(set(Region::Bar(0), 0, 1), (true, true));
+    assert_eq!(set(Region::Bar(0), BREAK, 0), (false, false), "a failed device");
 }
 
 #[test]

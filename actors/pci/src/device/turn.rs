@@ -49,7 +49,11 @@ impl<M: Model> Turn<'_, M> {
 
 impl<M: Model> Function for Turn<'_, M> {
     fn read(&mut self, region: Region, offset: u64, data: &mut [u8]) {
-        let Region::Bar(bar) = region else { return self.device.config.read(offset, data) };
+        let Region::Bar(bar) = region else {
+            // Status has a bit for it.
+            let _ = self.device.interrupt_line();
+            return self.device.config.read(offset, data);
+        };
         data.fill(0);
         let decoded = self.decoded(bar, offset, data.len());
         let mut rest = data;
@@ -88,6 +92,10 @@ impl<M: Model> Function for Turn<'_, M> {
             State::Failed { .. } if self.device.restarts.permitted(self.now) => self.device.rebuild(self.now),
             State::Failed { .. } => {}
         }
+    }
+
+    fn interrupt_line(&mut self) -> bool {
+        self.device.interrupt_line()
     }
 }
 

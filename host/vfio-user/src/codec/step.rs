@@ -14,6 +14,8 @@ const CONFIG_REGION: u32 = 7;
 const RESETTABLE_PCI: u32 = 3;
 const READABLE_WRITABLE: u32 = 3;
 const BY_EVENTFD: u32 = 1;
+const MASKABLE: u32 = 2;
+const AUTOMASKED: u32 = 4;
 const UNMAP_ALL: u32 = 2;
 
 /// What the server has to carry out. What needs only the protocol has been answered already.
@@ -50,6 +52,8 @@ pub enum Irq {
     Msi,
     /// The extended kind.
     MsiX,
+    /// The interrupt pin: one, with a level.
+    IntX,
 }
 
 /// What becomes of some interrupt vectors of one type. `first` and `count` are inside what the type has.
@@ -78,6 +82,10 @@ pub enum Signal<'m> {
         /// Which of them.
         chosen: Option<&'m [u8]>,
     },
+    /// The pin does not fire until it is unmasked. It masks itself each time that it fires.
+    Mask,
+    /// The pin fires as soon as it is driven.
+    Unmask,
 }
 
 /// The region that a number stands for, if a function has such a one.
@@ -238,12 +246,17 @@ impl Protocol {
             return Err(Refusal::Invalid);
         }
         let count = self.vectors(asked.index).map_or(0, |(_, vectors)| vectors.into());
-        let flags = if count > 0 { BY_EVENTFD } else { 0 };
+        let flags = match asked.index {
+            _ if count == 0 => 0,
+            0 => BY_EVENTFD | MASKABLE | AUTOMASKED,
+            _ => BY_EVENTFD,
+        };
         Ok(IrqInfo { argsz: size_of::<IrqInfo>() as u32, flags, index: asked.index, count })
     }
 
     fn vectors(&self, index: u32) -> Option<(Irq, u16)> {
         match index {
+            0 => Some((Irq::IntX, self.layout.intx.into())),
             1 => Some((Irq::Msi, self.layout.msi)),
             2 => Some((Irq::MsiX, self.layout.msix)),
             _ => None,
@@ -254,6 +267,8 @@ impl Protocol {
         const NONE: u32 = 1;
         const BOOLS: u32 = 2;
         const EVENTFDS: u32 = 4;
+        const MASK: u32 = 8;
+        const UNMASK: u32 = 0x10;
         const TRIGGER: u32 = 0x20;
         let asked: SetIrqs = argument(payload, |asked: &SetIrqs| asked.argsz)?;
         let (irq, vectors) = self.vectors(asked.index).ok_or(Refusal::Invalid)?;
@@ -262,10 +277,13 @@ impl Protocol {
             return Err(Refusal::Invalid);
         }
         let (first, count) = (asked.start as u16, asked.count as u16);
-        // Masking is not offered (GET_IRQ_INFO says so): message-signalled interrupts are masked where they arrive.
+        // Masking is offered for the pin only (GET_IRQ_INFO says so): messages are masked where they arrive.
+        let pin = irq == Irq::IntX && count == 1;
         let signal = match asked.flags {
             flags if flags == NONE | TRIGGER && count == 0 => Signal::DisconnectAll,
             flags if flags == NONE | TRIGGER => Signal::Fire { first, count, chosen: None },
+            flags if flags == NONE | MASK && pin => Signal::Mask,
+            flags if flags == NONE | UNMASK && pin => Signal::Unmask,
             flags if flags == BOOLS | TRIGGER => {
                 let bools = payload.get(size_of::<SetIrqs>()..).and_then(|bools| bools.get(..count.into()));
                 Signal::Fire { first, count, chosen: Some(bools.ok_or(Refusal::Invalid)?) }

@@ -4,7 +4,7 @@ use zerocopy::IntoBytes;
 use super::*;
 use crate::codec::{MAX_FDS, MAX_MESSAGE, Version};
 
-const LAYOUT: Layout = Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 0 };
+const LAYOUT: Layout = Layout { bars: [0x4000, 0, 0x1000, 0, 0, 0], msi: 4, msix: 0, intx: false };
 const HEADER: usize = Header::BYTES;
 
 fn message(command: u16, flags: u32, payload: &[u8]) -> Vec<u8> {
@@ -156,6 +156,33 @@ fn set_irqs_takes_the_forms_that_clients_send() {
         assert_eq!(refusal(8, &words(&[20, 0x24, index, 0, 1]), 1), 22, "type {index}");
     }
     assert_eq!(refusal(8, &words(&[19, 0x21, 1, 0, 0]), 0), 22);
+}
+
+#[test]
+fn a_pin_is_masked_and_unmasked_and_masks_itself() {
+    let mut protocol = Protocol::new(Layout { intx: true, ..LAYOUT }, false);
+    let _ = protocol.step(&message(1, 0, Version { major: 0, minor: 0 }.as_bytes()), 0, &mut Vec::new());
+    let mut replies = Vec::new();
+    let _ = protocol.step(&message(7, 0, &words(&[16, 0, 0, 0])), 0, &mut replies);
+    assert_eq!(replies[HEADER..], words(&[16, 7, 0, 1])[..]);
+    let mut wire = |flags, start, count, fds| {
+        let payload = words(&[20, flags, 0, start, count]);
+        match protocol.step(&message(8, 0, &payload), fds, &mut Vec::new()) {
+            Action::Wire(Irq::IntX, signal, _) => Some(format!("{signal:?}")),
+            _ => None,
+        }
+    };
+    for (flags, count, fds, signal) in [
+        (0x24, 1, 1, Some("Connect { first: 0 }")),
+        (0x09, 1, 0, Some("Mask")),
+        (0x11, 1, 0, Some("Unmask")),
+        (0x11, 0, 0, None),
+        (0x11, 2, 0, None),
+        (0x14, 1, 1, None), // unmasked by an eventfd
+        (0x21, 0, 0, Some("DisconnectAll")),
+    ] {
+        assert_eq!(wire(flags, 0, count, fds).as_deref(), signal, "{flags:#x} {count}");
+    }
 }
 
 #[test]

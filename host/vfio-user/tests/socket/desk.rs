@@ -19,7 +19,7 @@ use vfio_user::codec::{Command, DmaMap, DmaUnmap, Header, RegionAccess, SetIrqs,
 use vfio_user::{Options, Server, Status};
 use zerocopy::{FromBytes, IntoBytes};
 
-pub(crate) const LAYOUT: Layout = Layout { bars: [0x1000, 0, 0, 0, 0, 0], msi: 4, msix: 0 };
+pub(crate) const LAYOUT: Layout = Layout { bars: [0x1000, 0, 0, 0, 0, 0], msi: 4, msix: 0, intx: false };
 
 /// Write: raises this MSI vector.
 pub(crate) const RAISE: u64 = 0x100;

@@ -60,7 +60,7 @@ pub const DEFAULT_MODULES: [&str; 9] = [
 ];
 
 /// Modules that are there to be loaded by whoever wants them.
-const AT_HAND: [&str; 33] = [
+const AT_HAND: [&str; 34] = [
     // File systems for lent disks.
     "ext4",
     "crc32c_generic",
@@ -75,6 +75,7 @@ const AT_HAND: [&str; 33] = [
     "cdc_ncm",
     "snd_usb_audio",
     "snd_pcm_oss",
+    "snd_aloop",
     "usbmon",
     // What a desk is made of: a network that can be spoilt, a disk of ours, controllers for QEMU's USB devices.
     "virtio_net",

@@ -313,6 +313,10 @@ impl Model for Hda {
         self.settle(cx);
     }
 
+    fn interrupt_line(&self) -> bool {
+        Self::interrupt_line(self)
+    }
+
     fn deadline(&self) -> Option<Duration> {
         self.streams_due().into_iter().chain(self.jacks.due()).min()
     }

@@ -1,35 +1,29 @@
-//! A sound card, by cpal. The card's callback takes samples from a lock-free ring and never waits; latency is bounded
-//! by the ring's cap.
+//! The speakers of a sound card.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use cpal::{
-    BufferSize, Device, ErrorKind, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
-    SupportedBufferSize,
-    traits::{DeviceTrait, HostTrait, StreamTrait},
+    Device, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
+    traits::{DeviceTrait, StreamTrait},
 };
 use rtrb::{Consumer, Producer, RingBuffer};
 use wire::audio::{Encoding, Format};
 
-use super::{
+use super::{Shared, Way, choose, name, nearest, on_error, samples};
+use crate::sound::{
     Progress, Sink,
     jitter::{CAP, TARGET},
 };
 
-/// The card's own buffer, as far as it can be chosen.
-const PERIOD: Duration = Duration::from_millis(10);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 
 /// The sink of one run.
-pub(super) struct Card {
+pub(crate) struct Card {
     format: Format,
     /// Samples as 32 bits, the significant ones on top: every format of HD Audio fits without loss. Only whole frames
     /// are in it at any time.
@@ -41,53 +35,10 @@ pub(super) struct Card {
     _stream: Stream,
 }
 
-/// What the callback and the sink tell each other.
-#[derive(Default)]
-struct Shared {
-    played: AtomicU64,
-    underruns: AtomicU64,
-    /// Samples that the callback shall skip.
-    skip: AtomicU64,
-    draining: AtomicBool,
-    failed: AtomicBool,
-}
-
-/// The output devices with their names.
-///
-/// # Errors
-/// The sound system does not answer.
-pub(crate) fn outputs() -> Result<Vec<(Device, String)>> {
-    let devices = cpal::default_host().output_devices().context("listing sound cards")?;
-    Ok(devices.map(|device| (device.clone(), name(&device))).collect())
-}
-
-fn name(device: &Device) -> String {
-    device
-        .description()
-        .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
-}
-
-fn choose(wanted: Option<&str>) -> Result<Device> {
-    let Some(wanted) = wanted else {
-        return cpal::default_host()
-            .default_output_device()
-            .context("this computer has no sound card; `farbus-remote devices` lists what there is");
-    };
-    let found = outputs()?.into_iter().find(|(_, name)| name.contains(wanted));
-    let found =
-        found.with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"));
-    found.map(|(device, _)| device)
-}
-
-/// Samples in a stretch of time.
-fn samples(format: Format, time: Duration) -> usize {
-    (time.as_secs_f64() * f64::from(format.rate)) as usize * usize::from(format.channels)
-}
-
 impl Card {
     /// Opens the card with this in its name, or the default one.
-    pub(super) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
-        let device = choose(wanted)?;
+    pub(crate) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
+        let device = choose(wanted, Way::Out)?;
         let (samples_in, samples_out) = RingBuffer::new(samples(format, CAP) * 2);
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
@@ -121,7 +72,6 @@ impl Sink for Card {
         if waiting > samples(self.format, CAP) {
             self.skip(waiting - samples(self.format, TARGET));
         }
-        anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
         Ok(())
     }
 
@@ -130,11 +80,12 @@ impl Sink for Card {
     }
 
     fn tick(&mut self, _: Duration) -> Result<Progress> {
+        anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
         let channels = u64::from(self.format.channels);
         Ok(Progress {
             played: self.shared.played.load(Relaxed) / channels,
             queued: self.waiting() as u64 / channels,
-            underruns: self.shared.underruns.load(Relaxed),
+            underruns: self.shared.xruns.load(Relaxed),
             skipped: self.skipped / channels,
         })
     }
@@ -159,37 +110,12 @@ fn widen(encoding: Encoding, pcm: &[u8]) -> impl Iterator<Item = i32> {
     })
 }
 
-/// Opens the card in the format that loses nothing, else in the nearest that it has. The rate must be the card's:
-/// sound servers and ALSA's `default` have all of them.
+/// Opens the card. The rate must be one of its own: sound servers and ALSA's `default` have all of them.
 fn open(device: &Device, format: Format, ring: Consumer<i32>, shared: &Arc<Shared>) -> Result<Stream> {
-    let wide = format.encoding.significant_bits() > 16;
-    let order = if wide {
-        [SampleFormat::I32, SampleFormat::F32, SampleFormat::I16]
-    } else {
-        [SampleFormat::I16, SampleFormat::I32, SampleFormat::F32]
-    };
-    let wanted = u16::from(format.channels);
-    let best = device
-        .supported_output_configs()?
-        .filter(|c| (c.min_sample_rate()..=c.max_sample_rate()).contains(&format.rate))
-        .filter_map(|c| {
-            let sample = order.iter().position(|sample| *sample == c.sample_format())?;
-            // As many channels as there are, else a few too many, else as many as possible.
-            let channels = (c.channels() < wanted, c.channels().abs_diff(wanted));
-            Some(((channels, sample), c))
-        })
-        .min_by_key(|(distance, _)| *distance);
-    let (_, config) = best.context("the card cannot play this rate")?;
-    let period = samples(format, PERIOD) / usize::from(format.channels);
-    let period = u32::try_from(period).unwrap_or(480);
-    let buffer_size = match config.buffer_size() {
-        SupportedBufferSize::Range { min, max } if (*min..=*max).contains(&period) => {
-            BufferSize::Fixed(period)
-        }
-        _ => BufferSize::Default,
-    };
-    let stream = StreamConfig { channels: config.channels(), sample_rate: format.rate, buffer_size };
-    match config.sample_format() {
+    let best = nearest(device.supported_output_configs()?, format);
+    let best = best.filter(|(_, stream)| stream.sample_rate == format.rate);
+    let (sample, stream) = best.context("the card cannot play this rate")?;
+    match sample {
         SampleFormat::I16 => build::<i16>(device, stream, format, ring, shared),
         SampleFormat::I32 => build::<i32>(device, stream, format, ring, shared),
         _ => build::<f32>(device, stream, format, ring, shared),
@@ -203,7 +129,6 @@ fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
     ring: Consumer<i32>,
     shared: &Arc<Shared>,
 ) -> Result<Stream> {
-    let broken = Arc::clone(shared);
     let mut player = Player {
         ring,
         shared: Arc::clone(shared),
@@ -213,17 +138,7 @@ fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
         playing: false,
     };
     let fill = move |out: &mut [T], _: &cpal::OutputCallbackInfo| player.fill(out);
-    let failed = move |error: cpal::Error| match error.kind() {
-        ErrorKind::Xrun => {
-            broken.underruns.fetch_add(1, Relaxed);
-        }
-        ErrorKind::DeviceChanged => tracing::info!("sound goes to another card now"),
-        _ => {
-            tracing::warn!("the sound card failed: {error}");
-            broken.failed.store(true, Relaxed);
-        }
-    };
-    Ok(device.build_output_stream(config, fill, failed, None)?)
+    Ok(device.build_output_stream(config, fill, on_error(shared), None)?)
 }
 
 /// The callback's half; it runs on the card's thread and never waits.
@@ -254,7 +169,7 @@ impl Player {
         self.shared.played.fetch_add((frames * self.channels) as u64, Relaxed);
         if self.playing && frames < wanted {
             self.playing = false;
-            self.shared.underruns.fetch_add(u64::from(!draining), Relaxed);
+            self.shared.xruns.fetch_add(u64::from(!draining), Relaxed);
         }
     }
 
@@ -300,13 +215,13 @@ mod tests {
         let (mut producer, mut player) = player(2, 2);
         let mut out = [1i16; 8];
         player.fill(&mut out);
-        assert_eq!((out, player.shared.underruns.load(Relaxed)), ([0; 8], 0));
+        assert_eq!((out, player.shared.xruns.load(Relaxed)), ([0; 8], 0));
         push(&mut producer, 0..20);
         player.fill(&mut out);
         assert_eq!(out, [0, 1, 2, 3, 4, 5, 6, 7]);
         player.fill(&mut out);
         player.fill(&mut out);
-        assert_eq!((out[3], out[4], player.shared.underruns.load(Relaxed)), (19, 0, 1));
+        assert_eq!((out[3], out[4], player.shared.xruns.load(Relaxed)), (19, 0, 1));
     }
 
     #[test]

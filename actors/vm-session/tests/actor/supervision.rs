@@ -1,7 +1,6 @@
 //! What happens to a VM when a part of it dies, floods or leaves, as the guest and the remote observe it.
 
-mod world;
-
+use crate::world::World;
 use bytes::Bytes;
 use pci::Region;
 use vm_session::Event;
@@ -9,7 +8,6 @@ use wire::{
     Lane, ToHost, ToRemote,
     usb::{self, Completion, Moved, RequestId},
 };
-use world::World;
 
 /// xHCI 1.2 §5.3.1: CAPLENGTH and HCIVERSION.
 const CAPLENGTH: u64 = 0;

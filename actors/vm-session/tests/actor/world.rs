@@ -68,15 +68,18 @@ pub(crate) struct Guest {
     accesses: mpsc::UnboundedSender<Box<dyn Transaction>>,
     /// Set it, and the next read of memory panics.
     pub(crate) broken: Rc<Cell<bool>>,
+    /// The guest's memory.
+    pub(crate) memory: Rc<Memories>,
 }
 
 impl Guest {
     fn new() -> (Self, Bus) {
         let (accesses, mut transactions) = mpsc::unbounded_channel();
         let broken = Rc::new(Cell::new(false));
-        let dma = Rc::new(Memories { ram: Ram::new(0, 1 << 20), broken: Rc::clone(&broken) });
+        let memory = Rc::new(Memories { ram: Ram::new(0, 1 << 20), broken: Rc::clone(&broken) });
+        let dma = Rc::clone(&memory) as Rc<dyn Dma>;
         let transactions = Box::pin(stream::poll_fn(move |cx| transactions.poll_recv(cx)));
-        (Self { accesses, broken }, Bus { transactions, dma, interrupts: Rc::new(Silent) })
+        (Self { accesses, broken, memory }, Bus { transactions, dma, interrupts: Rc::new(Silent) })
     }
 
     /// Does something to the function and waits until it is done; `None` if the controller died of it.
@@ -162,6 +165,7 @@ impl World {
             xhci: xhci::Config::default(),
             hda: hda_bus,
             hda_config: hda::config_space,
+            hda_settings: hda::Config::default(),
             io: Handle::current(),
             tap: None,
             events: Listener(Arc::clone(&events)).start().recipient(),

@@ -1,0 +1,131 @@
+//! The way from a remote's microphone into the guest's memory, and what becomes of it when either end goes.
+
+use std::time::Duration;
+
+use crate::world::{Guest, Remote, World};
+use hda::driver::{Buffer, Driver};
+use pci::{Dma, Function, Region, Width};
+use tokio::time;
+use wire::{
+    ToHost, ToRemote,
+    audio::{self, Encoding, Format, Jack, Packet, StreamId},
+};
+
+const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
+const TAG: u8 = 3;
+const SOUND: u64 = 0x8_0000;
+const RING: u32 = 0x4000;
+
+/// The function and memory as the driver wants them.
+struct Machine<'a>(&'a mut dyn Function, &'a dyn Dma);
+
+impl hda::driver::Host for Machine<'_> {
+    fn read(&mut self, offset: u64, width: Width) -> u64 {
+        let mut data = [0; 8];
+        self.0.read(Region::Bar(0), offset, &mut data[..width.bytes()]);
+        u64::from_le_bytes(data)
+    }
+
+    fn write(&mut self, offset: u64, width: Width, value: u64) {
+        self.0.write(Region::Bar(0), offset, &value.to_le_bytes()[..width.bytes()]);
+    }
+
+    fn memory(&self) -> &dyn Dma {
+        self.1
+    }
+}
+
+/// The guest starts its driver, and records.
+async fn record(guest: &Guest) {
+    guest.enable().await;
+    let memory = guest.memory.clone();
+    let access = guest.access(move |function| {
+        let mut driver = Driver::start(Machine(function, &*memory), 0).expect("a controller");
+        let microphone = driver.microphone().expect("a microphone");
+        driver.connect(microphone.converter, TAG, FORMAT).expect("a converter");
+        let buffers = [Buffer { address: SOUND, length: RING, interrupt: true }];
+        driver.set_up(0, TAG, FORMAT, &buffers, RING).expect("a stream");
+        driver.run(0, true);
+    });
+    access.await.expect("a live controller");
+}
+
+async fn plug(remote: &mut Remote, present: bool) {
+    remote.say(ToHost::Audio(audio::ToHost::Jack { jack: Jack::Microphone, present })).await;
+}
+
+fn asked(run: u32) -> ToRemote {
+    ToRemote::Audio(audio::ToRemote::Record { stream: StreamId(0), run, format: FORMAT })
+}
+
+fn stop(run: u32) -> ToRemote {
+    ToRemote::Audio(audio::ToRemote::StopRecord { stream: StreamId(0), run })
+}
+
+#[actix::test]
+async fn what_a_remote_records_is_what_the_guest_hears() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1));
+
+    let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
+    let packet = Packet { stream: StreamId(0), run: 1, position: 0, format: FORMAT, pcm: pcm.clone().into() };
+    remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
+    time::sleep(Duration::from_millis(20)).await;
+    let mut heard = vec![0; RING as usize];
+    world.hda.memory.read(SOUND, &mut heard).unwrap();
+    let begin = heard.iter().position(|byte| *byte != 0).expect("sound");
+    assert_eq!(heard[begin..begin + pcm.len()], pcm);
+}
+
+#[actix::test]
+async fn a_remote_that_comes_while_the_guest_records_is_asked_for_its_microphone() {
+    time::pause();
+    let world = World::new();
+    record(&world.hda).await;
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    assert_eq!(remote.hear().await, asked(1));
+
+    // It comes again before its absence is worth telling the guest, and is a new one all the same.
+    drop(remote);
+    time::sleep(Duration::from_millis(20)).await;
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    assert_eq!(remote.hear().await, asked(2));
+}
+
+#[actix::test]
+async fn without_a_link_both_jacks_are_empty() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1));
+    drop(remote);
+    time::sleep(Duration::from_millis(200)).await;
+
+    // Whoever comes next and says nothing of a microphone is not asked for one.
+    let mut remote = world.remote().await;
+    assert!(time::timeout(Duration::from_secs(1), remote.hear()).await.is_err());
+    plug(&mut remote, true).await;
+    assert_eq!(remote.hear().await, asked(2));
+}
+
+#[actix::test]
+async fn when_the_controllers_actor_dies_recording_stops_and_the_next_one_knows_the_jacks() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1));
+    assert!(world.hda.access(|_| panic!("crash injection")).await.is_none());
+    assert_eq!(remote.hear().await, stop(1));
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1), "the microphone was not plugged in again");
+}

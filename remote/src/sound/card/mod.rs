@@ -1,0 +1,168 @@
+//! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits; latency is
+//! bounded by the ring's cap.
+
+mod listener;
+mod player;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use cpal::{
+    BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
+    SupportedStreamConfigRange,
+    traits::{DeviceTrait, HostTrait},
+};
+use wire::audio::Format;
+
+pub(super) use listener::Listener;
+pub(super) use player::Card;
+
+/// The card's own buffer, as far as it can be chosen.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// Which way sound goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
+}
+
+/// What the callback and its other end tell each other.
+#[derive(Default)]
+struct Shared {
+    /// Samples that have left for the card.
+    played: AtomicU64,
+    /// Times that the card or its callback was not in time.
+    xruns: AtomicU64,
+    /// Samples that the callback shall skip.
+    skip: AtomicU64,
+    /// Samples that found no room.
+    lost: AtomicU64,
+    draining: AtomicBool,
+    failed: AtomicBool,
+}
+
+/// The output and input devices by name, with the sound system's own name where it has another.
+///
+/// # Errors
+/// The sound system does not answer.
+pub(crate) fn names() -> Result<Vec<String>> {
+    let devices = cpal::default_host().devices().context("listing sound cards")?;
+    let both = |device: Device| match device.description() {
+        Ok(description) => match description.driver() {
+            Some(id) if id != description.name() => format!("{} ({id})", description.name()),
+            _ => description.name().to_owned(),
+        },
+        Err(_) => name(&device),
+    };
+    Ok(devices.map(both).collect())
+}
+
+/// Whether there is a device to listen to.
+pub(super) fn hears(wanted: Option<&str>) -> bool {
+    // Devices are said to hear that do not; a device that hears has a format.
+    let formats = |device: Device| Ok(device.supported_input_configs()?.next().is_some());
+    choose(wanted, Way::In).and_then(formats).unwrap_or(false)
+}
+
+/// Whether the sound system says that sound goes to headphones.
+pub(super) fn is_headphones(wanted: Option<&str>) -> bool {
+    let Ok(description) = choose(wanted, Way::Out).and_then(|device| Ok(device.description()?)) else {
+        return false;
+    };
+    let named = description.name().to_lowercase();
+    matches!(description.device_type(), DeviceType::Headphones | DeviceType::Headset)
+        || ["headphone", "headset"].iter().any(|word| named.contains(word))
+}
+
+fn name(device: &Device) -> String {
+    device
+        .description()
+        .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
+}
+
+fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
+    let host = cpal::default_host();
+    let Some(wanted) = wanted else {
+        let default = match way {
+            Way::Out => host.default_output_device(),
+            Way::In => host.default_input_device(),
+        };
+        return default
+            .context("this computer has no sound card; `farbus-remote devices` lists what there is");
+    };
+    let is_it = |device: &Device| {
+        let Ok(description) = device.description() else { return false };
+        let goes = match way {
+            Way::Out => description.supports_output(),
+            Way::In => description.supports_input(),
+        };
+        goes && (description.name().contains(wanted) || description.driver() == Some(wanted))
+    };
+    let mut devices = host.devices().context("listing sound cards")?;
+    devices
+        .find(is_it)
+        .with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"))
+}
+
+/// Samples in a stretch of time.
+fn samples(format: Format, time: Duration) -> usize {
+    (time.as_secs_f64() * f64::from(format.rate)) as usize * usize::from(format.channels)
+}
+
+/// The way to open a card that loses nothing, else the nearest that it has.
+fn nearest(
+    configs: impl Iterator<Item = SupportedStreamConfigRange>,
+    format: Format,
+) -> Option<(SampleFormat, StreamConfig)> {
+    let wide = format.encoding.significant_bits() > 16;
+    let order = if wide {
+        [SampleFormat::I32, SampleFormat::F32, SampleFormat::I16]
+    } else {
+        [SampleFormat::I16, SampleFormat::I32, SampleFormat::F32]
+    };
+    let wanted = u16::from(format.channels);
+    let (_, rate, config) = configs
+        .filter_map(|c| {
+            let sample = order.iter().position(|sample| *sample == c.sample_format())?;
+            let rate = format.rate.clamp(c.min_sample_rate(), c.max_sample_rate());
+            // As many channels as there are, else a few too many, else as many as possible.
+            let channels = (c.channels() < wanted, c.channels().abs_diff(wanted));
+            Some(((rate.abs_diff(format.rate), channels, sample), rate, c))
+        })
+        .min_by_key(|(distance, ..)| *distance)?;
+    let period = samples(Format { rate, channels: 1, ..format }, PERIOD);
+    let period = u32::try_from(period).unwrap_or(480);
+    let buffer_size = match config.buffer_size() {
+        SupportedBufferSize::Range { min, max } if (*min..=*max).contains(&period) => {
+            BufferSize::Fixed(period)
+        }
+        _ => BufferSize::Default,
+    };
+    Some((
+        config.sample_format(),
+        StreamConfig { channels: config.channels(), sample_rate: rate, buffer_size },
+    ))
+}
+
+/// What to do when a card says that something is wrong.
+fn on_error(shared: &Arc<Shared>) -> impl FnMut(cpal::Error) + Send + 'static {
+    let shared = Arc::clone(shared);
+    move |error: cpal::Error| match error.kind() {
+        ErrorKind::Xrun => {
+            shared.xruns.fetch_add(1, Relaxed);
+        }
+        ErrorKind::DeviceChanged => tracing::info!("sound goes by another card now"),
+        ErrorKind::RealtimeDenied => tracing::debug!("the sound card's thread has no real-time priority"),
+        _ => {
+            tracing::warn!("the sound card failed: {error}");
+            shared.failed.store(true, Relaxed);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! From what a microphone has to what the guest wants: channels, rate, encoding.
+//!
+//! Nothing changes that need not: the same rate and channels pass bit by bit, as far as the encoding has bits.
+
+use anyhow::{Context as _, Result};
+use rubato::{
+    Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction,
+    audioadapter_buffers::direct::InterleavedSlice,
+};
+use wire::audio::{Encoding, Format};
+
+/// Points of the resampler's filter: 1.3 ms of delay at 48 kHz.
+const SINC_POINTS: usize = 128;
+/// Blocks of the resampler in a second: each waits until it is full.
+const BLOCKS: u32 = 200;
+
+/// One conversion, with what it remembers of the sound so far.
+pub(super) struct Converter {
+    from: u8,
+    to: Format,
+    rate: Option<Rate>,
+}
+
+/// Between two rates.
+struct Rate {
+    resampler: Async<f32>,
+    /// Samples that do not make a block yet.
+    rest: Vec<f32>,
+}
+
+impl Converter {
+    /// # Errors
+    /// The rates are too far apart, or none at all.
+    pub(super) fn new(from: Format, to: Format) -> Result<Self> {
+        let rate = (from.rate != to.rate).then(|| Rate::new(from.rate, to)).transpose()?;
+        Ok(Self { from: from.channels, to, rate })
+    }
+
+    /// Converts whole frames, samples at the top of 32 bits. What comes out may be a few frames late.
+    ///
+    /// # Errors
+    /// The resampler fails.
+    pub(super) fn convert(&mut self, samples: &[i32]) -> Result<Vec<u8>> {
+        let mapped = map_channels(samples, self.from, self.to.channels);
+        let samples = match &mut self.rate {
+            Some(rate) => rate.convert(&mapped, self.to.channels.into())?,
+            None => mapped,
+        };
+        Ok(narrow(self.to.encoding, &samples))
+    }
+}
+
+impl Rate {
+    fn new(from: u32, to: Format) -> Result<Self> {
+        let ratio = f64::from(to.rate) / f64::from(from);
+        let parameters = SincInterpolationParameters::new(SINC_POINTS, WindowFunction::BlackmanHarris2);
+        let block = from.div_ceil(BLOCKS) as usize;
+        let (channels, fixed) = (to.channels.into(), FixedAsync::Input);
+        let resampler = Async::new_sinc(ratio, 1.0, &parameters, block, channels, fixed)
+            .with_context(|| format!("from {from} to {} Hz", to.rate))?;
+        Ok(Self { resampler, rest: Vec::new() })
+    }
+
+    fn convert(&mut self, samples: &[i32], channels: usize) -> Result<Vec<i32>> {
+        const FULL: f32 = 2_147_483_648.0;
+        self.rest.extend(samples.iter().map(|sample| *sample as f32 / FULL));
+        let mut converted = Vec::new();
+        loop {
+            let frames = self.resampler.input_frames_next();
+            let Some(block) = self.rest.get(..frames * channels) else { return Ok(converted) };
+            let block = InterleavedSlice::new(block, channels, frames).context("a block of frames")?;
+            let done = self.resampler.process(&block, None).context("resampling")?;
+            // A float that is too great becomes the greatest number.
+            converted.extend(done.take_data().into_iter().map(|sample| (sample * FULL) as i32));
+            self.rest.drain(..frames * channels);
+        }
+    }
+}
+
+/// Channel by channel; one channel goes to all, all go to one, and a channel that is lacking is silent.
+fn map_channels(samples: &[i32], from: u8, to: u8) -> Vec<i32> {
+    if from == to {
+        return samples.to_vec();
+    }
+    let frames = samples.chunks_exact(from.into());
+    let mix = |frame: &[i32]| (frame.iter().copied().map(i64::from).sum::<i64>() / i64::from(from)) as i32;
+    match (from, to) {
+        (1, _) => samples.iter().flat_map(|sample| std::iter::repeat_n(*sample, to.into())).collect(),
+        (_, 1) => frames.map(mix).collect(),
+        _ => frames
+            .flat_map(|frame| (0..usize::from(to)).map(|at| frame.get(at).copied().unwrap_or(0)))
+            .collect(),
+    }
+}
+
+/// Samples at the top of 32 bits, in an encoding of HD Audio; bits that it lacks are cut off.
+fn narrow(encoding: Encoding, samples: &[i32]) -> Vec<u8> {
+    let spare = 32 - u32::from(encoding.significant_bits());
+    let top = |sample: &i32| (sample >> spare) << spare;
+    match encoding {
+        Encoding::U8 => samples.iter().map(|sample| (sample >> 24) as u8 ^ 0x80).collect(),
+        Encoding::S16 => samples.iter().flat_map(|sample| ((sample >> 16) as i16).to_le_bytes()).collect(),
+        Encoding::S20 | Encoding::S24 | Encoding::S32 => {
+            samples.iter().flat_map(|sample| top(sample).to_le_bytes()).collect()
+        }
+    }
+}
+
+/// Silence of so many frames.
+pub(super) fn silence(format: Format, frames: u64) -> Vec<u8> {
+    let byte = if format.encoding == Encoding::U8 { 0x80 } else { 0 };
+    vec![byte; usize::try_from(frames).unwrap_or(0) * format.frame_bytes() as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn format(rate: u32, encoding: Encoding, channels: u8) -> Format {
+        Format { rate, encoding, channels }
+    }
+
+    #[test]
+    fn what_needs_no_change_passes_bit_by_bit() {
+        let samples = [i32::MIN, -1 << 16, 0, 1 << 16, 0x1234_0000, i32::MAX];
+        let stereo = format(48_000, Encoding::S16, 2);
+        let pcm = Converter::new(stereo, stereo).unwrap().convert(&samples).unwrap();
+        let expected = [i16::MIN, -1, 0, 1, 0x1234, i16::MAX];
+        assert_eq!(pcm, expected.map(i16::to_le_bytes).concat());
+    }
+
+    #[test]
+    fn every_encoding_gets_the_bits_that_it_has() {
+        for (encoding, pcm) in [
+            (Encoding::U8, vec![0x92]),
+            (Encoding::S16, vec![0x34, 0x12]),
+            (Encoding::S20, vec![0x00, 0x50, 0x34, 0x12]),
+            (Encoding::S24, vec![0x00, 0x56, 0x34, 0x12]),
+            (Encoding::S32, vec![0x78, 0x56, 0x34, 0x12]),
+        ] {
+            assert_eq!(narrow(encoding, &[0x1234_5678]), pcm, "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn one_channel_is_heard_on_all_and_all_are_heard_on_one() {
+        assert_eq!(map_channels(&[1, 2], 1, 2), [1, 1, 2, 2]);
+        assert_eq!(map_channels(&[10, 20, i32::MAX, i32::MAX], 2, 1), [15, i32::MAX]);
+        assert_eq!(map_channels(&[1, 2], 2, 4), [1, 2, 0, 0]);
+        assert_eq!(map_channels(&[1, 2, 3, 4], 4, 2), [1, 2]);
+    }
+
+    #[test]
+    fn another_rate_sounds_the_same() {
+        let (from, to) = (format(44_100, Encoding::S32, 1), format(48_000, Encoding::S32, 1));
+        let sine = |n: u32, rate: f64| (f64::from(n) * 997.0 * std::f64::consts::TAU / rate).sin();
+        let samples: Vec<i32> = (0..44_100).map(|n| (sine(n, 44_100.0) * 1e9) as i32).collect();
+        let mut converter = Converter::new(from, to).unwrap();
+        let pcm: Vec<u8> = samples.chunks(441).flat_map(|part| converter.convert(part).unwrap()).collect();
+        let heard: Vec<f64> =
+            pcm.as_chunks().0.iter().map(|s| f64::from(i32::from_le_bytes(*s)) / 1e9).collect();
+        assert!((47_600..=48_000).contains(&heard.len()), "{} frames", heard.len());
+        // Of any sine: x(n-1) + x(n+1) = 2 cos(w) x(n).
+        let twice_cos = 2.0 * (997.0 * std::f64::consts::TAU / 48_000.0).cos();
+        let wrong = heard[1_000..40_000].windows(3).map(|w| (w[0] + w[2] - twice_cos * w[1]).abs());
+        assert!(wrong.fold(0.0, f64::max) < 1e-4);
+        assert!(heard[1_000..40_000].iter().copied().fold(0.0, f64::max) > 0.99);
+    }
+
+    #[test]
+    fn rates_that_no_resampler_takes_are_an_error() {
+        assert!(Converter::new(format(0, Encoding::S16, 1), format(8_000, Encoding::S16, 1)).is_err());
+    }
+}

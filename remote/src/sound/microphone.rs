@@ -1,0 +1,256 @@
+//! The microphone: one source for all recordings that the VM makes of it, open only while there are any.
+//!
+//! ```text
+//!            Record, there, not muted                 samples, each tick
+//!   closed ───────────────────────────► open(source) ────────────────────► converters ──► Recorded
+//!     ▲   StopRecord, muted, no link        │ fails: it is tried again every second
+//!     └─────────────────────────────────────┘
+//! ```
+//! While it is muted it is closed, as far as this computer can see; the VM hears silence and does not know.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Result;
+use bytes::Bytes;
+use wire::audio::{Format, Packet, StreamId, ToHost};
+
+use super::{
+    Input, STREAMS, Source,
+    convert::{Converter, silence},
+    status,
+};
+use crate::events::{Event, Events};
+
+/// A recording begins with so much silence: it waits at the host while packets come at uneven times.
+const CUSHION: Duration = Duration::from_millis(20);
+/// What is older has come too late for anybody.
+const CAP: Duration = Duration::from_millis(150);
+/// The longest packet.
+const PACKET: Duration = Duration::from_millis(10);
+/// How long a source that cannot be opened, or has failed, is left alone.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The microphone.
+pub(super) struct Microphone {
+    input: Input,
+    events: Events,
+    source: Option<Box<dyn Source>>,
+    /// When a source failed last, or could not be opened.
+    failed: Option<Duration>,
+    recordings: BTreeMap<StreamId, Recording>,
+    present: bool,
+    muted: bool,
+    /// Of sources that are closed.
+    xruns: u64,
+}
+
+/// What the VM wants of it.
+struct Recording {
+    run: u32,
+    format: Format,
+    /// None until the source is open, or if it cannot be had in this format.
+    converter: Option<Converter>,
+    position: u64,
+    sent: u64,
+    lost: u64,
+}
+
+/// Frames in a stretch of time.
+fn frames(rate: u32, time: Duration) -> u64 {
+    u64::try_from(time.as_nanos() * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
+}
+
+impl Microphone {
+    pub(super) fn new(input: Input, events: Events) -> Self {
+        let (recordings, failed) = (BTreeMap::new(), None);
+        Self { input, events, source: None, failed, recordings, present: false, muted: false, xruns: 0 }
+    }
+
+    /// The VM wants to hear it, from now on.
+    pub(super) fn record(&mut self, stream: StreamId, run: u32, format: Format) {
+        if stream.0 >= STREAMS || !self.input.granted() {
+            return;
+        }
+        self.stop(stream, None);
+        let Format { rate, encoding, channels } = format;
+        let bits = encoding.significant_bits();
+        self.events.say(&Event::RecordingStarted { stream: stream.0, run, rate, bits, channels });
+        let recording = Recording { run, format, converter: None, position: 0, sent: 0, lost: 0 };
+        self.recordings.insert(stream, recording);
+        self.source.iter().for_each(|source| self.recordings.values_mut().for_each(|r| r.begin(&**source)));
+    }
+
+    /// The VM wants to hear it no more: this run of the stream, or whichever there is.
+    pub(super) fn stop(&mut self, stream: StreamId, run: Option<u32>) {
+        let is_it = |recording: &Recording| run.is_none_or(|run| run == recording.run);
+        if !self.recordings.get(&stream).is_some_and(is_it) {
+            return;
+        }
+        if let Some(Recording { run, sent: frames, lost, .. }) = self.recordings.remove(&stream) {
+            self.events.say(&Event::RecordingStopped { stream: stream.0, run, frames, lost });
+        }
+        self.close_if_unwanted();
+    }
+
+    /// Nobody listens.
+    pub(super) fn stop_all(&mut self) {
+        for stream in self.recordings.keys().copied().collect::<Vec<_>>() {
+            self.stop(stream, None);
+        }
+    }
+
+    pub(super) fn mute(&mut self, muted: bool) {
+        self.muted = muted;
+        self.close_if_unwanted();
+    }
+
+    /// It was plugged in or pulled out.
+    pub(super) fn plug(&mut self, present: bool) {
+        self.present = present;
+        self.failed = None;
+        self.close_if_unwanted();
+    }
+
+    /// Whether it is there, as far as is known.
+    pub(super) fn present(&self) -> bool {
+        self.present
+    }
+
+    /// Whether it is open: it need not be looked for.
+    pub(super) fn open(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// Whether the VM listens, so that time brings packets.
+    pub(super) fn listened_to(&self) -> bool {
+        !self.recordings.is_empty()
+    }
+
+    fn wanted(&self) -> bool {
+        self.listened_to() && self.present && !self.muted
+    }
+
+    fn close_if_unwanted(&mut self) {
+        if !self.wanted() {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(source) = self.source.take() {
+            self.xruns += source.xruns();
+        }
+        self.recordings.values_mut().for_each(|recording| recording.converter = None);
+    }
+
+    /// Lets time pass: what was heard meanwhile. An error: the device that was open is gone.
+    pub(super) fn look_after(&mut self, now: Duration) -> Result<Vec<ToHost>> {
+        if !self.wanted() {
+            return Ok(Vec::new());
+        }
+        if self.source.is_none() {
+            self.open_source(now);
+        }
+        let heard = self.listen(now);
+        if heard.is_err() {
+            self.failed = Some(now);
+            self.close();
+        }
+        heard
+    }
+
+    fn open_source(&mut self, now: Duration) {
+        let wait = self.failed.is_some_and(|at| now.saturating_sub(at) < AGAIN);
+        let Some(recording) = self.recordings.values().next().filter(|_| !wait) else { return };
+        match self.input.open(recording.format) {
+            Ok(source) => {
+                self.recordings.values_mut().for_each(|recording| recording.begin(&*source));
+                (self.source, self.failed) = (Some(source), None);
+            }
+            Err(error) => {
+                tracing::warn!("the microphone cannot be opened: {error:#}");
+                self.failed = Some(now);
+            }
+        }
+    }
+
+    fn listen(&mut self, now: Duration) -> Result<Vec<ToHost>> {
+        let Some(source) = &mut self.source else { return Ok(Vec::new()) };
+        let mut samples = Vec::new();
+        let mut lost = source.pull(now, &mut samples)?;
+        let Format { rate, channels, .. } = source.format();
+        let late = (samples.len() / usize::from(channels)).saturating_sub(frames(rate, CAP) as usize);
+        samples.drain(..late * usize::from(channels));
+        lost += late as u64;
+        let mut packets = Vec::new();
+        for (stream, recording) in &mut self.recordings {
+            recording.lose(lost, rate);
+            recording.take(*stream, &samples, &mut packets)?;
+        }
+        Ok(packets)
+    }
+
+    /// How it is, for people and programs.
+    pub(super) fn status(&self) -> status::Microphone {
+        let recording = |(stream, r): (&StreamId, &Recording)| status::Recording {
+            stream: stream.0,
+            format: r.format.into(),
+            frames: r.sent,
+            lost: r.lost,
+        };
+        status::Microphone {
+            granted: self.input.granted(),
+            present: self.present,
+            muted: self.muted,
+            device: self.source.as_ref().map(|source| source.format().into()),
+            recordings: self.recordings.iter().map(recording).collect(),
+            xruns: self.xruns + self.source.as_ref().map_or(0, |source| source.xruns()),
+        }
+    }
+}
+
+impl Recording {
+    /// Hears a source from now on.
+    fn begin(&mut self, source: &dyn Source) {
+        if self.converter.is_some() {
+            return;
+        }
+        match Converter::new(source.format(), self.format) {
+            Ok(converter) => self.converter = Some(converter),
+            Err(error) => tracing::warn!("the VM cannot have the microphone as {:?}: {error:#}", self.format),
+        }
+    }
+
+    /// Frames of the source will never come.
+    fn lose(&mut self, frames: u64, rate: u32) {
+        let lost = u128::from(frames) * u128::from(self.format.rate) / u128::from(rate.max(1));
+        let lost = u64::try_from(lost).unwrap_or(u64::MAX);
+        self.lost = self.lost.saturating_add(lost);
+        self.position = self.position.saturating_add(lost);
+    }
+
+    fn take(&mut self, stream: StreamId, samples: &[i32], packets: &mut Vec<ToHost>) -> Result<()> {
+        let Some(converter) = &mut self.converter else { return Ok(()) };
+        let mut pcm = converter.convert(samples)?;
+        if self.sent == 0 && !pcm.is_empty() {
+            pcm.splice(..0, silence(self.format, frames(self.format.rate, CUSHION)));
+        }
+        let (run, format, pcm) = (self.run, self.format, Bytes::from(pcm));
+        let frame = format.frame_bytes() as usize;
+        let most = (frames(format.rate, PACKET).max(1) as usize).saturating_mul(frame);
+        for start in (0..pcm.len()).step_by(most) {
+            let part = pcm.slice(start..pcm.len().min(start + most));
+            let count = (part.len() / frame) as u64;
+            packets.push(ToHost::Recorded(Packet {
+                stream,
+                run,
+                position: self.position,
+                format,
+                pcm: part,
+            }));
+            self.position += count;
+            self.sent += count;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,141 @@
+//! Where sound goes and where it comes from, whatever it is made of.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use wire::audio::Format;
+
+#[cfg(feature = "cpal")]
+use super::card;
+use super::{Pace, nowhere, paced, ramp, wav};
+use crate::cli::Audio;
+
+/// How far a sink has come with its run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Frames that have left for the sound card.
+    pub(crate) played: u64,
+    /// Frames that wait.
+    pub(crate) queued: u64,
+    /// Times that the sound card wanted a frame and there was none.
+    pub(crate) underruns: u64,
+    /// Frames that had no time of their own, because too many waited.
+    pub(crate) skipped: u64,
+}
+
+/// How far one sink has come after others; only its own frames wait.
+impl std::ops::Add for Progress {
+    type Output = Self;
+
+    fn add(self, before: Self) -> Self {
+        Self {
+            played: self.played + before.played,
+            queued: self.queued,
+            underruns: self.underruns + before.underruns,
+            skipped: self.skipped + before.skipped,
+        }
+    }
+}
+
+/// A place for the sound of one run. Time is since an arbitrary start. Dropping it ends it.
+pub(crate) trait Sink {
+    /// Takes whole frames.
+    fn push(&mut self, now: Duration, pcm: &[u8]) -> Result<()>;
+    /// No more frames follow for now: what waits is played although it may be less than a good start.
+    fn drain(&mut self);
+    /// Lets time pass.
+    fn tick(&mut self, now: Duration) -> Result<Progress>;
+    /// Everything taken and played is where it belongs (a file is complete); more may follow.
+    fn settle(&mut self) -> Result<()>;
+    /// The file that it is written to, if it is one.
+    fn file(&self) -> Option<String>;
+}
+
+/// A microphone that is open. Time is since an arbitrary start. Dropping it closes it.
+pub(crate) trait Source {
+    /// As the device has it.
+    fn format(&self) -> Format;
+    /// What was heard since the last time: whole frames, samples at the top of 32 bits. The frames lost before them.
+    fn pull(&mut self, now: Duration, into: &mut Vec<i32>) -> Result<u64>;
+    /// Times that it was not looked after in time.
+    fn xruns(&self) -> u64;
+}
+
+/// Where sound goes.
+pub(crate) struct Output {
+    audio: Audio,
+    runs: u32,
+}
+
+/// Where sound comes from.
+pub(crate) struct Input(Audio);
+
+/// Without cards, nobody can ask for one.
+fn check(audio: &Audio) -> Result<()> {
+    anyhow::ensure!(
+        cfg!(feature = "cpal") || !matches!(audio, Audio::Cpal(_)),
+        "this build has no sound cards: build with the feature `cpal`, or use wav:FILE"
+    );
+    Ok(())
+}
+
+impl Output {
+    /// The place that was asked for.
+    ///
+    /// # Errors
+    /// This build has no sound cards.
+    pub(crate) fn new(audio: Audio) -> Result<Self> {
+        check(&audio)?;
+        Ok(Self { audio, runs: 0 })
+    }
+
+    pub(super) fn place(&self) -> &Audio {
+        &self.audio
+    }
+
+    pub(super) fn open(&mut self, format: Format) -> Result<Box<dyn Sink>> {
+        self.runs += 1;
+        Ok(match &self.audio {
+            Audio::Wav(file) => {
+                let tape = wav::Tape::create(wav::path(file, self.runs), format)?;
+                Box::new(paced::Paced::new(format, Pace::default(), Some(tape)))
+            }
+            Audio::Test(pace) => Box::new(paced::Paced::new(format, *pace, None)),
+            #[cfg(feature = "cpal")]
+            Audio::Cpal(wanted) => Box::new(card::Card::open(wanted.as_deref(), format)?),
+            _ => Box::new(nowhere::Nowhere::new(format)),
+        })
+    }
+}
+
+impl Input {
+    /// The place that was asked for.
+    ///
+    /// # Errors
+    /// This build has no sound cards.
+    pub(crate) fn new(audio: Audio) -> Result<Self> {
+        check(&audio)?;
+        Ok(Self(audio))
+    }
+
+    pub(super) fn place(&self) -> &Audio {
+        &self.0
+    }
+
+    pub(super) fn granted(&self) -> bool {
+        self.0 != Audio::None
+    }
+
+    /// Opens it in this format, or the nearest that it has.
+    pub(super) fn open(&self, format: Format) -> Result<Box<dyn Source>> {
+        Ok(match &self.0 {
+            Audio::None => anyhow::bail!("no microphone is granted"),
+            Audio::Wav(file) => Box::new(wav::WavMicrophone::open(file)?),
+            Audio::Test(pace) => Box::new(ramp::Ramp::new(format.rate, *pace)),
+            #[cfg(feature = "cpal")]
+            Audio::Cpal(wanted) => Box::new(card::Listener::open(wanted.as_deref(), format)?),
+            #[cfg(not(feature = "cpal"))]
+            Audio::Cpal(_) => anyhow::bail!("this build has no sound cards"),
+        })
+    }
+}

@@ -1,0 +1,9 @@
+//! The VM's sound card, both ways, with a stock guest's own tools: what it plays and records by `hw:` is compared frame
+//! by frame with what the remote heard and said.
+
+mod cards;
+mod desk;
+mod jacks;
+mod microphone;
+mod pcm;
+mod playback;
