@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("noise-tcp", &["link", "wire"]),
     ("vfio-user", &["pci"]),
     ("usb-ctrl", &["xhci", "pci", "wire"]),
-    ("hda-ctrl", &["hda", "pci", "wire"]),
+    ("hda-ctrl", &["hda", "sound", "pci", "wire"]),
     ("vm-session", &["usb-ctrl", "hda-ctrl", "xhci", "hda", "pci", "session", "link", "capture", "wire"]),
     (
         "farbus-host",

@@ -14,11 +14,16 @@
 //! of them starves another, whatever a remote says and how often: of reports the oldest are lost when too many wait,
 //! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
+//!
+//! The sample clock follows the sound card of the remote that listens, by what its reports say ([`follow`]).
 #![forbid(unsafe_code)]
+
+mod follow;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
+use follow::Follow;
 use futures_util::stream::{self, Stream};
 use hda::{Hda, Output};
 use pci::{Bus, Device, Transaction, Turn};
@@ -97,6 +102,9 @@ pub struct HdaCtrl {
     jacks: watch::Receiver<Jacks>,
     /// What the remote records: a model that is made anew does not know that, either.
     recordings: BTreeMap<StreamId, u32>,
+    follow: Follow,
+    /// What the model was told last.
+    drift: i32,
     _tether: Box<dyn Send>,
 }
 
@@ -115,6 +123,8 @@ impl HdaCtrl {
             reports: Some(parts.reports),
             jacks: parts.jacks,
             recordings: BTreeMap::new(),
+            follow: Follow::new(),
+            drift: 0,
             _tether: parts.tether,
         }
     }
@@ -133,6 +143,7 @@ impl HdaCtrl {
             metrics::counter!("farbus_hda_rebuilds").increment(1);
             self.begin_anew(now);
         }
+        self.steer(now);
         self.count();
         self.carry_out(ctx, now);
     }
@@ -150,7 +161,18 @@ impl HdaCtrl {
     fn begin_anew(&mut self, now: Duration) {
         let stop = |(stream, run)| Output::Audio(ToRemote::StopRecord { stream, run });
         self.out.extend(std::mem::take(&mut self.recordings).into_iter().map(stop));
+        self.drift = 0;
         self.plug(now);
+    }
+
+    /// The sample clock's pace for the time to come.
+    fn steer(&mut self, now: Duration) {
+        let ppb = self.follow.ppb(now);
+        if std::mem::replace(&mut self.drift, ppb) != ppb {
+            metrics::gauge!("farbus_hda_drift_ppb").set(ppb);
+            let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+            let _ = turn.with(|hda, cx| hda.set_drift(cx, ppb));
+        }
     }
 
     fn plug(&mut self, now: Duration) {
@@ -159,12 +181,12 @@ impl HdaCtrl {
         let _ = turn.with(|hda, cx| jacks.each().map(|(jack, present)| hda.set_jack(cx, jack, present)));
     }
 
-    fn note(&mut self, message: &ToRemote) {
+    fn note(&mut self, now: Duration, message: &ToRemote) {
         match *message {
+            ToRemote::Pause { stream, .. } => self.follow.ended(now, stream),
             ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(stream, run)),
             ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(&stream)),
             ToRemote::Play(_)
-            | ToRemote::Pause { .. }
             | ToRemote::PlayCoded(_)
             | ToRemote::Reception(_)
             | ToRemote::Missing(_)
@@ -177,7 +199,7 @@ impl HdaCtrl {
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Audio(message) => {
-                    self.note(&message);
+                    self.note(now, &message);
                     messages.push(message);
                 }
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
@@ -242,6 +264,11 @@ impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
 
 impl StreamHandler<ToHost> for HdaCtrl {
     fn handle(&mut self, report: ToHost, ctx: &mut Self::Context) {
+        let now = self.start.elapsed();
+        if let ToHost::Reception(reception) = report {
+            self.follow.observe(now, &reception);
+            return self.steer(now);
+        }
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.report(cx, report));
         });
@@ -266,6 +293,7 @@ impl Handler<RemoteCame> for HdaCtrl {
     type Result = ();
 
     fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
+        self.follow.forget(self.start.elapsed());
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });
