@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "farbus-host",
         &["vm-session", "vfio-user", "noise-tcp", "link", "capture", "xhci", "hda", "pci", "wire"],
     ),
-    ("farbus-remote", &["functions", "session", "noise-tcp", "link", "capture", "wire"]),
+    ("farbus-remote", &["functions", "session", "sound", "noise-tcp", "link", "capture", "wire"]),
     ("lab", &[]),
     ("fuzz", &["xhci", "hda", "pci", "session", "functions", "vfio-user", "wire"]),
     ("farbus", &[]),

@@ -98,6 +98,11 @@ impl Live {
         self.session.close(reason);
     }
 
+    /// How long a message to the host and its answer take, if that is known by now.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.session.stats().round_trip
+    }
+
     /// Whether the goodbye is on its way.
     pub(crate) fn closed(&self) -> bool {
         self.session.closed()

@@ -200,7 +200,7 @@ impl Remote {
     fn hear(&self, what: Heard) {
         let Some(sound) = &self.sound else { return };
         match what {
-            Heard::Linked | Heard::Silence => sound.heard.do_send(what),
+            Heard::Linked | Heard::Silence | Heard::RoundTrip(_) => sound.heard.do_send(what),
             // What is dropped here shows as a gap there.
             Heard::Audio(_) => drop(sound.heard.try_send(what)),
         }
@@ -306,6 +306,9 @@ impl Handler<Report> for Remote {
     type Result = ();
 
     fn handle(&mut self, Report(report): Report, ctx: &mut Self::Context) {
+        if let (audio::ToHost::Reception(_), Some(live)) = (&report, &self.live) {
+            live.round_trip().into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
+        }
         self.send(ToHost::Audio(report), ctx);
     }
 }
