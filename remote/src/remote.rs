@@ -206,6 +206,12 @@ impl Remote {
         }
     }
 
+    /// The sound repairs, and chooses its codec, by the way to the host.
+    fn tell_round_trip(&self) {
+        let round_trip = self.live.as_ref().and_then(Live::round_trip);
+        round_trip.into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
+    }
+
     fn hear_surely(&self, message: audio::ToRemote, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
         let Some(sound) = &self.sound else { return };
         let session = self.session;
@@ -227,7 +233,12 @@ impl Remote {
             ToRemote::Audio(message) if !lane.may_lose() => {
                 return self.hear_surely(message, (lane, length), ctx);
             }
-            ToRemote::Audio(message) => self.hear(Heard::Audio(message)),
+            ToRemote::Audio(message) => {
+                if matches!(message, audio::ToRemote::Reception(_)) {
+                    self.tell_round_trip();
+                }
+                self.hear(Heard::Audio(message));
+            }
             ToRemote::Control(control::ToRemote::Bye { text, retry: true }) => {
                 return self.link_lost(text, ctx);
             }
@@ -306,8 +317,8 @@ impl Handler<Report> for Remote {
     type Result = ();
 
     fn handle(&mut self, Report(report): Report, ctx: &mut Self::Context) {
-        if let (audio::ToHost::Reception(_), Some(live)) = (&report, &self.live) {
-            live.round_trip().into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
+        if matches!(report, audio::ToHost::Reception(_)) {
+            self.tell_round_trip();
         }
         self.send(ToHost::Audio(report), ctx);
     }

@@ -5,7 +5,7 @@
 //!   PlayCoded ─────► Sound ── Voice, one for each stream of the VM: Receiver ◄─wants─ dyn Sink ── paced | card
 //!   Pause ─────────►   │ │                                           │
 //!   timer ─────────►   │ └◄── events, Reception, Missing (to the host)┘
-//!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► Recorded (to the host)
+//!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► RecordedCoded (to the host)
 //!   what is there ─►   Sense ─────────────────────────────────────────────────────► Jack (to the host)
 //! ```
 //! It has a thread of its own: opening a card or writing a file holds up nobody's keys.
@@ -25,9 +25,10 @@ mod wav;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ::sound::choice::Wish;
 use actix::prelude::*;
 use tokio::time::Instant;
-use wire::audio::{Block, Codec, Coded, Jack, MAX_FRAMES, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Block, Codec, Coded, Jack, MAX_FRAMES, Packet, StreamId, ToHost, ToRemote, Volume};
 
 #[cfg(feature = "cpal")]
 pub(crate) use card::names;
@@ -39,7 +40,7 @@ use crate::events::{Event, Events, Totals};
 use microphone::Microphone;
 use place::{Sink, Source};
 use sense::{Found, Sense};
-use status::Status;
+use status::{Playing, Status};
 use voice::Voice;
 
 /// How often sinks and the microphone are looked after while there is sound.
@@ -92,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) output: Output,
     pub(crate) input: Input,
     pub(crate) headphones: Headphones,
+    /// How the microphone is sent.
+    pub(crate) codec: Wish,
     pub(crate) events: Events,
     pub(crate) host: Recipient<Report>,
 }
@@ -111,14 +114,16 @@ pub(crate) struct Sound {
     plugged_headphones: bool,
     totals: Totals,
     looking: bool,
+    /// How loud the VM has its streams set.
+    volumes: BTreeMap<StreamId, Volume>,
     round_trip: Option<Duration>,
 }
 
 impl Sound {
-    pub(crate) fn new(Parts { output, input, headphones, events, host }: Parts) -> Self {
+    pub(crate) fn new(Parts { output, input, headphones, codec, events, host }: Parts) -> Self {
         Self {
             sense: Some(Sense::new(output.place().clone(), input.place().clone())),
-            microphone: Microphone::new(input, events),
+            microphone: Microphone::new(input, codec, events),
             output,
             events,
             host,
@@ -129,6 +134,7 @@ impl Sound {
             plugged_headphones: false,
             totals: Totals::default(),
             looking: false,
+            volumes: BTreeMap::new(),
             round_trip: None,
         }
     }
@@ -218,6 +224,11 @@ impl Sound {
         }
     }
 
+    fn playing(&self) -> Vec<Playing> {
+        let volume = |stream: &StreamId| self.volumes.get(stream).copied().map(status::Volume::from);
+        self.voices.iter().map(|(stream, voice)| voice.status(volume(stream))).collect()
+    }
+
     /// Ends a stream: what has come was played, or never will be.
     fn silence(&mut self, stream: StreamId) {
         if let Some(mut voice) = self.voices.remove(&stream) {
@@ -291,13 +302,20 @@ impl Handler<Heard> for Sound {
                 self.microphone.record(stream, run, format);
             }
             Heard::Audio(ToRemote::StopRecord { stream, run }) => self.microphone.stop(stream, Some(run)),
-            Heard::Audio(message @ (ToRemote::Reception(_) | ToRemote::Missing(_) | ToRemote::Volume(_))) => {
-                tracing::debug!(?message, "nothing listens to this yet")
+            Heard::Audio(ToRemote::Reception(reception)) => {
+                self.microphone.set_round_trip(self.round_trip);
+                self.microphone.observe(self.start.elapsed(), &reception);
             }
+            Heard::Audio(ToRemote::Missing(missing)) => {
+                let answers = self.microphone.answer(&missing);
+                answers.into_iter().for_each(|answer| self.host.do_send(Report(answer)));
+            }
+            Heard::Audio(ToRemote::Volume(volume)) => drop(self.volumes.insert(volume.stream, volume)),
             Heard::RoundTrip(round_trip) => self.round_trip = Some(round_trip),
             Heard::Linked => self.tell_all(),
             Heard::Silence => {
                 self.round_trip = None;
+                self.volumes.clear();
                 self.silence_all();
             }
         }
@@ -317,8 +335,8 @@ impl Handler<Ask> for Sound {
         }
         self.plug();
         MessageResult(Status {
-            playing: self.voices.values().map(Voice::status).collect(),
-            microphone: self.microphone.status(),
+            playing: self.playing(),
+            microphone: self.microphone.status(self.round_trip),
             headphones: self.plugged_headphones,
         })
     }

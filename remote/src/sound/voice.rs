@@ -14,7 +14,11 @@ use ::sound::{Config, Receiver, jitter::START_LAN};
 use anyhow::Result;
 use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
-use super::{Pace, Sink, paced::Paced, status::Playing};
+use super::{
+    Pace, Sink,
+    paced::Paced,
+    status::{Playing, Volume, Way},
+};
 use crate::events::{Counts, Event, Events};
 
 /// A stretch of which nothing has come for so long has ended: its pause was lost on the way.
@@ -119,11 +123,12 @@ impl Voice {
     }
 
     /// How it is, for people and programs.
-    pub(super) fn status(&self) -> Playing {
+    pub(super) fn status(&self, volume: Option<Volume>) -> Playing {
         let counts =
             self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.since(stretch)));
         let queued = self.receiver.queued().saturating_add(self.sink.waiting());
-        Playing { stream: self.stream.0, format: self.format.into(), queued, counts }
+        let way = Way::new(self.codec, self.last, self.round_trip);
+        Playing { stream: self.stream.0, format: self.format.into(), queued, counts, way, volume }
     }
 
     /// Everything so far.

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use ::sound::choice::Wish;
 use actix::prelude::*;
 use tokio::{sync::mpsc, time::Instant};
 use wire::audio::{Encoding, Format, Packet, StreamId, ToHost, ToRemote};
@@ -30,7 +31,8 @@ impl World {
         let sound = {
             let (input, headphones) = (Input::new(Audio::None).unwrap(), Headphones::No);
             let (events, host) = (Events(cli::Format::Json), host.recipient());
-            Sound::new(Parts { output, input, headphones, events, host }).start()
+            let codec = Wish::Auto;
+            Sound::new(Parts { output, input, headphones, codec, events, host }).start()
         };
         Self { sound, reports, folder }
     }
