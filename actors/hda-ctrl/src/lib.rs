@@ -344,7 +344,8 @@ impl Handler<RemoteCame> for HdaCtrl {
 
     fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
         self.follow.forget(self.start.elapsed());
-        self.playback.forget();
+        let told = self.playback.begin_anew();
+        self.say(told);
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });

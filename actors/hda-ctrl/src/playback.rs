@@ -13,7 +13,7 @@ use sound::{
     Sender,
     choice::{Chooser, Link, Plan, Wish},
 };
-use wire::audio::{Codec, Format, Missing, Packet, Reception, StreamId, ToRemote};
+use wire::audio::{Codec, Format, Missing, Packet, Reception, StreamId, ToRemote, Volume};
 
 /// All streams that play.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Playback {
     wish: Wish,
     link: Link,
     streams: BTreeMap<StreamId, Stream>,
+    /// How loud the guest has them: one who comes later has to hear it.
+    volumes: BTreeMap<StreamId, Volume>,
 }
 
 /// One of them. It outlives its runs, so that the next one begins with what is known of the link.
@@ -36,7 +38,7 @@ struct Stream {
 
 impl Playback {
     pub(crate) fn new(wish: Wish) -> Self {
-        Self { wish, link: Link::default(), streams: BTreeMap::new() }
+        Self { wish, link: Link::default(), streams: BTreeMap::new(), volumes: BTreeMap::new() }
     }
 
     /// How long a message to the remote and its answer take; none: that is not known.
@@ -44,9 +46,10 @@ impl Playback {
         self.link.round_trip = round_trip.unwrap_or_default();
     }
 
-    /// Another remote has come: nothing is known of the way to it, and it has heard nothing.
-    pub(crate) fn forget(&mut self) {
+    /// Another remote has come: nothing is known of the way to it, and it has heard nothing. What to tell it.
+    pub(crate) fn begin_anew(&mut self) -> Vec<ToRemote> {
         self.streams.clear();
+        self.volumes.values().copied().map(ToRemote::Volume).collect()
     }
 
     /// Takes what the model has for the remote, and appends what goes there.
@@ -59,6 +62,7 @@ impl Playback {
                     stream.sender.flush(now, &mut coded);
                 }
             }
+            ToRemote::Volume(volume) => drop(self.volumes.insert(volume.stream, *volume)),
             _ => {}
         }
         out.extend(coded.into_iter().map(ToRemote::PlayCoded));
@@ -217,9 +221,18 @@ mod tests {
             assert_eq!(blocks(&play(&mut playback, 1, 240, 240))[0].3, codec, "{wish:?}");
             assert_eq!(blocks(&play(&mut playback, 2, 0, 240))[0].3, codec, "{wish:?}");
             assert!(!playback.observe(Duration::ZERO, &reception(0)), "of a run that is over");
-            playback.forget();
+            assert_eq!(playback.begin_anew(), []);
             assert_eq!(blocks(&play(&mut playback, 3, 0, 240))[0].3, Codec::Pcm);
         }
+    }
+
+    #[test]
+    fn a_remote_that_comes_later_hears_how_loud_it_is() {
+        let mut playback = Playback::new(Wish::Auto);
+        let volume = |gain| ToRemote::Volume(Volume { stream: STREAM, gain, mute: false });
+        let mut out = Vec::new();
+        [-256, -512].into_iter().for_each(|gain| playback.send(Duration::ZERO, volume(gain), &mut out));
+        assert_eq!((out, playback.begin_anew()), (vec![volume(-256), volume(-512)], vec![volume(-512)]));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 mod common;
 
 use common::*;
-use hda::driver::{Bare, Driver, Host, duration};
+use hda::Output;
+use hda::driver::{Bare, Driver, Host, Kind, duration};
 use pci::{Cx, Width};
+use wire::audio::ToRemote;
 
 /// 20 ms periods, four of them, as `aplay` sets them up.
 const PERIOD: u32 = 960 * 4;
@@ -142,6 +144,27 @@ fn wall_clock_and_position_tell_the_same_time_even_after_a_late_tick() {
     assert_eq!(frames, 1_920);
     assert_eq!(driver.wall_clock().wrapping_sub(wall), 1_920 * 500);
     assert_eq!(driver.host().hda.counters().slipped, ms(60));
+}
+
+#[test]
+fn how_loud_the_guest_has_it_is_told_at_first_and_when_it_changes() {
+    let (mut driver, _, _) = playing(4);
+    let speaker = driver.endpoint(Kind::Speaker, 0).unwrap();
+    let told = |driver: &mut Driver<Bare>| {
+        driver.host().pass(ms(20));
+        let volume = |output| match output {
+            Output::Audio(ToRemote::Volume(volume)) => Some((volume.gain, volume.mute)),
+            _ => None,
+        };
+        driver.host().out.drain(..).filter_map(volume).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut driver), [(0, false)]);
+    assert_eq!(told(&mut driver), []);
+    // Both sides of the output amplifier: 6 dB down, then muted. HDA 1.0a §7.3.3.7.
+    driver.verb(speaker.converter, 0x3b044).unwrap();
+    assert_eq!(told(&mut driver), [(-6 * 256, false)]);
+    driver.verb(speaker.converter, 0x3b0c4).unwrap();
+    assert_eq!(told(&mut driver), [(0, true)]);
 }
 
 #[test]
