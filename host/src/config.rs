@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use noise_tcp::PublicKey;
 use serde::{Deserialize, Deserializer, de};
+use vm_session::Wish;
 
 /// The longest path a Unix socket can have on Linux, bytes.
 const MAX_SOCKET_PATH: usize = 107;
@@ -49,6 +50,9 @@ pub(crate) struct Vm {
     /// The speakers that the VM finds.
     #[serde(default)]
     pub(crate) speakers: Speakers,
+    /// How the VM's sound is sent.
+    #[serde(default)]
+    pub(crate) audio_codec: AudioCodec,
     /// The file that the VM's USB traffic is recorded into, for Wireshark; everything that is typed is in it.
     #[serde(default)]
     pub(crate) capture: Option<PathBuf>,
@@ -94,6 +98,29 @@ pub(crate) enum Speakers {
     Stereo,
     /// Eight: front, centre and bass, rear, side.
     Surround71,
+}
+
+/// How a VM's sound is sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AudioCodec {
+    /// As PCM, bit by bit, as long as the link is good, else as Opus (the default).
+    #[default]
+    Auto,
+    /// As PCM, always.
+    Pcm,
+    /// As Opus, wherever it can be: one or two channels.
+    Opus,
+}
+
+impl From<AudioCodec> for Wish {
+    fn from(codec: AudioCodec) -> Self {
+        match codec {
+            AudioCodec::Auto => Self::Auto,
+            AudioCodec::Pcm => Self::Pcm,
+            AudioCodec::Opus => Self::Opus,
+        }
+    }
 }
 
 impl From<Speakers> for hda::Speakers {
@@ -236,6 +263,7 @@ mod tests {
         remotes = ["any"]
         on_busy = "takeover"
         speakers = "surround71"
+        audio_codec = "pcm"
         capture = "/tmp/a.pcapng"
     "#;
 
@@ -245,6 +273,7 @@ mod tests {
         let vm = config.vm("a").unwrap();
         assert_eq!(vm.on_busy, OnBusy::Takeover);
         assert_eq!((vm.interrupts, vm.speakers), (Interrupts::Msi, Speakers::Surround71));
+        assert_eq!(Wish::from(vm.audio_codec), Wish::Pcm);
         assert_eq!(vm.usb_socket(), Path::new("/run/farbus/a/usb.sock"));
         assert_eq!(vm.capture.as_deref(), Some(Path::new("/tmp/a.pcapng")));
     }

@@ -72,7 +72,7 @@ fn qemu_device(id: &str, socket: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Allowed, Interrupts, OnBusy, Speakers};
+    use crate::config::{Allowed, AudioCodec, Interrupts, OnBusy, Speakers};
 
     fn vm() -> Vm {
         Vm {
@@ -82,6 +82,7 @@ mod tests {
             on_busy: OnBusy::Refuse,
             interrupts: Interrupts::Msi,
             speakers: Speakers::Stereo,
+            audio_codec: AudioCodec::Auto,
             capture: None,
         }
     }

@@ -87,6 +87,7 @@ async fn serve(
         hda: bind(&vm.hda_socket(), hda::config_space, vm.socket_mode)?,
         hda_config: hda::config_space,
         hda_settings: hda::Config { speakers: vm.speakers.into(), ..hda::Config::default() },
+        codec: vm.audio_codec.into(),
         io: io.clone(),
         tap,
         events: teller.recipient(),

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use ::sound::choice::Wish;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use noise_tcp::PublicKey;
 
@@ -108,6 +109,10 @@ pub(crate) struct Connect {
     /// the VM listens, and `farbus-remote mute` closes it.
     #[arg(long, value_name = "cpal[:DEVICE]|wav:FILE|test|none", default_value = "none")]
     pub(crate) mic: Audio,
+    /// How the microphone is sent: `pcm`, bit by bit; `opus`, which bears a narrow or lossy link; or whichever the link
+    /// bears. (How the VM's own sound is sent is the host's `audio_codec`.)
+    #[arg(long, value_name = "auto|pcm|opus", default_value = "auto")]
+    pub(crate) audio_codec: Wish,
     /// Whether the VM finds headphones plugged in. `auto`: if the card of --audio is named so by the sound system, which
     /// sees no plug of a built-in card; `farbus-remote headphones` tells it.
     #[arg(long, value_enum, value_name = "auto|yes|no", default_value = "auto")]

@@ -93,14 +93,18 @@ pub(crate) enum Gone {
 /// Frames of sound that were played without a stop.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Frames received.
+    /// Frames played as they came.
     pub(crate) frames: u64,
-    /// Frames that never came.
+    /// Frames that never came, or too late.
     pub(crate) gaps: u64,
     /// Frames that had no time of their own, because too many waited: a sound card never plays them, a file has them.
     pub(crate) skipped: u64,
     /// Times that the sink wanted a frame and there was none.
     pub(crate) underruns: u64,
+    /// Frames made up for those that never came.
+    pub(crate) concealed: u64,
+    /// Frames for which the time line waited.
+    pub(crate) waited: u64,
 }
 
 /// What it all came to.
@@ -121,15 +125,27 @@ impl Counts {
         self += more;
         self
     }
+
+    /// What has come to these since then.
+    pub(crate) fn since(self, before: Self) -> Self {
+        self.each(before, u64::saturating_sub)
+    }
+
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            frames: of(self.frames, other.frames),
+            gaps: of(self.gaps, other.gaps),
+            skipped: of(self.skipped, other.skipped),
+            underruns: of(self.underruns, other.underruns),
+            concealed: of(self.concealed, other.concealed),
+            waited: of(self.waited, other.waited),
+        }
+    }
 }
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, more: Self) {
-        let Self { frames, gaps, skipped, underruns } = more;
-        self.frames = self.frames.saturating_add(frames);
-        self.gaps = self.gaps.saturating_add(gaps);
-        self.skipped = self.skipped.saturating_add(skipped);
-        self.underruns = self.underruns.saturating_add(underruns);
+        *self = self.each(more, u64::saturating_add);
     }
 }
 
@@ -219,8 +235,11 @@ fn at(bus_port: Option<&str>) -> String {
 
 impl std::fmt::Display for Counts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { frames, gaps, skipped, underruns } = self;
-        write!(f, "{frames} frames, {gaps} missing, {skipped} skipped, {underruns} underruns")
+        let Self { frames, gaps, skipped, underruns, concealed, waited } = self;
+        write!(
+            f,
+            "{frames} frames, {gaps} missing, {concealed} made up, {waited} waited for, {skipped} skipped, {underruns} underruns"
+        )
     }
 }
 
@@ -230,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_flat_object_with_its_kind_and_time() {
-        let counts = Counts { frames: 480, gaps: 1, skipped: 0, underruns: 2 };
+        let counts = Counts { frames: 480, gaps: 1, underruns: 2, ..Counts::default() };
         let event = Event::SoundStopped { stream: 1, run: 3, counts, file: Some("a.wav".into()) };
         let line: serde_json::Value = serde_json::from_str(&json(&event)).unwrap();
         assert_eq!(line["event"], "sound_stopped");

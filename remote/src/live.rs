@@ -98,6 +98,11 @@ impl Live {
         self.session.close(reason);
     }
 
+    /// How long a message to the host and its answer take, if that is known by now.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.session.stats().round_trip
+    }
+
     /// Whether the goodbye is on its way.
     pub(crate) fn closed(&self) -> bool {
         self.session.closed()
@@ -131,8 +136,10 @@ impl Live {
 
     /// Whether this is sound behind so much sound that nobody would hear it in time.
     fn too_late(&self, message: &ToHost) -> bool {
-        let ToHost::Audio(audio::ToHost::Recorded(packet)) = message else { return false };
-        let a_second = u64::from(packet.format.rate) * u64::from(packet.format.frame_bytes());
+        let ToHost::Audio(audio::ToHost::RecordedCoded(audio::Coded { format, .. })) = message else {
+            return false;
+        };
+        let a_second = u64::from(format.rate) * u64::from(format.frame_bytes());
         self.session.queued(Lane::Audio) as u64 * 1_000 > a_second * SOUND_MS
     }
 

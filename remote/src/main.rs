@@ -173,13 +173,13 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
     // Remotes that lost their host together should not come back together.
     let seed = RandomState::new().hash_one(std::process::id());
     let (output, input) = (Output::new(connect.audio.clone())?, Input::new(connect.mic.clone())?);
-    let headphones = connect.headphones;
+    let (headphones, codec) = (connect.headphones, connect.audio_codec);
     let remote = Remote::new(Parts { connector: connector(&connect, key), events, seed, tap, ended }).start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;
     let host = remote.clone().recipient();
-    let parts = sound::Parts { output, input, headphones, events, host };
+    let parts = sound::Parts { output, input, headphones, codec, events, host };
     let sound = Sound::start_in_arbiter(&Arbiter::new().handle(), move |_| Sound::new(parts));
     let lender = Lender::new(lender::Parts {
         asked: connect.usb.clone(),

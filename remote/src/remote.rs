@@ -200,10 +200,16 @@ impl Remote {
     fn hear(&self, what: Heard) {
         let Some(sound) = &self.sound else { return };
         match what {
-            Heard::Linked | Heard::Silence => sound.heard.do_send(what),
+            Heard::Linked | Heard::Silence | Heard::RoundTrip(_) => sound.heard.do_send(what),
             // What is dropped here shows as a gap there.
             Heard::Audio(_) => drop(sound.heard.try_send(what)),
         }
+    }
+
+    /// The sound repairs, and chooses its codec, by the way to the host.
+    fn tell_round_trip(&self) {
+        let round_trip = self.live.as_ref().and_then(Live::round_trip);
+        round_trip.into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
     }
 
     fn hear_surely(&self, message: audio::ToRemote, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
@@ -227,7 +233,12 @@ impl Remote {
             ToRemote::Audio(message) if !lane.may_lose() => {
                 return self.hear_surely(message, (lane, length), ctx);
             }
-            ToRemote::Audio(message) => self.hear(Heard::Audio(message)),
+            ToRemote::Audio(message) => {
+                if matches!(message, audio::ToRemote::Reception(_)) {
+                    self.tell_round_trip();
+                }
+                self.hear(Heard::Audio(message));
+            }
             ToRemote::Control(control::ToRemote::Bye { text, retry: true }) => {
                 return self.link_lost(text, ctx);
             }
@@ -306,6 +317,9 @@ impl Handler<Report> for Remote {
     type Result = ();
 
     fn handle(&mut self, Report(report): Report, ctx: &mut Self::Context) {
+        if matches!(report, audio::ToHost::Reception(_)) {
+            self.tell_round_trip();
+        }
         self.send(ToHost::Audio(report), ctx);
     }
 }

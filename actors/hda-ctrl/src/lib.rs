@@ -1,11 +1,11 @@
 //! The HdaCtrl actor: an [`hda`] model on a bus, between one VM and one session.
 //!
 //! ```text
-//!   bus ──Transaction──►┐                     ┌─► Play ──► session
-//!   session ─reports───►├─► turn(model, cx) ──┼─► Interrupts::raise
-//!   session ─jacks─────►│                     │
-//!   session ─RemoteCame►│                     │
-//!   timer ─────────────►┘                     └─► timer := model's deadline
+//!   bus ──Transaction──►┐                     ┌─► playback: senders ──► Play ──► session
+//!   session ─jacks─────►├─► turn(model, cx) ──┼─► Interrupts::raise
+//!   session ─RemoteCame►│          ▲          └─► timer := model's deadline
+//!   timer ─────────────►┘          │
+//!   session ─reports───► capture: receivers · follow: the sample clock · playback: how it is sent
 //! ```
 //!
 //! Every item is one *turn*: the model changes, what it asks for is carried out, the timer is set anew. Sound
@@ -14,14 +14,24 @@
 //! of them starves another, whatever a remote says and how often: of reports the oldest are lost when too many wait,
 //! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
+//!
+//! The sample clock follows the sound card of the remote that listens, by what its reports say ([`follow`]).
 #![forbid(unsafe_code)]
 
-use std::{collections::BTreeMap, time::Duration};
+mod capture;
+mod follow;
+mod playback;
+
+use std::time::Duration;
 
 use actix::prelude::*;
+use capture::Capture;
+use follow::Follow;
 use futures_util::stream::{self, Stream};
 use hda::{Hda, Output};
 use pci::{Bus, Device, Transaction, Turn};
+use playback::Playback;
+pub use sound::choice::Wish;
 use tokio::{
     sync::{
         broadcast::{self, error::RecvError},
@@ -29,7 +39,7 @@ use tokio::{
     },
     time::Instant,
 };
-use wire::audio::{Jack, StreamId, ToHost, ToRemote};
+use wire::audio::{Coded, Jack, ToHost, ToRemote};
 
 /// Sound messages for the remote, in order.
 #[derive(Debug, Message)]
@@ -78,6 +88,10 @@ pub struct Parts {
     pub reports: broadcast::Receiver<ToHost>,
     /// What is plugged in, now and later.
     pub jacks: watch::Receiver<Jacks>,
+    /// How long a message to the remote and its answer take, if that is known.
+    pub round_trip: watch::Receiver<Option<Duration>>,
+    /// How playback is sent.
+    pub codec: Wish,
     /// Where sound goes.
     pub session: Recipient<Play>,
     /// Dropped with the actor, however it ends: the parent's way to notice.
@@ -95,8 +109,13 @@ pub struct HdaCtrl {
     reports: Option<broadcast::Receiver<ToHost>>,
     /// What is plugged in: a model that is made anew does not know.
     jacks: watch::Receiver<Jacks>,
+    round_trip: watch::Receiver<Option<Duration>>,
+    playback: Playback,
     /// What the remote records: a model that is made anew does not know that, either.
-    recordings: BTreeMap<StreamId, u32>,
+    capture: Capture,
+    follow: Follow,
+    /// What the model was told last.
+    drift: i32,
     _tether: Box<dyn Send>,
 }
 
@@ -114,7 +133,11 @@ impl HdaCtrl {
             out: Vec::new(),
             reports: Some(parts.reports),
             jacks: parts.jacks,
-            recordings: BTreeMap::new(),
+            round_trip: parts.round_trip,
+            playback: Playback::new(parts.codec),
+            capture: Capture::default(),
+            follow: Follow::new(),
+            drift: 0,
             _tether: parts.tether,
         }
     }
@@ -122,6 +145,7 @@ impl HdaCtrl {
     /// One turn: `step` changes the controller, then its effects are carried out.
     fn turn(&mut self, ctx: &mut Context<Self>, step: impl FnOnce(&mut Turn<'_, Hda>)) {
         let now = self.start.elapsed();
+        self.feed(now);
         step(&mut self.device.turn(now, &*self.bus.dma, &mut self.out));
         self.carry_out(ctx, now);
     }
@@ -129,10 +153,12 @@ impl HdaCtrl {
     fn tick(&mut self, ctx: &mut Context<Self>) {
         self.timer = None;
         let now = self.start.elapsed();
+        self.feed(now);
         if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
             metrics::counter!("farbus_hda_rebuilds").increment(1);
             self.begin_anew(now);
         }
+        self.steer(now);
         self.count();
         self.carry_out(ctx, now);
     }
@@ -149,8 +175,19 @@ impl HdaCtrl {
     /// The model is a new one: nobody listens any more, and it has to hear what is plugged in.
     fn begin_anew(&mut self, now: Duration) {
         let stop = |(stream, run)| Output::Audio(ToRemote::StopRecord { stream, run });
-        self.out.extend(std::mem::take(&mut self.recordings).into_iter().map(stop));
+        self.out.extend(self.capture.end_all().into_iter().map(stop));
+        self.drift = 0;
         self.plug(now);
+    }
+
+    /// The sample clock's pace for the time to come.
+    fn steer(&mut self, now: Duration) {
+        let ppb = self.follow.ppb(now);
+        if std::mem::replace(&mut self.drift, ppb) != ppb {
+            metrics::gauge!("farbus_hda_drift_ppb").set(ppb);
+            let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+            let _ = turn.with(|hda, cx| hda.set_drift(cx, ppb));
+        }
     }
 
     fn plug(&mut self, now: Duration) {
@@ -159,16 +196,56 @@ impl HdaCtrl {
         let _ = turn.with(|hda, cx| jacks.each().map(|(jack, present)| hda.set_jack(cx, jack, present)));
     }
 
-    fn note(&mut self, message: &ToRemote) {
+    /// Gives the model what the guest is about to hear of the microphone.
+    fn feed(&mut self, now: Duration) {
+        if !self.capture.is_due(now) {
+            return;
+        }
+        let mut said = Vec::new();
+        let waiting = |stream| self.device.model().and_then(|hda| hda.waiting(stream));
+        let packets = self.capture.pull(now, waiting, &mut said);
+        let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
+        let _ = turn.with(|hda, _| packets.iter().for_each(|packet| hda.captured(packet)));
+        self.say(said);
+    }
+
+    /// Takes a packet of the microphone.
+    fn record(&mut self, coded: &Coded) {
+        let mut said = Vec::new();
+        self.capture.set_round_trip(*self.round_trip.borrow());
+        self.capture.push(self.start.elapsed(), coded, &mut said);
+        self.say(said);
+    }
+
+    /// Takes what the remote says of what it plays.
+    fn hear(&mut self, report: &ToHost) {
+        let (now, mut said) = (self.start.elapsed(), Vec::new());
+        match report {
+            ToHost::Reception(reception) => {
+                self.playback.set_round_trip(*self.round_trip.borrow());
+                if self.playback.observe(now, reception) {
+                    self.follow.observe(now, reception);
+                    self.steer(now);
+                }
+            }
+            ToHost::Missing(missing) => self.playback.answer(missing, &mut said),
+            _ => {}
+        }
+        self.say(said);
+    }
+
+    fn note(&mut self, now: Duration, message: &ToRemote) {
         match *message {
-            ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(stream, run)),
-            ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(&stream)),
-            ToRemote::Play(_)
-            | ToRemote::Pause { .. }
-            | ToRemote::PlayCoded(_)
-            | ToRemote::Reception(_)
-            | ToRemote::Missing(_)
-            | ToRemote::Volume(_) => {}
+            ToRemote::Pause { stream, .. } => self.follow.ended(now, stream),
+            ToRemote::Record { stream, run, format } => self.capture.begin(now, stream, run, format),
+            ToRemote::StopRecord { stream, .. } => self.capture.end(stream),
+            _ => {}
+        }
+    }
+
+    fn say(&self, messages: Vec<ToRemote>) {
+        if !messages.is_empty() {
+            self.session.do_send(Play(messages));
         }
     }
 
@@ -177,16 +254,14 @@ impl HdaCtrl {
         for output in std::mem::take(&mut self.out) {
             match output {
                 Output::Audio(message) => {
-                    self.note(&message);
-                    messages.push(message);
+                    self.note(now, &message);
+                    self.playback.send(now, message, &mut messages);
                 }
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
         self.bus.interrupts.drive(self.device.interrupt_line());
-        if !messages.is_empty() {
-            self.session.do_send(Play(messages));
-        }
+        self.say(messages);
         self.set_timer(ctx, now);
     }
 
@@ -241,10 +316,12 @@ impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
 }
 
 impl StreamHandler<ToHost> for HdaCtrl {
-    fn handle(&mut self, report: ToHost, ctx: &mut Self::Context) {
-        self.turn(ctx, |turn| {
-            let _ = turn.with(|hda, cx| hda.report(cx, report));
-        });
+    fn handle(&mut self, report: ToHost, _: &mut Self::Context) {
+        match report {
+            ToHost::RecordedCoded(coded) => self.record(&coded),
+            ToHost::Recorded(packet) => capture::as_coded(packet).iter().for_each(|coded| self.record(coded)),
+            report => self.hear(&report),
+        }
     }
 
     /// The session is gone; the guest is not.
@@ -266,6 +343,9 @@ impl Handler<RemoteCame> for HdaCtrl {
     type Result = ();
 
     fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
+        self.follow.forget(self.start.elapsed());
+        let told = self.playback.begin_anew();
+        self.say(told);
         self.turn(ctx, |turn| {
             let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });

@@ -5,7 +5,7 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use actix::prelude::*;
 use futures_util::stream;
 use hda::driver::{Buffer, Driver};
-use hda_ctrl::{HdaCtrl, Jacks, Parts, Play, RemoteCame};
+use hda_ctrl::{HdaCtrl, Jacks, Parts, Play, RemoteCame, Wish};
 use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction, Width};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -98,6 +98,7 @@ struct World {
     memory: Memory,
     reports: broadcast::Sender<ToHost>,
     jacks: watch::Sender<Jacks>,
+    _round_trip: watch::Sender<Option<Duration>>,
     remote: mpsc::UnboundedReceiver<ToRemote>,
 }
 
@@ -113,16 +114,19 @@ impl World {
             interrupts: Rc::new(Silent),
         };
         let ((reports, heard), (jacks, plugged)) = (broadcast::channel(4), watch::channel(Jacks::default()));
+        let (round_trip, known) = watch::channel(None);
         let hda = HdaCtrl::new(Parts {
             bus,
             config: hda::config_space(),
             hda: hda::Config::default(),
             reports: heard,
             jacks: plugged,
+            round_trip: known,
+            codec: Wish::Auto,
             session: Session(to_remote).start().recipient(),
             tether: Box::new(()),
         });
-        Self { hda: hda.start(), accesses, memory, reports, jacks, remote }
+        Self { hda: hda.start(), accesses, memory, reports, jacks, _round_trip: round_trip, remote }
     }
 
     /// The guest starts its driver, and records.
@@ -184,7 +188,7 @@ async fn the_remote_is_asked_when_it_has_a_microphone_and_heard_until_it_is_pull
 
     let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
     world.hear(0, &pcm);
-    time::sleep(Duration::from_millis(10)).await;
+    time::sleep(Duration::from_millis(50)).await;
     let heard = world.heard();
     let begin = heard.iter().position(|byte| *byte != 0).expect("sound");
     assert_eq!(heard[begin..begin + pcm.len()], pcm);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix::prelude::*;
-use hda_ctrl::HdaCtrl;
+use hda_ctrl::{HdaCtrl, Wish};
 use pci::{Bus, ConfigSpace, Restarts};
 use tokio::sync::mpsc;
 use usb_ctrl::UsbCtrl;
@@ -39,6 +39,7 @@ pub(crate) struct HdaSeat {
     bus: SharedBus,
     config: fn() -> ConfigSpace,
     hda: hda::Config,
+    codec: Wish,
     restarts: Restarts,
     generation: u32,
     pub(crate) addr: Option<Addr<HdaCtrl>>,
@@ -53,9 +54,9 @@ impl UsbSeat {
 }
 
 impl HdaSeat {
-    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace, hda: hda::Config) -> Self {
+    pub(crate) fn new(bus: Bus, config: fn() -> ConfigSpace, hda: hda::Config, codec: Wish) -> Self {
         let (bus, restarts, sound) = (SharedBus::new(bus), Restarts::default(), Sound::default());
-        Self { bus, config, hda, restarts, generation: 0, addr: None, sound }
+        Self { bus, config, hda, codec, restarts, generation: 0, addr: None, sound }
     }
 }
 
@@ -97,6 +98,8 @@ impl VmSession {
             hda: self.hda.hda,
             reports: self.hda.sound.reports(),
             jacks: self.hda.sound.jacks(),
+            round_trip: self.hda.sound.round_trip(),
+            codec: self.hda.codec,
             session: ctx.address().recipient(),
             tether: Box::new(tether),
         };

@@ -27,6 +27,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use capture::Tap;
 use hda_ctrl::Play;
+pub use hda_ctrl::Wish;
 use link::{Link, PeerKey};
 use pci::Bus;
 use session::{Role, Session};
@@ -111,6 +112,8 @@ pub struct Parts {
     pub hda_config: fn() -> pci::ConfigSpace,
     /// The HD Audio controller's own settings.
     pub hda_settings: hda::Config,
+    /// How what the guest plays is sent.
+    pub codec: Wish,
     /// The runtime for the link's I/O and encryption.
     pub io: Handle,
     /// Records what goes to the remote's devices, and what comes of it.
@@ -145,7 +148,7 @@ impl VmSession {
         Self {
             name: parts.name,
             usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
-            hda: HdaSeat::new(parts.hda, parts.hda_config, parts.hda_settings),
+            hda: HdaSeat::new(parts.hda, parts.hda_config, parts.hda_settings, parts.codec),
             io: parts.io,
             tap: parts.tap,
             events: parts.events,
@@ -166,6 +169,7 @@ impl VmSession {
     }
 
     fn count(&mut self) {
+        self.hda.sound.set_round_trip(self.session.stats().round_trip);
         if self.counters != self.counted {
             self.counted = self.counters;
             self.tell(Event::Counted(self.counters));

@@ -1,10 +1,10 @@
 //! Sound between the HD Audio controller and the remote: what must outlive either of them, and what may be lost.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use hda_ctrl::Jacks;
 use tokio::sync::{broadcast, watch};
-use wire::audio::{StreamId, ToHost, ToRemote};
+use wire::audio::{Coded, StreamId, ToHost, ToRemote};
 
 /// Reports on their way into the controller: packets of 5 ms are late long before so many wait.
 const REPORTS: usize = 64;
@@ -17,14 +17,16 @@ pub(crate) struct Sound {
     reports: broadcast::Sender<ToHost>,
     /// Survives the controller's actor: the next one finds what is plugged in.
     jacks: watch::Sender<Jacks>,
+    /// How long a message to the remote and its answer take, as far as it is known.
+    round_trip: watch::Sender<Option<Duration>>,
     /// What the remote was asked to record.
     recordings: BTreeMap<StreamId, u32>,
 }
 
 impl Default for Sound {
     fn default() -> Self {
-        let (jacks, recordings) = (watch::Sender::default(), BTreeMap::new());
-        Self { reports: broadcast::Sender::new(REPORTS), jacks, recordings }
+        let (jacks, round_trip) = (watch::Sender::default(), watch::Sender::default());
+        Self { reports: broadcast::Sender::new(REPORTS), jacks, round_trip, recordings: BTreeMap::new() }
     }
 }
 
@@ -39,6 +41,16 @@ impl Sound {
         self.jacks.subscribe()
     }
 
+    /// The round trip, for a new controller.
+    pub(crate) fn round_trip(&self) -> watch::Receiver<Option<Duration>> {
+        self.round_trip.subscribe()
+    }
+
+    /// The round trip is this from now on.
+    pub(crate) fn set_round_trip(&self, round_trip: Option<Duration>) {
+        self.round_trip.send_replace(round_trip);
+    }
+
     /// Takes what the remote says. Without a controller only the jacks are remembered.
     pub(crate) fn hear(&self, report: ToHost) {
         match report {
@@ -47,6 +59,9 @@ impl Sound {
             }
             ToHost::Recorded(packet) if packet.pcm.len() > PACKET => {
                 tracing::debug!(?packet, "a packet that is too long");
+            }
+            ToHost::RecordedCoded(coded) if weight(&coded) > PACKET => {
+                tracing::debug!(?coded, "a packet that is too long");
             }
             // Nobody may be there to hear it.
             ToHost::Recorded(_)
@@ -71,9 +86,9 @@ impl Sound {
                 ToRemote::Play(packet) => {
                     frames += packet.pcm.len() as u64 / u64::from(packet.format.frame_bytes());
                 }
+                ToRemote::PlayCoded(coded) => frames += u64::from(coded.block.frames),
                 ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(*stream, *run)),
                 ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(stream)),
-                ToRemote::PlayCoded(coded) => frames += u64::from(coded.block.frames),
                 ToRemote::Pause { .. }
                 | ToRemote::Reception(_)
                 | ToRemote::Missing(_)
@@ -88,6 +103,11 @@ impl Sound {
         let recordings = std::mem::take(&mut self.recordings).into_iter();
         recordings.map(|(stream, run)| ToRemote::StopRecord { stream, run })
     }
+}
+
+/// The bytes that a packet brings.
+fn weight(coded: &Coded) -> usize {
+    coded.copies.iter().chain([&coded.block]).map(|block| block.payload.len()).sum()
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ mod tests {
     use noise_tcp::SecretKey;
 
     use super::*;
-    use crate::config::{Allowed, Interrupts, Speakers};
+    use crate::config::{Allowed, AudioCodec, Interrupts, Speakers};
 
     fn key() -> PublicKey {
         SecretKey::generate().public()
@@ -217,6 +217,7 @@ mod tests {
                 on_busy: *on_busy,
                 interrupts: Interrupts::Msi,
                 speakers: Speakers::Stereo,
+                audio_codec: AudioCodec::Auto,
                 capture: None,
             };
             ((*name).to_owned(), vm)

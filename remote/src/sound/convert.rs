@@ -106,12 +106,6 @@ fn narrow(encoding: Encoding, samples: &[i32]) -> Vec<u8> {
     }
 }
 
-/// Silence of so many frames.
-pub(super) fn silence(format: Format, frames: u64) -> Vec<u8> {
-    let byte = if format.encoding == Encoding::U8 { 0x80 } else { 0 };
-    vec![byte; usize::try_from(frames).unwrap_or(0) * format.frame_bytes() as usize]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            Record, there, not muted                 samples, each tick
-//!   closed ───────────────────────────► open(source) ────────────────────► converters ──► Recorded
+//!   closed ───────────────────────────► open(source) ─────► converters ─► Sender ─► RecordedCoded
 //!     ▲   StopRecord, muted, no link        │ fails: it is tried again every second
 //!     └─────────────────────────────────────┘
 //! ```
@@ -10,29 +10,26 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::Result;
-use bytes::Bytes;
-use wire::audio::{Format, Packet, StreamId, ToHost};
-
-use super::{
-    Input, STREAMS, Source,
-    convert::{Converter, silence},
-    status,
+use ::sound::{
+    Sender,
+    choice::{Chooser, Link, Plan, Wish},
 };
+use anyhow::Result;
+use wire::audio::{Coded, Format, Missing, Reception, StreamId, ToHost};
+
+use super::{Input, STREAMS, Source, convert::Converter, status};
 use crate::events::{Event, Events};
 
-/// A recording begins with so much silence: it waits at the host while packets come at uneven times.
-const CUSHION: Duration = Duration::from_millis(20);
 /// What is older has come too late for anybody.
 const CAP: Duration = Duration::from_millis(150);
-/// The longest packet.
-const PACKET: Duration = Duration::from_millis(10);
 /// How long a source that cannot be opened, or has failed, is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The microphone.
 pub(super) struct Microphone {
     input: Input,
+    wish: Wish,
+    link: Link,
     events: Events,
     source: Option<Box<dyn Source>>,
     /// When a source failed last, or could not be opened.
@@ -50,9 +47,12 @@ struct Recording {
     format: Format,
     /// None until the source is open, or if it cannot be had in this format.
     converter: Option<Converter>,
-    position: u64,
+    sender: Sender,
+    chooser: Chooser,
+    plan: Plan,
     sent: u64,
     lost: u64,
+    last: Option<Reception>,
 }
 
 /// Frames in a stretch of time.
@@ -61,9 +61,10 @@ fn frames(rate: u32, time: Duration) -> u64 {
 }
 
 impl Microphone {
-    pub(super) fn new(input: Input, events: Events) -> Self {
-        let (recordings, failed) = (BTreeMap::new(), None);
-        Self { input, events, source: None, failed, recordings, present: false, muted: false, xruns: 0 }
+    pub(super) fn new(input: Input, wish: Wish, events: Events) -> Self {
+        let (link, recordings) = (Link::default(), BTreeMap::new());
+        let (source, failed, present, muted, xruns) = (None, None, false, false, 0);
+        Self { input, wish, link, events, source, failed, recordings, present, muted, xruns }
     }
 
     /// The VM wants to hear it, from now on.
@@ -75,7 +76,11 @@ impl Microphone {
         let Format { rate, encoding, channels } = format;
         let bits = encoding.significant_bits();
         self.events.say(&Event::RecordingStarted { stream: stream.0, run, rate, bits, channels });
-        let recording = Recording { run, format, converter: None, position: 0, sent: 0, lost: 0 };
+        let chooser = Chooser::new(self.wish, format);
+        let plan = chooser.plan(self.link);
+        let sender = Sender::new(stream, run, format, 0, plan);
+        let (converter, sent, lost, last) = (None, 0, 0, None);
+        let recording = Recording { run, format, converter, sender, chooser, plan, sent, lost, last };
         self.recordings.insert(stream, recording);
         self.source.iter().for_each(|source| self.recordings.values_mut().for_each(|r| r.begin(&**source)));
     }
@@ -109,6 +114,30 @@ impl Microphone {
         self.present = present;
         self.failed = None;
         self.close_if_unwanted();
+    }
+
+    /// How long a message to the host and its answer take; none: it is not known.
+    pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        self.link.round_trip = round_trip.unwrap_or_default();
+    }
+
+    /// What the host says of a recording that it receives.
+    pub(super) fn observe(&mut self, now: Duration, reception: &Reception) {
+        let recording = self.recordings.get_mut(&reception.stream);
+        if let Some(recording) = recording.filter(|recording| recording.run == reception.run) {
+            recording.plan = recording.chooser.observe(now, reception, self.link);
+            recording.sender.set_plan(recording.plan);
+            recording.last = Some(*reception);
+        }
+    }
+
+    /// What is sent once more, as the host lacks it.
+    pub(super) fn answer(&mut self, missing: &Missing) -> Vec<ToHost> {
+        let mut coded = Vec::new();
+        if let Some(recording) = self.recordings.get_mut(&missing.stream) {
+            recording.sender.answer(missing, &mut coded);
+        }
+        coded.into_iter().map(ToHost::RecordedCoded).collect()
     }
 
     /// Whether it is there, as far as is known.
@@ -184,19 +213,20 @@ impl Microphone {
         lost += late as u64;
         let mut packets = Vec::new();
         for (stream, recording) in &mut self.recordings {
-            recording.lose(lost, rate);
-            recording.take(*stream, &samples, &mut packets)?;
+            recording.lose(now, *stream, (lost, rate), &mut packets);
+            recording.take(now, &samples, &mut packets)?;
         }
-        Ok(packets)
+        Ok(packets.into_iter().map(ToHost::RecordedCoded).collect())
     }
 
     /// How it is, for people and programs.
-    pub(super) fn status(&self) -> status::Microphone {
+    pub(super) fn status(&self, round_trip: Option<Duration>) -> status::Microphone {
         let recording = |(stream, r): (&StreamId, &Recording)| status::Recording {
             stream: stream.0,
             format: r.format.into(),
             frames: r.sent,
             lost: r.lost,
+            way: status::Way::new(r.plan.codec, r.last, round_trip),
         };
         status::Microphone {
             granted: self.input.granted(),
@@ -221,36 +251,23 @@ impl Recording {
         }
     }
 
-    /// Frames of the source will never come.
-    fn lose(&mut self, frames: u64, rate: u32) {
+    /// Frames of the source, at its rate, will never come: they leave their place.
+    fn lose(&mut self, now: Duration, stream: StreamId, (frames, rate): (u64, u32), out: &mut Vec<Coded>) {
         let lost = u128::from(frames) * u128::from(self.format.rate) / u128::from(rate.max(1));
         let lost = u64::try_from(lost).unwrap_or(u64::MAX);
-        self.lost = self.lost.saturating_add(lost);
-        self.position = self.position.saturating_add(lost);
+        if lost > 0 {
+            self.lost = self.lost.saturating_add(lost);
+            self.sender.flush(now, out);
+            let position = self.sender.position().saturating_add(lost);
+            self.sender = Sender::new(stream, self.run, self.format, position, self.plan);
+        }
     }
 
-    fn take(&mut self, stream: StreamId, samples: &[i32], packets: &mut Vec<ToHost>) -> Result<()> {
+    fn take(&mut self, now: Duration, samples: &[i32], out: &mut Vec<Coded>) -> Result<()> {
         let Some(converter) = &mut self.converter else { return Ok(()) };
-        let mut pcm = converter.convert(samples)?;
-        if self.sent == 0 && !pcm.is_empty() {
-            pcm.splice(..0, silence(self.format, frames(self.format.rate, CUSHION)));
-        }
-        let (run, format, pcm) = (self.run, self.format, Bytes::from(pcm));
-        let frame = format.frame_bytes() as usize;
-        let most = (frames(format.rate, PACKET).max(1) as usize).saturating_mul(frame);
-        for start in (0..pcm.len()).step_by(most) {
-            let part = pcm.slice(start..pcm.len().min(start + most));
-            let count = (part.len() / frame) as u64;
-            packets.push(ToHost::Recorded(Packet {
-                stream,
-                run,
-                position: self.position,
-                format,
-                pcm: part,
-            }));
-            self.position += count;
-            self.sent += count;
-        }
+        let pcm = converter.convert(samples)?;
+        self.sent += pcm.len() as u64 / u64::from(self.format.frame_bytes());
+        self.sender.push(now, &pcm, out);
         Ok(())
     }
 }

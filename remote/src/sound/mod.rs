@@ -2,10 +2,10 @@
 //! is granted and the VM listens.
 //!
 //! ```text
-//!   Play(packet) ──► Sound ── Voice, one for each stream of the VM ──► dyn Sink ── nowhere | paced | card
-//!   Pause ─────────►   │ │                                                │
-//!   timer ─────────►   │ └◄──────────────── Progress ─────────────────────┘──► Played (to the host), events
-//!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► Recorded (to the host)
+//!   PlayCoded ─────► Sound ── Voice, one for each stream of the VM: Receiver ◄─wants─ dyn Sink ── paced | card
+//!   Pause ─────────►   │ │                                           │
+//!   timer ─────────►   │ └◄── events, Reception, Missing (to the host)┘
+//!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► RecordedCoded (to the host)
 //!   what is there ─►   Sense ─────────────────────────────────────────────────────► Jack (to the host)
 //! ```
 //! It has a thread of its own: opening a card or writing a file holds up nobody's keys.
@@ -13,9 +13,7 @@
 #[cfg(feature = "cpal")]
 mod card;
 mod convert;
-mod jitter;
 mod microphone;
-mod nowhere;
 mod pace;
 mod paced;
 mod place;
@@ -27,9 +25,10 @@ mod wav;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ::sound::choice::Wish;
 use actix::prelude::*;
 use tokio::time::Instant;
-use wire::audio::{Jack, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Block, Codec, Coded, Jack, MAX_FRAMES, Packet, StreamId, ToHost, ToRemote, Volume};
 
 #[cfg(feature = "cpal")]
 pub(crate) use card::names;
@@ -39,9 +38,9 @@ pub(crate) use sense::Headphones;
 
 use crate::events::{Event, Events, Totals};
 use microphone::Microphone;
-use place::{Progress, Sink, Source};
+use place::{Sink, Source};
 use sense::{Found, Sense};
-use status::Status;
+use status::{Playing, Status};
 use voice::Voice;
 
 /// How often sinks and the microphone are looked after while there is sound.
@@ -61,6 +60,8 @@ pub(crate) enum Heard {
     Audio(ToRemote),
     /// There is a link: the host knows of nothing yet.
     Linked,
+    /// How long a message to the host and its answer take.
+    RoundTrip(Duration),
     /// The link is gone: whatever plays has ended, and nobody listens.
     Silence,
 }
@@ -92,6 +93,8 @@ pub(crate) struct Parts {
     pub(crate) output: Output,
     pub(crate) input: Input,
     pub(crate) headphones: Headphones,
+    /// How the microphone is sent.
+    pub(crate) codec: Wish,
     pub(crate) events: Events,
     pub(crate) host: Recipient<Report>,
 }
@@ -111,13 +114,16 @@ pub(crate) struct Sound {
     plugged_headphones: bool,
     totals: Totals,
     looking: bool,
+    /// How loud the VM has its streams set.
+    volumes: BTreeMap<StreamId, Volume>,
+    round_trip: Option<Duration>,
 }
 
 impl Sound {
-    pub(crate) fn new(Parts { output, input, headphones, events, host }: Parts) -> Self {
+    pub(crate) fn new(Parts { output, input, headphones, codec, events, host }: Parts) -> Self {
         Self {
             sense: Some(Sense::new(output.place().clone(), input.place().clone())),
-            microphone: Microphone::new(input, events),
+            microphone: Microphone::new(input, codec, events),
             output,
             events,
             host,
@@ -128,10 +134,12 @@ impl Sound {
             plugged_headphones: false,
             totals: Totals::default(),
             looking: false,
+            volumes: BTreeMap::new(),
+            round_trip: None,
         }
     }
 
-    fn play(&mut self, packet: &Packet) {
+    fn play(&mut self, packet: &Coded) {
         let now = self.start.elapsed();
         if packet.stream.0 >= STREAMS {
             return;
@@ -140,7 +148,8 @@ impl Sound {
         if !plays {
             self.silence(packet.stream);
             let sink = self.output.open(packet.format);
-            self.voices.insert(packet.stream, Voice::new(packet, sink, self.events));
+            let voice = Voice::new(packet, sink, self.events);
+            self.voices.extend(voice.map(|voice| (packet.stream, voice)));
         }
         if let Some(voice) = self.voices.get_mut(&packet.stream) {
             voice.play(now, packet);
@@ -150,9 +159,8 @@ impl Sound {
     fn look_after(&mut self, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         for voice in self.voices.values_mut() {
-            if let Some(report) = voice.look_after(now) {
-                self.host.do_send(Report(report));
-            }
+            voice.set_round_trip(self.round_trip);
+            voice.look_after(now).into_iter().for_each(|report| self.host.do_send(Report(report)));
         }
         match self.microphone.look_after(now) {
             Ok(packets) => packets.into_iter().for_each(|packet| self.host.do_send(Report(packet))),
@@ -209,12 +217,16 @@ impl Sound {
 
     /// A card that has failed may be there again, or there is another.
     fn play_again(&mut self) {
-        let now = self.start.elapsed();
         for voice in self.voices.values_mut() {
-            if voice.lost_its_card(now) && self.output.comes_back() {
+            if voice.lost_its_card() && self.output.comes_back() {
                 voice.go_on(self.output.open(voice.format()));
             }
         }
+    }
+
+    fn playing(&self) -> Vec<Playing> {
+        let volume = |stream: &StreamId| self.volumes.get(stream).copied().map(status::Volume::from);
+        self.voices.iter().map(|(stream, voice)| voice.status(volume(stream))).collect()
     }
 
     /// Ends a stream: what has come was played, or never will be.
@@ -246,6 +258,15 @@ impl Sound {
     }
 }
 
+/// Plain frames as a codec that changes nothing has them. None: they are too many for one packet.
+fn as_coded(packet: Packet) -> Option<Coded> {
+    let Packet { stream, run, position, format, pcm: payload } = packet;
+    let frames = payload.len() / format.frame_bytes() as usize;
+    let frames = u16::try_from(frames).ok().filter(|frames| (1..=MAX_FRAMES).contains(frames))?;
+    let block = Block { position, frames, codec: Codec::Pcm, payload };
+    Some(Coded { stream, run, again: false, format, block, copies: Vec::new() })
+}
+
 impl Actor for Sound {
     type Context = Context<Self>;
 
@@ -266,7 +287,12 @@ impl Handler<Heard> for Sound {
 
     fn handle(&mut self, heard: Heard, ctx: &mut Self::Context) {
         match heard {
-            Heard::Audio(ToRemote::Play(packet)) => self.play(&packet),
+            Heard::Audio(ToRemote::PlayCoded(packet)) => self.play(&packet),
+            Heard::Audio(ToRemote::Play(packet)) => {
+                if let Some(packet) = as_coded(packet) {
+                    self.play(&packet);
+                }
+            }
             Heard::Audio(ToRemote::Pause { stream, run, position }) => {
                 if let Some(voice) = self.voices.get_mut(&stream) {
                     voice.pause(run, position);
@@ -276,16 +302,24 @@ impl Handler<Heard> for Sound {
                 self.microphone.record(stream, run, format);
             }
             Heard::Audio(ToRemote::StopRecord { stream, run }) => self.microphone.stop(stream, Some(run)),
+            Heard::Audio(ToRemote::Reception(reception)) => {
+                self.microphone.set_round_trip(self.round_trip);
+                self.microphone.observe(self.start.elapsed(), &reception);
+            }
+            Heard::Audio(ToRemote::Missing(missing)) => {
+                let answers = self.microphone.answer(&missing);
+                answers.into_iter().for_each(|answer| self.host.do_send(Report(answer)));
+            }
+            Heard::Audio(ToRemote::Volume(volume)) => drop(self.volumes.insert(volume.stream, volume)),
+            Heard::RoundTrip(round_trip) => self.round_trip = Some(round_trip),
             Heard::Linked => self.tell_all(),
-            Heard::Audio(
-                message @ (ToRemote::PlayCoded(_)
-                | ToRemote::Reception(_)
-                | ToRemote::Missing(_)
-                | ToRemote::Volume(_)),
-            ) => tracing::debug!(?message, "nothing listens to this yet"),
-            Heard::Silence => self.silence_all(),
+            Heard::Silence => {
+                self.round_trip = None;
+                self.volumes.clear();
+                self.silence_all();
+            }
         }
-        self.look_after(ctx);
+        // Sinks and the microphone are looked after when everything that has come by now has been heard.
         self.keep_looking(ctx);
     }
 }
@@ -301,8 +335,8 @@ impl Handler<Ask> for Sound {
         }
         self.plug();
         MessageResult(Status {
-            playing: self.voices.values().map(Voice::status).collect(),
-            microphone: self.microphone.status(),
+            playing: self.playing(),
+            microphone: self.microphone.status(self.round_trip),
             headphones: self.plugged_headphones,
         })
     }

@@ -1,68 +1,82 @@
 //! A sound card that is a piece of software: it takes frames at its own pace, like one, and perhaps writes them into a
-//! WAV file: every frame it was given, in order and nothing else. What a card would have skipped or filled with
-//! silence is only counted.
+//! WAV file: every frame of the run that came, once, in order and nothing else. Silence for which a card's time line
+//! would wait is not in it, and what a card would skip is.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use anyhow::Result;
 use wire::audio::Format;
 
-use super::{Progress, Sink, jitter::Jitter, pace::Pace, wav::Tape};
+use super::{Sink, pace::Pace, wav::Tape};
+
+/// The most that it wants at once: if it is not looked after for longer, its clock stands still.
+const LONGEST: Duration = Duration::from_millis(100);
 
 /// The sink of one run.
 pub(super) struct Paced {
     format: Format,
     pace: Pace,
     tape: Option<Tape>,
-    jitter: Jitter,
-    /// When the sound card started, and the frames it has wanted since.
+    /// When it started, and the frames it has wanted since.
     started: Option<(Duration, u64)>,
-    played: u64,
-    skipped: u64,
 }
 
 impl Paced {
     pub(super) fn new(format: Format, pace: Pace, tape: Option<Tape>) -> Self {
-        let jitter = Jitter::new(format);
-        Self { format, pace, tape, jitter, started: None, played: 0, skipped: 0 }
+        Self { format, pace, tape, started: None }
     }
 
-    fn play(&mut self, pcm: &[u8]) -> Result<u64> {
-        self.tape.as_mut().map_or(Ok(()), |tape| tape.write(pcm))?;
-        let frames = pcm.len() as u64 / u64::from(self.format.frame_bytes());
-        self.played += frames;
-        Ok(frames)
+    fn write(&mut self, samples: &[i32]) -> Result<()> {
+        let Some(tape) = self.tape.as_mut().filter(|_| !samples.is_empty()) else { return Ok(()) };
+        tape.write(&::sound::codec::pcm(self.format, samples))
     }
 }
 
 impl Sink for Paced {
-    fn push(&mut self, now: Duration, pcm: &[u8]) -> Result<()> {
-        // The card's time passes before the frames arrive: what it wanted by now it takes from what waited.
-        self.tick(now)?;
-        self.jitter.push(pcm);
-        let excess = self.jitter.excess();
-        self.skipped += self.play(&excess)?;
-        Ok(())
+    fn period(&self) -> Duration {
+        super::PERIOD
+    }
+
+    fn wants(&mut self, now: Duration) -> Result<usize> {
+        let (started, before) = self.started.unwrap_or((now, 0));
+        let due = self.pace.frames(self.format.rate, now.saturating_sub(started));
+        self.started = Some((started, due));
+        let most = ::sound::frames_in(LONGEST, self.format.rate);
+        Ok(usize::try_from(due.saturating_sub(before).min(most)).unwrap_or(0))
+    }
+
+    fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()> {
+        let channels = usize::from(self.format.channels);
+        let mut from = 0;
+        for filler in fillers {
+            self.write(samples.get(from..filler.start * channels).unwrap_or_default())?;
+            from = filler.end * channels;
+        }
+        self.write(samples.get(from..).unwrap_or_default())
+    }
+
+    fn keeps_all(&self) -> bool {
+        self.tape.is_some()
     }
 
     fn drain(&mut self) {
-        self.jitter.drain();
+        self.started = None;
     }
 
-    fn tick(&mut self, now: Duration) -> Result<Progress> {
-        let (started, wanted) = self.started.unwrap_or((now, 0));
-        let due = self.pace.frames(self.format.rate, now.saturating_sub(started));
-        // The first look only finds out whether there is enough to start with.
-        let frames = if self.started.is_none() { 1 } else { due.saturating_sub(wanted) };
-        let pcm = self.jitter.pull(usize::try_from(frames).unwrap_or(usize::MAX));
-        let taken = self.play(&pcm)?;
-        // If it ran dry, or has not begun, the card starts again with the next frames.
-        self.started = (taken == frames).then_some((started, wanted + frames));
-        let (played, queued) = (self.played, self.jitter.queued());
-        Ok(Progress { played, queued, underruns: self.jitter.underruns, skipped: self.skipped })
+    fn waiting(&self) -> u64 {
+        0
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn xruns(&self) -> u64 {
+        0
     }
 
     fn settle(&mut self) -> Result<()> {
+        self.started = None;
         self.tape.as_mut().map_or(Ok(()), Tape::settle)
     }
 
@@ -73,112 +87,44 @@ impl Sink for Paced {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use wire::audio::Encoding;
 
     use super::*;
 
     const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
+    const MS: Duration = Duration::from_millis(1);
 
-    fn pcm(frames: usize) -> Vec<u8> {
-        (0..frames).flat_map(|n| ((n as u32) * 7).to_le_bytes()).collect()
-    }
-
-    fn samples(path: &Path) -> Vec<u8> {
+    fn samples(path: &Path) -> Vec<i32> {
         let mut reader = hound::WavReader::open(path).unwrap();
-        reader.samples::<i16>().flat_map(|s| s.unwrap().to_le_bytes()).collect()
+        reader.samples::<i16>().map(|sample| i32::from(sample.unwrap()) << 16).collect()
     }
 
-    fn sink() -> (tempfile::TempDir, PathBuf, Paced) {
+    #[test]
+    fn it_wants_frames_at_its_own_pace_and_stands_still_while_nobody_looks_after_it() {
+        for (millionths, frames) in [(1_000_000, 480), (500_000, 240), (2_000_000, 960)] {
+            let mut sink = Paced::new(FORMAT, Pace { millionths, ..Pace::default() }, None);
+            assert_eq!(sink.wants(7 * MS).unwrap(), 0);
+            assert_eq!(sink.wants(17 * MS).unwrap(), frames, "{millionths}");
+            assert_eq!(sink.wants(5_017 * MS).unwrap(), 4_800);
+            assert_eq!(sink.wants(5_027 * MS).unwrap(), frames, "{millionths}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_of_the_run_is_not_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.wav");
-        let sink = Paced::new(FORMAT, Pace::default(), Some(Tape::create(path.clone(), FORMAT).unwrap()));
-        (folder, path, sink)
-    }
-
-    #[test]
-    fn every_frame_is_written_once_and_in_order_for_any_arrival_in_time() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(48_000);
-        let mut now = Duration::ZERO;
-        for (n, packet) in sent.chunks(4 * 240).enumerate() {
-            now = Duration::from_millis(5 * n as u64 + [0, 3, 1, 4][n % 4]);
-            sink.push(now, packet).unwrap();
-        }
-        sink.drain();
-        let mut progress = Progress { queued: 1, ..Progress::default() };
-        while progress.queued > 0 {
-            now += Duration::from_millis(5);
-            progress = sink.tick(now).unwrap();
-        }
+        let mut sink = Paced::new(FORMAT, Pace::default(), Some(Tape::create(path.clone(), FORMAT).unwrap()));
+        let pcm: Vec<i32> = (1..=20).map(|n| n << 16).collect();
+        sink.take(&pcm, &[0..2, 4..5, 9..10]).unwrap();
         sink.settle().unwrap();
-        assert_eq!(progress, Progress { played: 48_000, queued: 0, underruns: 0, skipped: 0 });
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn a_burst_loses_no_frame_and_waits_no_longer_than_a_card_would_let_it() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(24_000);
-        // Nothing for half a second, then all of it at once.
-        for packet in sent.chunks(4 * 240) {
-            sink.push(Duration::from_millis(500), packet).unwrap();
-        }
-        let progress = sink.tick(Duration::from_millis(500)).unwrap();
-        assert!(progress.queued <= 48 * 150 && progress.skipped > 0, "{progress:?}");
-        sink.drain();
-        let progress = sink.tick(Duration::from_secs(9)).unwrap();
+        let numbers: Vec<i32> = samples(&path).into_iter().map(|sample| sample >> 16).collect();
+        assert_eq!(numbers, [5, 6, 7, 8, 11, 12, 13, 14, 15, 16, 17, 18]);
+        // It is a complete file, and goes on.
+        sink.take(&pcm[..2], &[]).unwrap();
         sink.settle().unwrap();
-        assert_eq!((progress.played, progress.queued), (24_000, 0));
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn silence_between_frames_is_counted_and_not_written() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(4800);
-        let mut progress = Progress::default();
-        for (half, start) in sent.chunks(4 * 2400).zip([0, 500]) {
-            sink.push(Duration::from_millis(start), half).unwrap();
-            sink.tick(Duration::from_millis(start)).unwrap();
-            progress = sink.tick(Duration::from_millis(start + 60)).unwrap();
-        }
-        sink.settle().unwrap();
-        assert_eq!((progress.played, progress.underruns), (4800, 2), "both halves were played to their end");
-        assert!(samples(&path) == sent);
-    }
-
-    #[test]
-    fn it_is_paced_like_a_sound_card() {
-        let (_folder, _, mut sink) = sink();
-        sink.push(Duration::ZERO, &pcm(4800)).unwrap();
-        sink.tick(Duration::ZERO).unwrap();
-        let progress = sink.tick(Duration::from_millis(50)).unwrap();
-        assert_eq!((progress.played, progress.queued), (2400, 2400));
-    }
-
-    #[test]
-    fn what_was_settled_is_a_complete_file_and_goes_on_afterwards() {
-        let (_folder, path, mut sink) = sink();
-        let sent = pcm(2000);
-        for (n, half) in sent.chunks(4000).enumerate() {
-            sink.push(Duration::from_secs(n as u64), half).unwrap();
-            sink.drain();
-            sink.tick(Duration::from_secs(n as u64)).unwrap();
-            sink.tick(Duration::from_secs(n as u64 + 1)).unwrap();
-            sink.settle().unwrap();
-            assert!(samples(&path) == sent[..4000 * (n + 1)]);
-        }
-    }
-
-    #[test]
-    fn a_test_card_plays_at_the_speed_that_was_set() {
-        let pace = Pace { millionths: 500_000, ..Pace::default() };
-        let mut sink = Paced::new(FORMAT, pace, None);
-        sink.push(Duration::ZERO, &pcm(4800)).unwrap();
-        sink.tick(Duration::ZERO).unwrap();
-        let progress = sink.tick(Duration::from_millis(50)).unwrap();
-        assert_eq!((progress.played, progress.queued), (1200, 3600));
+        assert_eq!(samples(&path).len(), 14);
     }
 }

@@ -1,50 +1,33 @@
 //! Where sound goes and where it comes from, whatever it is made of.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use anyhow::Result;
 use wire::audio::Format;
 
 #[cfg(feature = "cpal")]
 use super::card;
-use super::{Pace, nowhere, paced, ramp, wav};
+use super::{Pace, paced, ramp, wav};
 use crate::cli::Audio;
-
-/// How far a sink has come with its run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
-    /// Frames that have left for the sound card.
-    pub(crate) played: u64,
-    /// Frames that wait.
-    pub(crate) queued: u64,
-    /// Times that the sound card wanted a frame and there was none.
-    pub(crate) underruns: u64,
-    /// Frames that had no time of their own, because too many waited.
-    pub(crate) skipped: u64,
-}
-
-/// How far one sink has come after others; only its own frames wait.
-impl std::ops::Add for Progress {
-    type Output = Self;
-
-    fn add(self, before: Self) -> Self {
-        Self {
-            played: self.played + before.played,
-            queued: self.queued,
-            underruns: self.underruns + before.underruns,
-            skipped: self.skipped + before.skipped,
-        }
-    }
-}
 
 /// A place for the sound of one run. Time is since an arbitrary start. Dropping it ends it.
 pub(crate) trait Sink {
-    /// Takes whole frames.
-    fn push(&mut self, now: Duration, pcm: &[u8]) -> Result<()>;
+    /// How much it wants at once.
+    fn period(&self) -> Duration;
+    /// Frames that it wants now. An error, here and below: it has failed for good.
+    fn wants(&mut self, now: Duration) -> Result<usize>;
+    /// Takes whole frames, samples at the top of 32 bits. `fillers`: the frames that are no part of the run.
+    fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()>;
+    /// Whether it takes frames out of their turn rather than have none of them: it is a file.
+    fn keeps_all(&self) -> bool;
     /// No more frames follow for now: what waits is played although it may be less than a good start.
     fn drain(&mut self);
-    /// Lets time pass.
-    fn tick(&mut self, now: Duration) -> Result<Progress>;
+    /// Frames that were taken and are not heard yet.
+    fn waiting(&self) -> u64;
+    /// Whether it is still there.
+    fn check(&self) -> Result<()>;
+    /// Times that it was not looked after in time.
+    fn xruns(&self) -> u64;
     /// Everything taken and played is where it belongs (a file is complete); more may follow.
     fn settle(&mut self) -> Result<()>;
     /// The file that it is written to, if it is one.
@@ -108,7 +91,7 @@ impl Output {
             Audio::Test(pace) => Box::new(paced::Paced::new(format, *pace, None)),
             #[cfg(feature = "cpal")]
             Audio::Cpal(wanted) => Box::new(card::Card::open(wanted.as_deref(), format)?),
-            _ => Box::new(nowhere::Nowhere::new(format)),
+            _ => Box::new(paced::Paced::new(format, Pace::default(), None)),
         })
     }
 }

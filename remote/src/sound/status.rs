@@ -1,9 +1,9 @@
 //! How sound is, for people and programs.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use wire::audio;
+use wire::audio::{self, Codec, Reception};
 
 use crate::events::Counts;
 
@@ -27,6 +27,80 @@ pub(crate) struct Playing {
     pub(crate) queued: u64,
     #[serde(flatten)]
     pub(crate) counts: Counts,
+    #[serde(flatten)]
+    pub(crate) way: Way,
+    /// As the VM has set it, if it has said so.
+    pub(crate) volume: Option<Volume>,
+}
+
+/// How the way from the sender to the receiver is, as the receiver sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Way {
+    pub(crate) opus: bool,
+    /// Microseconds that a frame takes: what waits, and half of the way there and back. None: nothing is reported yet.
+    pub(crate) latency_us: Option<u64>,
+    /// Microseconds of the way there and back.
+    pub(crate) round_trip_us: Option<u64>,
+    /// Microseconds by which the slowest packets are slower than the fastest.
+    pub(crate) jitter_us: u64,
+    /// Packets of a million that do not come, before repairs.
+    pub(crate) loss_ppm: u32,
+    /// Frames made up at the receiver.
+    pub(crate) made_up: u32,
+    /// Frames by which its time line has slipped.
+    pub(crate) slipped: u32,
+}
+
+impl Way {
+    pub(super) fn new(codec: Codec, report: Option<Reception>, round_trip: Option<Duration>) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let (opus, round_trip_us) = (codec == Codec::Opus, round_trip.map(micros));
+        let Some(report) = report else { return Self { opus, round_trip_us, ..Self::default() } };
+        Self {
+            opus,
+            latency_us: Some(micros(report.level + round_trip.unwrap_or_default() / 2)),
+            round_trip_us,
+            jitter_us: micros(report.jitter),
+            loss_ppm: report.loss,
+            made_up: report.concealed,
+            slipped: report.slipped,
+        }
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |micros: u64| micros as f64 / 1e3;
+        let Self { opus, latency_us, round_trip_us: _, jitter_us, loss_ppm, made_up, slipped } = *self;
+        write!(f, "{}", if opus { "Opus" } else { "PCM" })?;
+        let Some(latency) = latency_us.map(millis) else { return Ok(()) };
+        let (jitter, loss) = (millis(jitter_us), f64::from(loss_ppm) / 1e4);
+        write!(
+            f,
+            ", {latency:.1} ms late, {jitter:.1} ms jitter, {loss:.2} % lost; {made_up} made up, {slipped} slipped"
+        )
+    }
+}
+
+/// How loud the VM has a stream set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// In 1/256 dB.
+    pub(crate) gain: i16,
+    pub(crate) mute: bool,
+}
+
+impl From<audio::Volume> for Volume {
+    fn from(audio::Volume { stream: _, gain, mute }: audio::Volume) -> Self {
+        Self { gain, mute }
+    }
+}
+
+impl fmt::Display for Volume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { gain, mute } = *self;
+        if mute { write!(f, "muted") } else { write!(f, "{:.0} dB", f64::from(gain) / 256.0) }
+    }
 }
 
 /// The microphone.
@@ -53,6 +127,8 @@ pub(crate) struct Recording {
     pub(crate) frames: u64,
     /// Frames that were too late to be sent.
     pub(crate) lost: u64,
+    #[serde(flatten)]
+    pub(crate) way: Way,
 }
 
 /// A format.
@@ -80,8 +156,11 @@ impl fmt::Display for Format {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { playing, microphone, headphones } = self;
-        for Playing { stream, format, queued, counts } in playing {
-            writeln!(f, "the VM plays (stream {stream}): {format}; {queued} frames wait; {counts}")?;
+        for Playing { stream, format, queued, counts, way, volume } in playing {
+            writeln!(f, "the VM plays (stream {stream}): {format}; {way}; {queued} frames wait; {counts}")?;
+            if let Some(volume) = volume {
+                writeln!(f, "the VM's volume (stream {stream}): {volume}")?;
+            }
         }
         if *headphones {
             writeln!(f, "headphones: plugged in")?;
@@ -101,8 +180,11 @@ impl fmt::Display for Status {
             write!(f, " ({device}; {xruns} overruns)")?;
         }
         writeln!(f)?;
-        for Recording { stream, format, frames, lost } in recordings {
-            writeln!(f, "the VM records (stream {stream}): {format}; {frames} frames sent, {lost} lost")?;
+        for Recording { stream, format, frames, lost, way } in recordings {
+            writeln!(
+                f,
+                "the VM records (stream {stream}): {format}; {way}; {frames} frames sent, {lost} lost"
+            )?;
         }
         Ok(())
     }
@@ -115,7 +197,7 @@ mod tests {
     #[test]
     fn status_says_whether_the_vm_listens() {
         let format = Format { rate: 48_000, bits: 16, channels: 2 };
-        let recording = Recording { stream: 0, format, frames: 480, lost: 1 };
+        let recording = Recording { stream: 0, format, frames: 480, lost: 1, way: Way::default() };
         let microphone = Microphone { granted: true, present: true, ..Microphone::default() };
         let status = |microphone| Status { microphone, ..Status::default() }.to_string();
         assert_eq!(status(Microphone::default()), "");
@@ -125,5 +207,38 @@ mod tests {
             assert!(status(listens.clone()).contains(part), "{part}");
         }
         assert!(status(Microphone { muted: true, ..listens }).contains("muted"));
+    }
+
+    #[test]
+    fn status_says_how_a_stream_fares_on_its_way() {
+        let report = Reception {
+            stream: audio::StreamId(4),
+            run: 1,
+            position: 0,
+            at: Duration::ZERO,
+            level: Duration::from_micros(20_500),
+            target: Duration::ZERO,
+            jitter: Duration::from_millis(3),
+            loss: 12_500,
+            burst: 100,
+            concealed: 5,
+            slipped: 7,
+            late: 0,
+            duplicate: 0,
+        };
+        let way = Way::new(Codec::Opus, Some(report), Some(Duration::from_millis(9)));
+        assert_eq!(way.to_string(), "Opus, 25.0 ms late, 3.0 ms jitter, 1.25 % lost; 5 made up, 7 slipped");
+        assert_eq!(Way::new(Codec::Pcm, None, None).to_string(), "PCM");
+        let format = Format { rate: 48_000, bits: 16, channels: 2 };
+        let volume = Some(Volume { gain: -6 * 256, mute: false });
+        let playing = Playing { stream: 4, format, queued: 1, counts: Counts::default(), way, volume };
+        let status = Status { playing: vec![playing], ..Status::default() };
+        assert!(status.to_string().contains("volume (stream 4): -6 dB"), "{status}");
+        let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(
+            (&json["playing"][0]["latency_us"], &json["playing"][0]["opus"]),
+            (&25_000.into(), &true.into())
+        );
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), status);
     }
 }

@@ -1,22 +1,26 @@
 //! A voice: one run of one stream of the VM, on its way into its sink.
 //!
 //! ```text
-//!            Play                       Pause, and all that waited was played; or nothing came for long
+//!            packets                    Pause, and all that waited was played; or nothing came for long
 //!   paused ────────► playing (a stretch) ────────────────────────────────────► paused ── another run ──► gone
 //!            sound_started      sound_heard                       sound_stopped
 //! ```
-//! A sink that fails leaves it without one; another may follow.
+//! What comes goes into a [`Receiver`]; what the sink wants is pulled out of it, on each tick. A sink that fails leaves a
+//! clock that nobody hears; another sink may follow.
 
 use std::time::Duration;
 
+use ::sound::{Config, Receiver, jitter::START_LAN};
 use anyhow::Result;
-use wire::audio::{Format, Packet, StreamId, ToHost};
+use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
-use super::{Progress, Sink, status::Playing};
+use super::{
+    Pace, Sink,
+    paced::Paced,
+    status::{Playing, Volume, Way},
+};
 use crate::events::{Counts, Event, Events};
 
-/// How often the host hears how far the sink has come.
-const REPORT: Duration = Duration::from_millis(100);
 /// A stretch of which nothing has come for so long has ended: its pause was lost on the way.
 const LOST: Duration = Duration::from_secs(2);
 
@@ -25,25 +29,29 @@ pub(super) struct Voice {
     stream: StreamId,
     run: u32,
     format: Format,
-    /// None when it has failed.
-    sink: Option<Box<dyn Sink>>,
+    receiver: Receiver,
+    sink: Box<dyn Sink>,
+    /// The sink is only a clock: the card has failed.
+    failed: bool,
     events: Events,
-    /// The next frame expected.
-    next: u64,
-    /// How far the sink has come, and those before it that have failed.
-    progress: Progress,
-    before: Progress,
+    /// The end of what has come, or of what the host has said that there is.
+    end: u64,
+    /// Counted here, beside what the receiver counts; and of sinks before this one.
+    more: Counts,
+    /// The sink got something else than frames of the run.
+    dry: bool,
     stretch: Option<Stretch>,
     totals: Counts,
-    reported: Duration,
+    samples: Vec<i32>,
+    codec: Codec,
+    round_trip: Option<Duration>,
+    last: Option<Reception>,
 }
 
 /// Frames that play without a stop.
 struct Stretch {
-    /// How far the sink had come before it.
-    before: Progress,
-    frames: u64,
-    gaps: u64,
+    /// What there was before it.
+    before: Counts,
     /// The host has said that this was all.
     complete: bool,
     heard: bool,
@@ -51,28 +59,37 @@ struct Stretch {
 }
 
 impl Voice {
-    /// A voice for the run of this packet.
-    pub(super) fn new(packet: &Packet, sink: Result<Box<dyn Sink>>, events: Events) -> Self {
-        let mut voice = Self {
-            stream: packet.stream,
-            run: packet.run,
-            format: packet.format,
-            sink: None,
+    /// A voice for the run of this packet. None: nothing can play it.
+    pub(super) fn new(first: &Coded, sink: Result<Box<dyn Sink>>, events: Events) -> Option<Self> {
+        let Coded { stream, run, format, ref block, .. } = *first;
+        let (sink, failed) = or_clock(format, sink);
+        let config = Config { period: sink.period(), start: START_LAN, ..Config::LAN };
+        let receiver = Receiver::new(first, config)
+            .inspect_err(|error| tracing::warn!("the VM's sound cannot be played: {error}"))
+            .ok()?;
+        Some(Self {
+            stream,
+            run,
+            format,
+            receiver,
+            sink,
+            failed,
             events,
-            next: packet.position,
-            progress: Progress::default(),
-            before: Progress::default(),
+            end: block.position,
+            more: Counts::default(),
+            dry: false,
             stretch: None,
             totals: Counts::default(),
-            reported: Duration::ZERO,
-        };
-        voice.sink = voice.check(sink);
-        voice
+            samples: Vec::new(),
+            codec: block.codec,
+            round_trip: None,
+            last: None,
+        })
     }
 
     /// Whether a packet belongs to this run.
-    pub(super) fn plays(&self, packet: &Packet) -> bool {
-        (self.run, self.format) == (packet.run, packet.format)
+    pub(super) fn plays(&self, packet: &Coded) -> bool {
+        self.receiver.receives(packet)
     }
 
     /// Whether it has frames to play, or may get more.
@@ -82,11 +99,10 @@ impl Voice {
 
     /// Whether it has frames to play, and no sink; one that has failed is let go, whether it plays or not: a driver waits
     /// for it.
-    pub(super) fn lost_its_card(&mut self, now: Duration) -> bool {
-        if let Some(progress) = self.sink.as_mut().map(|sink| sink.tick(now)) {
-            self.check(progress);
-        }
-        self.sink.is_none() && self.playing()
+    pub(super) fn lost_its_card(&mut self) -> bool {
+        let alive = self.sink.check();
+        self.check(alive);
+        self.failed && self.playing()
     }
 
     /// What its sink has to play.
@@ -96,24 +112,42 @@ impl Voice {
 
     /// Goes on with another sink. What waited in the one before it was not heard.
     pub(super) fn go_on(&mut self, sink: Result<Box<dyn Sink>>) {
-        self.before = self.progress;
-        self.sink = self.check(sink);
+        self.more.underruns += self.sink.xruns();
+        (self.sink, self.failed) = or_clock(self.format, sink);
+    }
+
+    /// How long a message to the host and its answer take; None: it is not known.
+    pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        self.round_trip = round_trip;
+        self.receiver.set_round_trip(round_trip);
     }
 
     /// How it is, for people and programs.
-    pub(super) fn status(&self) -> Playing {
+    pub(super) fn status(&self, volume: Option<Volume>) -> Playing {
         let counts =
-            self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.counts(stretch)));
-        Playing { stream: self.stream.0, format: self.format.into(), queued: self.progress.queued, counts }
+            self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.since(stretch)));
+        let queued = self.receiver.queued().saturating_add(self.sink.waiting());
+        let way = Way::new(self.codec, self.last, self.round_trip);
+        Playing { stream: self.stream.0, format: self.format.into(), queued, counts, way, volume }
     }
 
-    fn counts(&self, stretch: &Stretch) -> Counts {
-        Counts {
-            frames: stretch.frames,
-            gaps: stretch.gaps,
-            skipped: self.progress.skipped - stretch.before.skipped,
-            underruns: self.progress.underruns - stretch.before.underruns,
-        }
+    /// Everything so far.
+    fn counts(&self) -> Counts {
+        let counters = self.receiver.counters();
+        let mut counts = self.more;
+        counts += Counts {
+            frames: counters.played,
+            gaps: counters.lost,
+            skipped: counters.cut,
+            underruns: self.sink.xruns(),
+            concealed: counters.concealed,
+            waited: counters.waited,
+        };
+        counts
+    }
+
+    fn since(&self, stretch: &Stretch) -> Counts {
+        self.counts().since(stretch.before)
     }
 
     /// All its stretches that have ended.
@@ -121,91 +155,95 @@ impl Voice {
         self.totals
     }
 
-    /// Takes frames of this run.
-    pub(super) fn play(&mut self, now: Duration, packet: &Packet) {
-        // What comes too late to be in order was counted as missing already.
-        if packet.position < self.next {
-            return;
-        }
-        let frames = packet.pcm.len() as u64 / u64::from(self.format.frame_bytes());
-        let missing = packet.position - self.next;
+    /// Takes a packet of this run.
+    pub(super) fn play(&mut self, now: Duration, packet: &Coded) {
         if self.stretch.is_none() {
-            self.begin(packet.position, now);
+            self.begin(packet.block.position, now);
         }
+        self.receiver.push(now, packet);
+        self.codec = packet.block.codec;
+        self.end = self.end.max(packet.block.position.saturating_add(packet.block.frames.into()));
         if let Some(stretch) = &mut self.stretch {
-            stretch.frames = stretch.frames.saturating_add(frames);
-            stretch.gaps = stretch.gaps.saturating_add(missing);
             (stretch.complete, stretch.last) = (false, now);
         }
-        self.next = packet.position.saturating_add(frames);
-        let pushed = self.sink.as_mut().map_or(Ok(()), |sink| sink.push(now, &packet.pcm));
-        self.check(pushed);
+        if self.sink.keeps_all() {
+            self.samples.clear();
+            self.more.skipped += self.receiver.take_excess(now, &mut self.samples);
+            let taken = self.sink.take(&self.samples, &[]);
+            self.check(taken);
+        }
     }
 
     /// The VM has stopped at this frame; it may go on later.
     pub(super) fn pause(&mut self, run: u32, position: u64) {
         let Some(stretch) = self.stretch.as_mut().filter(|_| run == self.run) else { return };
-        stretch.gaps = stretch.gaps.saturating_add(position.saturating_sub(self.next));
-        self.next = self.next.max(position);
         stretch.complete = true;
-        if let Some(sink) = &mut self.sink {
-            sink.drain();
-        }
+        self.receiver.drain();
+        self.more.gaps = self.more.gaps.saturating_add(position.saturating_sub(self.end));
+        self.end = self.end.max(position);
     }
 
-    /// Lets time pass; sometimes there is something to report.
-    pub(super) fn look_after(&mut self, now: Duration) -> Option<ToHost> {
-        self.stretch.as_ref()?;
-        let progress = self.sink.as_mut().map(|sink| sink.tick(now));
-        if let Some(progress) = progress.and_then(|progress| self.check(progress)) {
-            self.progress = progress + self.before;
+    /// Lets time pass; sometimes there is something to say to the host.
+    pub(super) fn look_after(&mut self, now: Duration) -> Vec<ToHost> {
+        if self.stretch.is_none() {
+            return Vec::new();
         }
-        let stretch = self.stretch.as_mut()?;
-        if !stretch.heard && self.progress.played > stretch.before.played {
+        let drained = self.feed(now);
+        let played = self.counts().frames;
+        let (stream, run) = (self.stream.0, self.run);
+        let Some(stretch) = &mut self.stretch else { return Vec::new() };
+        if !stretch.heard && played > stretch.before.frames {
             stretch.heard = true;
-            self.events.say(&Event::SoundHeard { stream: self.stream.0, run: self.run });
+            self.events.say(&Event::SoundHeard { stream, run });
         }
-        let lost = now.saturating_sub(stretch.last) > LOST;
-        let over = (stretch.complete && self.progress.queued == 0) || lost;
-        if over {
+        if drained || now.saturating_sub(stretch.last) > LOST {
             self.stop();
         }
-        let due = now.saturating_sub(self.reported) >= REPORT;
-        (over || due).then(|| {
-            self.reported = now;
-            self.played()
-        })
+        let report = self.receiver.report();
+        self.last = report.or(self.last);
+        let missing = self.receiver.missing().map(ToHost::Missing);
+        report.map(ToHost::Reception).into_iter().chain(missing).collect()
+    }
+
+    /// Gives the sink what it wants; whether it has everything there is, and has played it.
+    fn feed(&mut self, now: Duration) -> bool {
+        if self.stretch.as_ref().is_some_and(|stretch| stretch.complete) && self.receiver.idle() {
+            self.sink.drain();
+            return self.sink.waiting() == 0;
+        }
+        let wants = self.sink.wants(now);
+        let Some(frames) = self.check(wants).filter(|frames| *frames > 0) else { return false };
+        self.samples.clear();
+        self.samples.resize(frames * usize::from(self.format.channels), 0);
+        self.receiver.pull(now, &mut self.samples);
+        let dry = !self.receiver.fillers().is_empty();
+        let plays = self.stretch.as_ref().is_some_and(|stretch| stretch.heard && !stretch.complete);
+        self.more.underruns += u64::from(dry && plays && !self.dry);
+        self.dry = dry;
+        let taken = self.sink.take(&self.samples, self.receiver.fillers());
+        self.check(taken);
+        false
     }
 
     /// Ends the stretch, whether everything was played or not.
     pub(super) fn stop(&mut self) {
         let Some(stretch) = self.stretch.take() else { return };
-        let settled = self.sink.as_mut().map_or(Ok(()), |sink| sink.settle());
+        self.receiver.drain();
+        let settled = self.sink.settle();
         self.check(settled);
-        let counts = self.counts(&stretch);
+        let counts = self.since(&stretch);
         self.totals += counts;
         let (stream, run) = (self.stream.0, self.run);
-        self.events.say(&Event::SoundStopped { stream, run, counts, file: self.file() });
+        self.events.say(&Event::SoundStopped { stream, run, counts, file: self.sink.file() });
     }
 
     fn begin(&mut self, position: u64, now: Duration) {
         let Format { rate, encoding, channels } = self.format;
         let bits = encoding.significant_bits();
-        let (stream, run, file) = (self.stream.0, self.run, self.file());
+        let (stream, run, file) = (self.stream.0, self.run, self.sink.file());
         self.events.say(&Event::SoundStarted { stream, run, position, rate, bits, channels, file });
-        let before = self.progress;
-        self.stretch = Some(Stretch { before, frames: 0, gaps: 0, complete: false, heard: false, last: now });
-    }
-
-    fn file(&self) -> Option<String> {
-        self.sink.as_ref().and_then(|sink| sink.file())
-    }
-
-    /// Everything before what waits has left for the sound card, or never came.
-    fn played(&self) -> ToHost {
-        let position = self.next.saturating_sub(self.progress.queued);
-        let queued = u32::try_from(self.progress.queued).unwrap_or(u32::MAX);
-        ToHost::Played { stream: self.stream, run: self.run, position, queued }
+        let before = self.counts();
+        self.stretch = Some(Stretch { before, complete: false, heard: false, last: now });
     }
 
     /// A sink that fails is not the end: the VM's clock runs on, and it is tried again.
@@ -213,11 +251,20 @@ impl Voice {
         match result {
             Ok(value) => Some(value),
             Err(error) => {
-                tracing::error!("sound: {error:#}");
-                self.sink = None;
-                self.progress.queued = 0;
+                self.go_on(Err(error));
                 None
             }
+        }
+    }
+}
+
+/// A sink, or a clock in its place.
+fn or_clock(format: Format, sink: Result<Box<dyn Sink>>) -> (Box<dyn Sink>, bool) {
+    match sink {
+        Ok(sink) => (sink, false),
+        Err(error) => {
+            tracing::error!("sound: {error:#}");
+            (Box::new(Paced::new(format, Pace::default(), None)), true)
         }
     }
 }

@@ -242,3 +242,32 @@ fn a_device_of_another_rate_hears_as_long_as_was_sent() {
     assert!((15_500..=16_000).contains(&counters.played), "{counters:?}");
     assert!(receiver.ratio().abs() < 100_000, "{}", receiver.ratio());
 }
+
+#[test]
+fn a_file_that_leaves_fillers_out_and_takes_the_excess_has_every_frame_once_and_in_order() {
+    for stall in [30, 120, 200, 400] {
+        let packets = packets(600);
+        let mut receiver = Receiver::at(StreamId(4), 1, FORMAT, 0, Config::LAN).unwrap();
+        let (mut file, mut sent) = (Vec::new(), packets.iter());
+        for n in 0..700u32 {
+            let now = ms(5) * n;
+            // Nothing comes from 1 s on; then all of it at once.
+            let stalled = (200..200 + stall / 5).contains(&n);
+            let due = if stalled { 0 } else { (n as usize + 1).saturating_sub(600 - sent.len()) };
+            for coded in sent.by_ref().take(due) {
+                receiver.push(now, coded);
+                receiver.take_excess(now, &mut file);
+            }
+            if n == 650 {
+                receiver.drain();
+            }
+            let mut out = [0; PACKET as usize];
+            receiver.pull(now, &mut out);
+            let filler = |at: usize| receiver.fillers().iter().any(|range| range.contains(&at));
+            file.extend(out.iter().enumerate().filter(|(at, _)| !filler(*at)).map(|(_, sample)| sample));
+        }
+        let expected: Vec<i32> = (1..=600 * PACKET as i32).collect();
+        assert!(file == expected, "{stall} ms: {} frames, {:?}", file.len(), receiver.counters());
+        assert!(receiver.exact() && receiver.counters().waited > 0);
+    }
+}

@@ -31,7 +31,15 @@ impl LinkTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Drift(i32);
 
+/// The most that the link may drift: 1000 ppm. Guests measure it against their own clocks.
+const MOST: i32 = 1_000_000;
+
 impl Drift {
+    /// Parts per billion, as far as they may go.
+    pub(crate) fn new(ppb: i32) -> Self {
+        Self(ppb.clamp(-MOST, MOST))
+    }
+
     /// The link's nanoseconds in this many host seconds; always positive, as the drift is above -100 %.
     fn per(self, seconds: u128) -> u128 {
         seconds * (i128::from(NANOS_PER_SECOND) + i128::from(self.0)).max(1) as u128
@@ -80,6 +88,14 @@ impl LinkClock {
         self.link = LinkTime(link.0.saturating_sub(nanoseconds).max(self.link.0));
         self.host = host;
         self.slipped = self.slipped.saturating_add(nanoseconds);
+    }
+
+    /// From `host` on, link time passes at this pace; what has passed stays as it is.
+    pub(crate) fn set_drift(&mut self, host: Duration, drift: Drift) {
+        if self.drift != drift {
+            (self.link, self.host) = (self.link(host), self.host.max(host));
+            self.drift = drift;
+        }
     }
 
     /// All the time that has slipped so far.
@@ -138,6 +154,19 @@ mod tests {
                 assert!(clock.link(host) >= LinkTime(target), "{drift} ppb, {target}");
                 assert!(target == 3 || clock.link(host - ns(1)) < LinkTime(target), "{drift} ppb, {target}");
             }
+        }
+    }
+
+    #[test]
+    fn a_new_drift_changes_the_pace_and_not_the_time() {
+        let mut clock = LinkClock::new();
+        let (mut host, mut before) = (0, LinkTime(0));
+        for (ppb, passed) in [(200_000, 1_000_200_000), (-200_000, 999_800_000), (i32::MAX, 1_001_000_000)] {
+            clock.set_drift(ns(host), Drift::new(ppb));
+            assert_eq!(clock.link(ns(host)), before, "{ppb} ppb: no step");
+            host += NANOS_PER_SECOND;
+            assert_eq!(clock.link(ns(host)).since(before), passed, "{ppb} ppb");
+            before = clock.link(ns(host));
         }
     }
 

@@ -15,9 +15,9 @@
 //! on each access to a register that moves with time. Whether anybody listens makes no difference. When the host was
 //! late, time slips: no frame is lost or repeated.
 //!
-//! To see it at work, drive it with [`driver`].
+//! The clock may be told to follow a remote's ([`Hda::set_drift`]).
 //!
-//! Not done yet: following the remote's clock.
+//! To see it at work, drive it with [`driver`].
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 

@@ -3,11 +3,14 @@
 mod common;
 
 use common::*;
-use hda::driver::{Bare, Driver, Host, duration};
-use pci::Width;
+use hda::Output;
+use hda::driver::{Bare, Driver, Host, Kind, duration};
+use pci::{Cx, Width};
+use wire::audio::ToRemote;
 
 /// 20 ms periods, four of them, as `aplay` sets them up.
 const PERIOD: u32 = 960 * 4;
+const WALCLK: u64 = 0x30;
 
 fn playing(periods: u32) -> (Driver<Bare>, u8, Vec<u8>) {
     let (mut driver, stream) = desk(STEREO);
@@ -141,6 +144,48 @@ fn wall_clock_and_position_tell_the_same_time_even_after_a_late_tick() {
     assert_eq!(frames, 1_920);
     assert_eq!(driver.wall_clock().wrapping_sub(wall), 1_920 * 500);
     assert_eq!(driver.host().hda.counters().slipped, ms(60));
+}
+
+#[test]
+fn how_loud_the_guest_has_it_is_told_at_first_and_when_it_changes() {
+    let (mut driver, _, _) = playing(4);
+    let speaker = driver.endpoint(Kind::Speaker, 0).unwrap();
+    let told = |driver: &mut Driver<Bare>| {
+        driver.host().pass(ms(20));
+        let volume = |output| match output {
+            Output::Audio(ToRemote::Volume(volume)) => Some((volume.gain, volume.mute)),
+            _ => None,
+        };
+        driver.host().out.drain(..).filter_map(volume).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut driver), [(0, false)]);
+    assert_eq!(told(&mut driver), []);
+    // Both sides of the output amplifier: 6 dB down, then muted. HDA 1.0a §7.3.3.7.
+    driver.verb(speaker.converter, 0x3b044).unwrap();
+    assert_eq!(told(&mut driver), [(-6 * 256, false)]);
+    driver.verb(speaker.converter, 0x3b0c4).unwrap();
+    assert_eq!(told(&mut driver), [(0, true)]);
+}
+
+#[test]
+fn a_clock_that_follows_a_remote_changes_its_pace_and_steps_nowhere() {
+    let (mut driver, stream, _) = playing(4);
+    let (mut frames, mut ticks) = (0, 0);
+    for ppb in [0, 200_000, -200_000, 1_000_000, i32::MIN] {
+        let wall = |driver: &mut Driver<Bare>| driver.host().read(WALCLK, Width::Dword) as u32;
+        let before = (driver.link_position(stream), wall(&mut driver));
+        let bare = driver.host();
+        bare.hda.set_drift(&Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out }, ppb);
+        assert_eq!((driver.link_position(stream), wall(&mut driver)), before, "{ppb} ppb");
+        driver.host().take_played();
+        driver.host().pass(ms(10_000));
+        let heard: usize = driver.host().take_played().iter().map(|packet| packet.pcm.len() / 4).sum();
+        let expected = 480_000 + i64::from(ppb.max(-1_000_000)) * 480 / 1_000_000;
+        assert!((heard as i64 - expected).abs() <= 240, "{ppb} ppb: {heard} frames");
+        (frames, ticks) =
+            (frames + heard as i64, ticks + i64::from(wall(&mut driver).wrapping_sub(before.1)));
+    }
+    assert!((ticks - 500 * frames).abs() <= 500 * 240, "WALCLK and positions tell the same time");
 }
 
 #[test]

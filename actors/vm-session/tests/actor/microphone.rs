@@ -74,7 +74,7 @@ async fn what_a_remote_records_is_what_the_guest_hears() {
     let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
     let packet = Packet { stream: StreamId(0), run: 1, position: 0, format: FORMAT, pcm: pcm.clone().into() };
     remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
-    time::sleep(Duration::from_millis(20)).await;
+    time::sleep(Duration::from_millis(60)).await;
     let mut heard = vec![0; RING as usize];
     world.hda.memory.read(SOUND, &mut heard).unwrap();
     let begin = heard.iter().position(|byte| *byte != 0).expect("sound");

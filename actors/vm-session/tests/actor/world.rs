@@ -19,7 +19,7 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use vm_session::{Event, LinkUp, Parts, VmSession};
+use vm_session::{Event, LinkUp, Parts, VmSession, Wish};
 use wire::{Lane, ToHost, ToRemote, control::Attachment, usb::DeviceId};
 
 /// Guest memory that panics on command: the crash of whatever model reads it next.
@@ -166,6 +166,7 @@ impl World {
             hda: hda_bus,
             hda_config: hda::config_space,
             hda_settings: hda::Config::default(),
+            codec: Wish::Auto,
             io: Handle::current(),
             tap: None,
             events: Listener(Arc::clone(&events)).start().recipient(),

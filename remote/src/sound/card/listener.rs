@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use ::sound::jitter::CAP;
 use anyhow::{Context as _, Result};
 use cpal::{
     Device, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
@@ -14,7 +15,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use wire::audio::{Encoding, Format};
 
 use super::{Shared, Way, choose, name, nearest, on_error, samples};
-use crate::sound::{Source, jitter::CAP};
+use crate::sound::Source;
 
 /// A microphone that is open.
 pub(crate) struct Listener {

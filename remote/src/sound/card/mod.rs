@@ -36,12 +36,8 @@ enum Way {
 /// What the callback and its other end tell each other.
 #[derive(Default)]
 struct Shared {
-    /// Samples that have left for the card.
-    played: AtomicU64,
     /// Times that the card or its callback was not in time.
     xruns: AtomicU64,
-    /// Samples that the callback shall skip.
-    skip: AtomicU64,
     /// Samples that found no room.
     lost: AtomicU64,
     draining: AtomicBool,

@@ -1,6 +1,7 @@
 //! The speakers of a sound card.
 
 use std::{
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -11,14 +12,13 @@ use cpal::{
     traits::{DeviceTrait, StreamTrait},
 };
 use rtrb::{Consumer, Producer, RingBuffer};
-use wire::audio::{Encoding, Format};
+use wire::audio::Format;
 
-use super::{Shared, Way, choose, name, nearest, on_error, samples};
-use crate::sound::{
-    Progress, Sink,
-    jitter::{CAP, TARGET},
-};
+use super::{PERIOD, Shared, Way, choose, name, nearest, on_error, samples};
+use crate::sound::Sink;
 
+/// What waits in the ring: a period of the card, and as much again for a thread that is late.
+const RING: Duration = Duration::from_millis(20);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 
@@ -29,8 +29,6 @@ pub(crate) struct Card {
     /// are in it at any time.
     samples: Producer<i32>,
     shared: Arc<Shared>,
-    /// Samples that were skipped, or are to be.
-    skipped: u64,
     /// Plays until it is dropped.
     _stream: Stream,
 }
@@ -39,75 +37,68 @@ impl Card {
     /// Opens the card with this in its name, or the default one.
     pub(crate) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
         let device = choose(wanted, Way::Out)?;
-        let (samples_in, samples_out) = RingBuffer::new(samples(format, CAP) * 2);
+        let (samples_in, samples_out) = RingBuffer::new(samples(format, RING) * 2);
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        Ok(Self { format, samples: samples_in, shared, skipped: 0, _stream: stream })
+        Ok(Self { format, samples: samples_in, shared, _stream: stream })
     }
 
     fn waiting(&self) -> usize {
-        let skipped_soon = usize::try_from(self.shared.skip.load(Relaxed)).unwrap_or(usize::MAX);
-        (self.samples.buffer().capacity() - self.samples.slots()).saturating_sub(skipped_soon)
-    }
-
-    fn skip(&mut self, samples: usize) {
-        let whole = (samples - samples % usize::from(self.format.channels)) as u64;
-        self.shared.skip.fetch_add(whole, Relaxed);
-        self.skipped += whole;
+        self.samples.buffer().capacity() - self.samples.slots()
     }
 }
 
 impl Sink for Card {
-    fn push(&mut self, _: Duration, pcm: &[u8]) -> Result<()> {
+    fn period(&self) -> Duration {
+        PERIOD
+    }
+
+    fn wants(&mut self, _: Duration) -> Result<usize> {
+        self.check()?;
+        let lacking = samples(self.format, RING).saturating_sub(self.waiting());
+        Ok(lacking / usize::from(self.format.channels))
+    }
+
+    fn take(&mut self, samples: &[i32], _: &[Range<usize>]) -> Result<()> {
         self.shared.draining.store(false, Relaxed);
-        let count = pcm.len() / self.format.encoding.bytes() as usize;
-        // The ring has twice the cap: it is full only at a card that stands still, and then these are late.
-        match self.samples.write_chunk_uninit(count) {
-            Ok(chunk) => drop(chunk.fill_from_iter(widen(self.format.encoding, pcm))),
-            Err(_) => self.skipped += count as u64,
-        }
-        let waiting = self.waiting();
-        if waiting > samples(self.format, CAP) {
-            self.skip(waiting - samples(self.format, TARGET));
+        // No more than it wanted: there is room.
+        if let Ok(chunk) = self.samples.write_chunk_uninit(samples.len()) {
+            chunk.fill_from_iter(samples.iter().copied());
         }
         Ok(())
+    }
+
+    fn keeps_all(&self) -> bool {
+        false
     }
 
     fn drain(&mut self) {
         self.shared.draining.store(true, Relaxed);
     }
 
-    fn tick(&mut self, _: Duration) -> Result<Progress> {
+    fn waiting(&self) -> u64 {
+        Self::waiting(self) as u64 / u64::from(self.format.channels)
+    }
+
+    fn check(&self) -> Result<()> {
         anyhow::ensure!(!self.shared.failed.load(Relaxed), "the sound card is gone");
-        let channels = u64::from(self.format.channels);
-        Ok(Progress {
-            played: self.shared.played.load(Relaxed) / channels,
-            queued: self.waiting() as u64 / channels,
-            underruns: self.shared.xruns.load(Relaxed),
-            skipped: self.skipped / channels,
-        })
+        Ok(())
+    }
+
+    fn xruns(&self) -> u64 {
+        self.shared.xruns.load(Relaxed)
     }
 
     fn settle(&mut self) -> Result<()> {
+        self.drain();
         Ok(())
     }
 
     fn file(&self) -> Option<String> {
         None
     }
-}
-
-/// Every sample at the top of 32 bits.
-fn widen(encoding: Encoding, pcm: &[u8]) -> impl Iterator<Item = i32> {
-    let bytes = encoding.bytes() as usize;
-    pcm.chunks_exact(bytes).map(move |sample| match sample {
-        [byte] => i32::from((*byte ^ 0x80) as i8) << 24,
-        [low, high] => i32::from(i16::from_le_bytes([*low, *high])) << 16,
-        [a, b, c, d] => i32::from_le_bytes([*a, *b, *c, *d]),
-        _ => 0,
-    })
 }
 
 /// Opens the card. The rate must be one of its own: sound servers and ALSA's `default` have all of them.
@@ -134,7 +125,7 @@ fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
         shared: Arc::clone(shared),
         channels: usize::from(format.channels),
         card_channels: usize::from(config.channels),
-        target: samples(format, TARGET),
+        target: samples(format, PERIOD),
         playing: false,
     };
     let fill = move |out: &mut [T], _: &cpal::OutputCallbackInfo| player.fill(out);
@@ -155,9 +146,6 @@ struct Player {
 impl Player {
     /// Fills the card's buffer.
     fn fill<T: SizedSample + FromSample<i32>>(&mut self, out: &mut [T]) {
-        for _ in 0..self.shared.skip.swap(0, Relaxed) {
-            let _ = self.ring.pop();
-        }
         let draining = self.shared.draining.load(Relaxed);
         let waiting = self.ring.slots();
         self.playing |= waiting >= self.target || (draining && waiting > 0);
@@ -166,7 +154,6 @@ impl Player {
         let (sound, silence) = out.split_at_mut(frames * self.card_channels);
         sound.chunks_exact_mut(self.card_channels).for_each(|frame| self.frame(frame));
         silence.fill(T::EQUILIBRIUM);
-        self.shared.played.fetch_add((frames * self.channels) as u64, Relaxed);
         if self.playing && frames < wanted {
             self.playing = false;
             self.shared.xruns.fetch_add(u64::from(!draining), Relaxed);
@@ -198,15 +185,14 @@ mod tests {
         (producer, Player { ring, shared, channels, card_channels, target: 16, playing: false })
     }
 
-    fn push(producer: &mut Producer<i32>, samples: std::ops::Range<i32>) {
+    fn push(producer: &mut Producer<i32>, samples: Range<i32>) {
         samples.for_each(|n| producer.push(n << 16).unwrap());
     }
 
     #[test]
     fn sixteen_bits_pass_through_the_ring_unchanged() {
         for value in [i16::MIN, -1, 0, 1, 257, i16::MAX] {
-            let wide: Vec<i32> = widen(Encoding::S16, &value.to_le_bytes()).collect();
-            assert_eq!(i16::from_sample(wide[0]), value);
+            assert_eq!(i16::from_sample(i32::from(value) << 16), value);
         }
     }
 
@@ -234,17 +220,6 @@ mod tests {
         push(&mut producer, 17..34);
         player.fill(&mut out);
         assert_eq!(out[..3], [16, 17, 18], "channels stay where they are");
-    }
-
-    #[test]
-    fn what_is_too_old_is_skipped() {
-        let (mut producer, mut player) = player(2, 2);
-        player.playing = true;
-        push(&mut producer, 0..20);
-        player.shared.skip.store(10, Relaxed);
-        let mut out = [0i16; 2];
-        player.fill(&mut out);
-        assert_eq!(out, [10, 11]);
     }
 
     #[test]

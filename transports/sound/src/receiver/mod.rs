@@ -15,7 +15,7 @@ mod holes;
 mod meter;
 mod playout;
 
-use core::time::Duration;
+use core::{ops::Range, time::Duration};
 
 use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
 
@@ -67,6 +67,8 @@ pub struct Receiver {
     meter: Meter,
     following: Option<(Servo, Resampler)>,
     scratch: Vec<i32>,
+    /// Of the last pull: see [`Self::fillers`].
+    fillers: Vec<Range<usize>>,
     asker: Asker,
     holes: Holes,
     round_trip: Option<Duration>,
@@ -136,6 +138,7 @@ impl Receiver {
             meter: Meter::new(format.rate),
             following,
             scratch: Vec::new(),
+            fillers: Vec::new(),
             asker: Asker::default(),
             holes: Holes::default(),
             round_trip: None,
@@ -237,6 +240,13 @@ impl Receiver {
     #[must_use]
     pub fn exact(&self) -> bool {
         self.exact && self.following.is_none() && self.counters.lost == 0 && self.counters.cut == 0
+    }
+
+    /// Which frames of the last pull are no part of the run, in order: the time line waited there. They say nothing of
+    /// what the device got if its frames are resampled.
+    #[must_use]
+    pub fn fillers(&self) -> &[Range<usize>] {
+        &self.fillers
     }
 
     /// The frame that is played next.

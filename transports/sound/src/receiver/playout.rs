@@ -72,6 +72,7 @@ impl Receiver {
     fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
         let channels = usize::from(self.format.channels.max(1));
         let end = out.len() + frames * channels;
+        self.fillers.clear();
         self.start(now, frames, out);
         self.refill(now);
         self.cut_to_target(now);
@@ -79,6 +80,7 @@ impl Receiver {
         while self.state != State::Waiting && out.len() < end {
             self.step(now, (end - out.len()) / channels, out);
         }
+        self.fill(out.len() / channels, end / channels);
         out.resize(end, 0);
         let taken = self.playing().saturating_sub(before);
         self.meter.pulled(now, before, taken, frames as u64);
@@ -93,7 +95,17 @@ impl Receiver {
         let wait = if self.drained { 0 } else { wait };
         if wait < frames as u64 {
             self.state = State::Playing;
+            // It was silent for long.
+            self.decoder.forget_concealment();
+            self.fill(0, wait as usize);
             out.resize(out.len() + wait as usize * usize::from(self.format.channels), 0);
+        }
+    }
+
+    /// These frames of what is asked for are no part of the run.
+    fn fill(&mut self, first: usize, end: usize) {
+        if first < end {
+            self.fillers.push(first..end);
         }
     }
 
@@ -106,13 +118,40 @@ impl Receiver {
         }
     }
 
-    /// Bounds what waits: after a long stall by the target, always by the cap.
-    fn cut_to_target(&mut self, now: Duration) {
+    /// How many frames of what waits are too much: after a long stall all above the target, else all if it is more than
+    /// the cap.
+    fn excess(&self, now: Duration) -> u64 {
         let (rate, target) = (self.format.rate, self.target.get());
         let catching_up = self.catching_up.is_some_and(|until| now < until);
         let most = if catching_up { target + self.config.period + time_of(self.packet, rate) } else { CAP };
-        let excess = self.queued().saturating_sub(frames_in(target, rate));
         if self.queued() <= frames_in(most, rate) || self.drained {
+            return 0;
+        }
+        self.queued().saturating_sub(frames_in(target, rate))
+    }
+
+    /// Appends what the next pull would cut out of the run, out of its turn: for a device that is none, such as a file,
+    /// which shall have every frame once and in order. Samples as [`Self::pull`] has them, not resampled; how many frames.
+    pub fn take_excess(&mut self, now: Duration, out: &mut Vec<i32>) -> u64 {
+        let excess = self.excess(now);
+        if excess == 0 {
+            return 0;
+        }
+        self.fed(now);
+        self.decoder.forget_concealment();
+        let channels = usize::from(self.format.channels.max(1));
+        while self.decoded_frames() < excess && self.decode_next() {}
+        let samples = usize::try_from(excess).unwrap_or(usize::MAX).saturating_mul(channels);
+        let samples = samples.min(self.decoded.len());
+        out.extend(self.decoded.drain(..samples));
+        self.counters.played += (samples / channels) as u64;
+        (samples / channels) as u64
+    }
+
+    /// Bounds what waits.
+    fn cut_to_target(&mut self, now: Duration) {
+        let (rate, excess) = (self.format.rate, self.excess(now));
+        if excess == 0 {
             return;
         }
         // What is cut has to be heard at both ends of the cut: all of it is decoded, a second at most.
@@ -160,6 +199,8 @@ impl Receiver {
     }
 
     fn wait(&mut self, frames: usize, out: &mut Vec<i32>) {
+        let first = out.len() / usize::from(self.format.channels.max(1));
+        self.fill(first, first + frames);
         self.decoder.conceal(frames, out);
         self.counters.waited += frames as u64;
     }

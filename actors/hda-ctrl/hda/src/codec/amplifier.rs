@@ -103,6 +103,12 @@ impl Levels {
         self.0.iter().take(channels.into()).any(|level| *level != Level::SILENT)
     }
 
+    /// How many decibels the loudest of the first so many channels is below 0 dB; `None`: all are silent.
+    pub(crate) fn attenuation(&self, channels: u8) -> Option<u8> {
+        let loudest = self.0.iter().take(channels.into()).max()?;
+        loudest.0.map(|down| down.0)
+    }
+
     /// What samples of a channel are multiplied with.
     pub(crate) fn factor(&self, channel: usize) -> f64 {
         self.0.get(channel).map_or(0.0, |level| level.factor())
@@ -181,6 +187,17 @@ mod tests {
             assert_eq!(amplifier.level(false), Level::UNITY);
             assert_eq!(amplifier.read(true), steps.min(0x4a));
         }
+    }
+
+    #[test]
+    fn the_loudest_channel_is_how_loud_a_stream_is() {
+        let mut levels = [Level::SILENT; 16];
+        assert_eq!(Levels(levels).attenuation(2), None);
+        (levels[0], levels[1], levels[2]) = (Level::down(70), DOWN_6, Level::UNITY);
+        assert_eq!(
+            [1, 2, 3].map(|channels| Levels(levels).attenuation(channels)),
+            [Some(70), Some(6), Some(0)]
+        );
     }
 
     #[test]

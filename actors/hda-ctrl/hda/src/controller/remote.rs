@@ -5,6 +5,7 @@ use wire::audio::{Jack, Packet, StreamId, ToHost};
 
 use super::Hda;
 use crate::Output;
+use crate::clock::Drift;
 use crate::codec;
 use crate::rirb::Response;
 use crate::stream::Stream;
@@ -44,6 +45,12 @@ impl Hda {
     #[must_use]
     pub fn waiting(&self, stream: StreamId) -> Option<u64> {
         self.streams.get(usize::from(stream.0))?.waiting()
+    }
+
+    /// From now on the sample clock, and WALCLK with it, run faster than the host's time by so many parts per billion,
+    /// within a million. Neither a position nor WALCLK steps: what has passed by now has passed at the old pace.
+    pub fn set_drift(&mut self, cx: &Cx<'_, Output>, ppb: i32) {
+        self.clock.set_drift(cx.now, Drift::new(ppb));
     }
 
     /// A remote has come that has been asked for nothing yet: it is asked for what the guest listens to.

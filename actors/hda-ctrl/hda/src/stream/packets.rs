@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use pci::{Dma, DmaError};
-use wire::audio::{Format, Packet, StreamId, ToRemote};
+use wire::audio::{Format, Packet, StreamId, ToRemote, Volume};
 
 use super::attention::Attention;
 use super::bdl::Ring;
@@ -27,6 +27,8 @@ pub(crate) struct Packets {
     packet_bytes: usize,
     fader: Fader,
     attention: Attention,
+    /// What was told of how loud it is: decibels below 0 dB, if it is not silent.
+    told: Option<Option<u8>>,
 }
 
 /// Without the guest's sound.
@@ -42,6 +44,7 @@ impl core::fmt::Debug for Packets {
             packet_bytes: _,
             fader: _,
             attention: _,
+            told: _,
         } = self;
         write!(f, "Packets({stream:?} run {run}, {format:?}, frame {first}, {} bytes wait)", pending.len())
     }
@@ -64,6 +67,7 @@ impl Packets {
             packet_bytes,
             fader,
             attention: Attention::new(lap),
+            told: None,
         }
     }
 
@@ -90,6 +94,7 @@ impl Packets {
             self.first += frames;
             return ring.walk(bytes, |_, _| Ok(()));
         };
+        self.tell_volume(levels.attenuation(format.channels), out);
         let kept = self.pending.len();
         let interrupts = ring.walk(bytes, |address, length| {
             let start = self.pending.len();
@@ -109,6 +114,15 @@ impl Packets {
             self.send(format, self.packet_bytes, out);
         }
         interrupts
+    }
+
+    /// Tells how loud the guest has it, if that is news.
+    fn tell_volume(&mut self, attenuation: Option<u8>, out: &mut Vec<Output>) {
+        if self.told.replace(attenuation) != Some(attenuation) {
+            let gain = attenuation.map_or(0, |decibels| -256 * i16::from(decibels));
+            let volume = Volume { stream: self.stream, gain, mute: attenuation.is_none() };
+            out.push(Output::Audio(ToRemote::Volume(volume)));
+        }
     }
 
     /// The frames that the packet in the making lacks; `None` when nothing is being sent.

@@ -1,0 +1,257 @@
+//! What is recorded, on its way from the remote: a receiver for each recording, from which the model is given what the
+//! guest's clock is about to take.
+//!
+//! ```text
+//!   remote ── RecordedCoded ──► Receiver ── as time passes ──► hda's recorder (a millisecond ahead)
+//!     ▲                            │
+//!     └── Reception, Missing ◄─────┘
+//! ```
+//! A recording begins exact: frames pass as they came, and where the time line has to wait the guest hears silence. When
+//! its buffer drifts away from where it should be, because the microphone's clock is not the one that the sample clock
+//! follows, it is resampled from then on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use sound::{Clocking, Config, Receiver, codec, frames_in, jitter::START_LAN};
+use wire::audio::{Block, Codec, Coded, Format, MAX_FRAMES, Packet, Reception, StreamId, ToRemote};
+
+/// What the model has beyond what it is about to take: it may be asked for positions in between.
+const AHEAD: Duration = Duration::from_millis(1);
+/// The most that it is given at once; a host that was later than that lets time slip.
+const LATEST: Duration = Duration::from_millis(200);
+/// How much is asked for at once, about.
+const PERIOD: Duration = Duration::from_millis(5);
+/// For so long nothing is known of a microphone's clock.
+const UNKNOWN: Duration = Duration::from_secs(30);
+/// A buffer that is further from its target, on average, drifts: microseconds.
+const DRIFTS: i64 = 10_000;
+/// Reports that an error is averaged over.
+const MEAN: i64 = 32;
+
+/// All recordings.
+#[derive(Debug, Default)]
+pub(crate) struct Capture {
+    recordings: BTreeMap<StreamId, Recording>,
+    /// When the model was given frames last.
+    fed: Duration,
+    round_trip: Option<Duration>,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Recording {
+    run: u32,
+    format: Format,
+    /// None before the first packet.
+    receiver: Option<Receiver>,
+    resampled: bool,
+    since: Duration,
+    /// How much more waits than should, on average, microseconds.
+    error: i64,
+    /// The index of the next frame for the model.
+    position: u64,
+}
+
+impl Capture {
+    /// The remote was asked to record.
+    pub(crate) fn begin(&mut self, now: Duration, stream: StreamId, run: u32, format: Format) {
+        let (receiver, resampled, since) = (None, false, now);
+        let recording = Recording { run, format, receiver, resampled, since, error: 0, position: 0 };
+        self.recordings.insert(stream, recording);
+    }
+
+    /// It was asked to stop.
+    pub(crate) fn end(&mut self, stream: StreamId) {
+        self.recordings.remove(&stream);
+    }
+
+    /// All recordings, which have ended with the model that wanted them.
+    pub(crate) fn end_all(&mut self) -> Vec<(StreamId, u32)> {
+        let all = std::mem::take(&mut self.recordings).into_iter();
+        all.map(|(stream, recording)| (stream, recording.run)).collect()
+    }
+
+    /// How long a message to the remote and its answer take; none: that is not known.
+    pub(crate) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
+        self.round_trip = round_trip;
+    }
+
+    /// Takes a packet of a recording; one that nobody has asked for is dropped. Appends what to ask the remote for.
+    pub(crate) fn push(&mut self, now: Duration, coded: &Coded, out: &mut Vec<ToRemote>) {
+        let Some(recording) = self.recordings.get_mut(&coded.stream) else { return };
+        if (recording.run, recording.format) != (coded.run, coded.format) {
+            return;
+        }
+        if recording.receiver.is_none() {
+            recording.since = now;
+            recording.receiver = Receiver::new(coded, config(Clocking::SenderFollows)).ok();
+        }
+        if let Some(receiver) = &mut recording.receiver {
+            receiver.set_round_trip(self.round_trip);
+            receiver.push(now, coded);
+            out.extend(receiver.missing().map(ToRemote::Missing));
+        }
+    }
+
+    /// Whether the model needs frames before it goes on.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        !self.recordings.is_empty() && now.saturating_sub(self.fed) >= AHEAD
+    }
+
+    /// What the model is to be given now, if so many frames `wait` there already; appends what to tell the remote.
+    pub(crate) fn pull(
+        &mut self,
+        now: Duration,
+        wait: impl Fn(StreamId) -> Option<u64>,
+        out: &mut Vec<ToRemote>,
+    ) -> Vec<Packet> {
+        let passed = now.saturating_sub(std::mem::replace(&mut self.fed, now)).min(LATEST);
+        let mut packets = Vec::new();
+        for (stream, recording) in &mut self.recordings {
+            let Some(waiting) = wait(*stream) else { continue };
+            let wanted = frames_in(passed + AHEAD, recording.format.rate).saturating_sub(waiting);
+            packets.extend(recording.pull(now, *stream, wanted));
+            if let Some(report) = recording.report(now, *stream, self.round_trip) {
+                out.push(ToRemote::Reception(report));
+            }
+        }
+        packets
+    }
+}
+
+impl Recording {
+    fn pull(&mut self, now: Duration, stream: StreamId, frames: u64) -> Option<Packet> {
+        let (run, format, position) = (self.run, self.format, self.position);
+        let receiver = self.receiver.as_mut().filter(|_| frames > 0)?;
+        let channels = usize::from(format.channels);
+        let mut samples = vec![0; usize::try_from(frames).ok()? * channels];
+        receiver.pull(now, &mut samples);
+        if !self.resampled {
+            for filler in receiver.fillers() {
+                let filler = filler.start * channels..filler.end * channels;
+                samples.get_mut(filler).unwrap_or_default().fill(0);
+            }
+        }
+        self.position += frames;
+        Some(Packet { stream, run, position, format, pcm: codec::pcm(format, &samples) })
+    }
+
+    /// What there is to tell the remote; whether the clocks drift apart is looked at as often.
+    fn report(&mut self, now: Duration, stream: StreamId, round_trip: Option<Duration>) -> Option<Reception> {
+        let receiver = self.receiver.as_mut()?;
+        let report = receiver.report()?;
+        measure(&report, receiver.ratio(), round_trip.unwrap_or_default());
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        self.error += (micros(report.level).saturating_sub(micros(report.target)) - self.error) / MEAN;
+        let known = now.saturating_sub(self.since) >= UNKNOWN;
+        if !self.resampled && known && self.error.abs() > DRIFTS {
+            let clocking = config(Clocking::Resample(self.format.rate));
+            let next = receiver.playing();
+            if let Ok(resampling) = Receiver::at(stream, self.run, self.format, next, clocking) {
+                tracing::info!(
+                    stream = stream.0,
+                    "the microphone's clock drifts: it is resampled from now on"
+                );
+                (self.receiver, self.resampled) = (Some(resampling), true);
+            }
+        }
+        Some(report)
+    }
+}
+
+fn config(clocking: Clocking) -> Config {
+    Config { clocking, period: PERIOD, start: START_LAN }
+}
+
+/// What an operator sees. Times in milliseconds; the way here is taken for half of the way there and back.
+fn measure(report: &Reception, ratio: i32, round_trip: Duration) {
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let labels = [("stream", report.stream.0.to_string())];
+    let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
+    gauge("farbus_record_latency_ms", millis(report.level + round_trip / 2));
+    gauge("farbus_record_jitter_ms", millis(report.jitter));
+    gauge("farbus_record_loss_ppm", report.loss.into());
+    gauge("farbus_record_concealed_frames", report.concealed.into());
+    gauge("farbus_record_slipped_frames", report.slipped.into());
+    gauge("farbus_record_drift_ppb", ratio.into());
+}
+
+/// Plain frames as a codec that changes nothing has them. None: there are none, or too many for one packet.
+pub(crate) fn as_coded(packet: Packet) -> Option<Coded> {
+    let Packet { stream, run, position, format, pcm: payload } = packet;
+    let frames = payload.len() / format.frame_bytes() as usize;
+    let frames = u16::try_from(frames).ok().filter(|frames| (1..=MAX_FRAMES).contains(frames))?;
+    let block = Block { position, frames, codec: Codec::Pcm, payload };
+    Some(Coded { stream, run, again: false, format, block, copies: Vec::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use sound::samples::widen;
+    use wire::audio::Encoding;
+
+    use super::*;
+
+    const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S32, channels: 1 };
+    const STREAM: StreamId = StreamId(0);
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A guest that takes what it is given each millisecond, and a microphone this much faster than it, in ppm, whose
+    /// frames are numbered from 1 on.
+    fn record(seconds: u32, ppm: i64) -> (Vec<i32>, Capture) {
+        let mut capture = Capture::default();
+        capture.begin(Duration::ZERO, STREAM, 1, FORMAT);
+        let (mut heard, mut out, mut sent, mut had) = (Vec::new(), Vec::new(), 0u64, 0u64);
+        for n in 0..seconds * 1_000 {
+            let said = i64::from(n) * (48_000_000 + ppm * 48) / 1_000_000;
+            while sent + 240 <= said.unsigned_abs() {
+                let pcm: Vec<u8> = (sent + 1..=sent + 240).flat_map(|n| (n as i32).to_le_bytes()).collect();
+                let packet =
+                    Packet { stream: STREAM, run: 1, position: sent, format: FORMAT, pcm: pcm.into() };
+                capture.push(MS * n, &as_coded(packet).unwrap(), &mut out);
+                sent += 240;
+            }
+            had = had.saturating_sub(48);
+            for packet in capture.pull(MS * n, |_| Some(had), &mut out) {
+                widen(FORMAT.encoding, &packet.pcm, &mut heard);
+                had += packet.pcm.len() as u64 / 4;
+            }
+        }
+        (heard, capture)
+    }
+
+    #[test]
+    fn a_microphone_of_the_same_clock_is_heard_frame_by_frame() {
+        let (heard, capture) = record(60, 0);
+        let sound: Vec<i32> = heard.into_iter().skip_while(|sample| *sample == 0).collect();
+        assert!(sound.len() > 59 * 48_000 && sound.iter().zip(1..).all(|(heard, said)| *heard == said));
+        assert!(!capture.recordings[&STREAM].resampled);
+    }
+
+    #[test]
+    fn a_microphone_of_another_clock_is_resampled_and_its_latency_stays() {
+        for ppm in [-600, 600] {
+            let (heard, capture) = record(240, ppm);
+            let recording = &capture.recordings[&STREAM];
+            let receiver = recording.receiver.as_ref().unwrap();
+            assert!(recording.resampled, "{ppm} ppm");
+            let off = i64::from(receiver.ratio()) / 1_000 - ppm;
+            assert!(off.abs() < 100, "{ppm} ppm: {off} off");
+            assert!(receiver.queued() < 48 * 60, "{ppm} ppm: {} frames wait", receiver.queued());
+            assert!((heard.len() as i64 - 240 * 48_000).abs() < 4_800);
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_is_dropped() {
+        let (mut capture, mut out) = (Capture::default(), Vec::new());
+        let packet =
+            |run| Packet { stream: STREAM, run, position: 0, format: FORMAT, pcm: vec![1; 400].into() };
+        capture.push(MS, &as_coded(packet(1)).unwrap(), &mut out);
+        capture.begin(MS, STREAM, 2, FORMAT);
+        capture.push(MS, &as_coded(packet(1)).unwrap(), &mut out);
+        assert!(capture.pull(MS * 9, |_| Some(0), &mut out).is_empty() && out.is_empty());
+        assert_eq!(capture.end_all(), [(STREAM, 2)]);
+        assert!(as_coded(Packet { pcm: bytes::Bytes::new(), ..packet(1) }).is_none());
+    }
+}
