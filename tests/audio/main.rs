@@ -5,5 +5,6 @@ mod cards;
 mod desk;
 mod jacks;
 mod microphone;
+mod network;
 mod pcm;
 mod playback;
