@@ -8,5 +8,6 @@ mod jacks;
 mod levels;
 mod lifecycle;
 mod microphone;
+mod network;
 mod pcm;
 mod playback;

@@ -15,7 +15,7 @@
 //! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
 //!
-//! The sample clock follows the sound card of the remote that listens, by what its reports say ([`follow`]).
+//! The sample clock follows the sound card of the remote that listens, by what its reports say (`follow.rs`).
 #![forbid(unsafe_code)]
 
 mod capture;

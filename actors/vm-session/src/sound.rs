@@ -64,11 +64,9 @@ impl Sound {
                 tracing::debug!(?coded, "a packet that is too long");
             }
             // Nobody may be there to hear it.
-            ToHost::Recorded(_)
-            | ToHost::RecordedCoded(_)
-            | ToHost::Played { .. }
-            | ToHost::Reception(_)
-            | ToHost::Missing(_) => drop(self.reports.send(report)),
+            ToHost::Recorded(_) | ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {
+                drop(self.reports.send(report))
+            }
         }
     }
 

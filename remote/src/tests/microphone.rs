@@ -73,7 +73,6 @@ impl World {
                 ToHost::RecordedCoded(packet) if packet.stream == StreamId(stream) => packets.push(packet),
                 ToHost::Recorded(_)
                 | ToHost::RecordedCoded(_)
-                | ToHost::Played { .. }
                 | ToHost::Reception(_)
                 | ToHost::Missing(_) => {}
             }

@@ -135,13 +135,7 @@ fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
             let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
             match data.arbitrary()? {
                 true => bare.hda.reset(&mut cx),
-                false => {
-                    let (run, position, queued) = (data.arbitrary()?, data.arbitrary()?, data.arbitrary()?);
-                    bare.hda.report(
-                        &mut cx,
-                        ToHost::Played { stream: StreamId(data.arbitrary()?), run, position, queued },
-                    );
-                }
+                false => bare.hda.set_drift(&cx, data.arbitrary()?),
             }
         }
     }

@@ -271,3 +271,27 @@ fn a_file_that_leaves_fillers_out_and_takes_the_excess_has_every_frame_once_and_
         assert!(receiver.exact() && receiver.counters().waited > 0);
     }
 }
+
+#[test]
+fn a_target_that_grows_is_waited_for_and_changes_no_frame() {
+    let packets = packets(400);
+    let mut receiver = Receiver::at(StreamId(4), 1, FORMAT, 0, Config::LAN).unwrap();
+    let (mut heard, mut queue) = (Vec::new(), Vec::new());
+    for n in 0..440u32 {
+        let now = ms(5) * n;
+        // Each tenth packet is later than the one before it of that kind: the target grows again and again.
+        let late = if n % 10 == 0 { n / 20 } else { 0 };
+        queue.extend(packets.get(n as usize).map(|coded| (n + late / 5, coded)));
+        queue.iter().filter(|(due, _)| *due == n).for_each(|(_, coded)| receiver.push(now, coded));
+        queue.retain(|(due, _)| *due > n);
+        let mut out = [0; PACKET as usize];
+        receiver.pull(now, &mut out);
+        let filler = |at: usize| receiver.fillers().iter().any(|range| range.contains(&at));
+        heard.extend(out.iter().enumerate().filter(|(at, _)| !filler(*at)).map(|(_, sample)| *sample));
+        if receiver.counters().lost > 0 {
+            break;
+        }
+    }
+    assert!(receiver.exact() && receiver.counters().waited > 0, "{:?}", receiver.counters());
+    assert!(heard.iter().zip(1..).all(|(heard, said)| *heard == said), "{:?}", receiver.counters());
+}

@@ -145,17 +145,6 @@ pub enum ToRemote {
 /// Sound messages to the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToHost {
-    /// The remote's sink has taken the frames of this run up to `position`.
-    Played {
-        /// The stream.
-        stream: StreamId,
-        /// The run.
-        run: u32,
-        /// Frames that have left for the sound card.
-        position: u64,
-        /// Frames waiting in the remote's jitter buffer.
-        queued: u32,
-    },
     /// Frames of the microphone, for the recording that was asked for.
     Recorded(Packet),
     /// The same, written by a codec.

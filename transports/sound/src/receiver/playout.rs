@@ -175,7 +175,12 @@ impl Receiver {
             if let State::Starved(before) = &mut self.state {
                 *before = before.saturating_add(frames as u64);
             }
-            return self.wait(frames, out);
+            self.wait(frames, out);
+            // Nothing was lost, so nothing is changed.
+            if self.owed == 0 && self.config.clocking == super::Clocking::SenderFollows {
+                self.decoder.forget_concealment();
+            }
+            return;
         }
         match self.queue.next() {
             Next::Block { payload, skip, frames } => {
@@ -210,7 +215,7 @@ impl Receiver {
         if let State::Starved(frames) = self.state {
             self.state = State::Playing;
             // Nothing was lost, so nothing is changed, if it can be heard as it is.
-            if self.following.is_none() {
+            if self.config.clocking == super::Clocking::SenderFollows {
                 self.decoder.forget_concealment();
             }
             // What was waited for is what has to wait from now on, unless it was no jitter.

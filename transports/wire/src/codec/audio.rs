@@ -15,14 +15,14 @@ pub(super) fn encode(message: ToRemote) -> Message {
     match message {
         ToRemote::Play(packet) => encode_packet(kind::PLAY, packet),
         ToRemote::Pause { stream, run, position } => {
-            empty(Lane::Audio, audio_head(kind::PAUSE, stream, run, position, None, 0))
+            empty(Lane::Audio, audio_head(kind::PAUSE, stream, run, position, None))
         }
         // Whether a microphone is open is not to be lost.
         ToRemote::Record { stream, run, format } => {
-            empty(Lane::Ctl, audio_head(kind::RECORD, stream, run, 0, Some(format), 0))
+            empty(Lane::Ctl, audio_head(kind::RECORD, stream, run, 0, Some(format)))
         }
         ToRemote::StopRecord { stream, run } => {
-            empty(Lane::Ctl, audio_head(kind::STOP_RECORD, stream, run, 0, None, 0))
+            empty(Lane::Ctl, audio_head(kind::STOP_RECORD, stream, run, 0, None))
         }
         ToRemote::PlayCoded(message) => coded::encode(kind::PLAY_CODED, message),
         ToRemote::Reception(reception) => coded::encode_reception(kind::HOST_RECEPTION, &reception),
@@ -34,9 +34,6 @@ pub(super) fn encode(message: ToRemote) -> Message {
 pub(super) fn encode_report(report: ToHost) -> Message {
     let empty = |lane, head| Message { lane, head, body: Bytes::new() };
     match report {
-        ToHost::Played { stream, run, position, queued } => {
-            empty(Lane::Audio, audio_head(kind::PLAYED, stream, run, position, None, queued))
-        }
         ToHost::Recorded(packet) => encode_packet(kind::RECORDED, packet),
         ToHost::RecordedCoded(message) => coded::encode(kind::RECORDED_CODED, message),
         ToHost::Reception(reception) => coded::encode_reception(kind::RECEPTION, &reception),
@@ -47,7 +44,7 @@ pub(super) fn encode_report(report: ToHost) -> Message {
 
 fn encode_packet(kind: u8, packet: Packet) -> Message {
     let Packet { stream, run, position, format, pcm } = packet;
-    Message { lane: Lane::Audio, head: audio_head(kind, stream, run, position, Some(format), 0), body: pcm }
+    Message { lane: Lane::Audio, head: audio_head(kind, stream, run, position, Some(format)), body: pcm }
 }
 
 pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, DecodeError> {
@@ -65,14 +62,12 @@ pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, Dec
 }
 
 pub(super) fn decode_report(kind: u8, head: &Head, body: Bytes) -> Result<ToHost, DecodeError> {
-    let (stream, run, position) = place(head);
     Ok(match kind {
-        kind::RECORDED => ToHost::Recorded(packet(head, body)?),
         kind::RECORDED_CODED => ToHost::RecordedCoded(coded::decode(head, body)?),
         kind::RECEPTION => ToHost::Reception(coded::decode_reception(head, &body)?),
         kind::MISSING => ToHost::Missing(coded::decode_missing(head, &body)?),
         kind::JACK => ToHost::Jack { jack: jack(head)?, present: present(head)? },
-        _ => ToHost::Played { stream, run, position, queued: head.u32(24) },
+        _ => ToHost::Recorded(packet(head, body)?),
     })
 }
 
@@ -108,17 +103,9 @@ fn format(head: &Head) -> Result<Format, DecodeError> {
     Ok(Format { rate, encoding, channels })
 }
 
-// Audio head: kind u8 | stream u8 | encoding u8 | channels u8 | run u32 | position u64 | rate u32 | zero u32
-//             | queued u32 | zero u32
-fn audio_head(
-    kind: u8,
-    stream: StreamId,
-    run: u32,
-    position: u64,
-    format: Option<Format>,
-    queued: u32,
-) -> Bytes {
-    head(kind, stream, run, position, format, [0, queued, 0])
+// Audio head: kind u8 | stream u8 | encoding u8 | channels u8 | run u32 | position u64 | rate u32 | zero 12
+fn audio_head(kind: u8, stream: StreamId, run: u32, position: u64, format: Option<Format>) -> Bytes {
+    head(kind, stream, run, position, format, [0; 3])
 }
 
 /// What every head of a stream's message has in common, and three words of its own from byte 20 on.

@@ -28,7 +28,6 @@ mod kind {
     pub(super) const HOST_RECEPTION: u8 = 0x25;
     pub(super) const HOST_MISSING: u8 = 0x26;
     pub(super) const VOLUME: u8 = 0x27;
-    pub(super) const PLAYED: u8 = 0x28;
     pub(super) const RECORDED: u8 = 0x29;
     pub(super) const JACK: u8 = 0x2a;
     pub(super) const RECORDED_CODED: u8 = 0x2b;
@@ -139,7 +138,7 @@ impl ToHost {
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
             kind::COMPLETED => usb::decode_completion(lane, &head, body).map(Self::Completed),
-            kind::PLAYED..=kind::MISSING => audio::decode_report(kind, &head, body).map(Self::Audio),
+            kind::RECORDED..=kind::MISSING => audio::decode_report(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }

@@ -7,7 +7,6 @@ mod space;
 use core::time::Duration;
 
 use pci::{Cx, Dma, Model, Width};
-use wire::audio::ToHost;
 
 use crate::clock::{LinkClock, LinkTime};
 use crate::codec::{self, Codec, Path};
@@ -45,7 +44,6 @@ pub struct Hda {
     codec: Codec,
     jacks: Jacks,
     config: Config,
-    played: Option<ToHost>,
     shared_tags: u64,
     captured: Loss,
 }
@@ -106,7 +104,6 @@ impl Hda {
             codec: Codec::new(config.speakers),
             jacks: Jacks::default(),
             config,
-            played: None,
             shared_tags: 0,
             captured: Loss::default(),
         }
@@ -208,7 +205,6 @@ impl Hda {
             codec,
             jacks: _,
             config: _,
-            played: _,
             shared_tags: _,
             captured: _,
         } = self;

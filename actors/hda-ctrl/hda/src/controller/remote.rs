@@ -1,4 +1,4 @@
-//! What the remote says: how far its sink is, what its microphone hears, what is plugged into its jacks.
+//! What the remote says: what its microphone hears, what is plugged into its jacks.
 
 use pci::Cx;
 use wire::audio::{Jack, Packet, StreamId, ToHost};
@@ -14,8 +14,6 @@ impl Hda {
     /// Takes what the remote says.
     pub fn report(&mut self, cx: &mut Cx<'_, Output>, report: ToHost) {
         match report {
-            // Recorded; nothing follows from it yet.
-            ToHost::Played { .. } => self.played = Some(report),
             ToHost::Recorded(packet) => self.captured(&packet),
             ToHost::Jack { jack, present } => self.set_jack(cx, jack, present),
             // Codecs and repairs are the business of whoever sends and receives for this model.
@@ -23,12 +21,6 @@ impl Hda {
                 tracing::debug!(?report, "not for the controller");
             }
         }
-    }
-
-    /// The last report of the remote's sink.
-    #[must_use]
-    pub fn last_played(&self) -> Option<&ToHost> {
-        self.played.as_ref()
     }
 
     /// Takes frames for a recording that was asked for (`Record`): in its format, paced by the host's clock as the
