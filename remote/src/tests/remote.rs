@@ -96,17 +96,18 @@ async fn sound_that_would_wait_too_long_for_the_link_is_lost_and_never_late() {
     host.attached().await;
     // Three seconds, while nobody reads from the link.
     let format = audio::Format { rate: 48_000, encoding: audio::Encoding::S16, channels: 2 };
-    let packet = |n: u64| {
-        let pcm = vec![0; 480 * format.frame_bytes() as usize].into();
-        audio::Packet { stream: audio::StreamId(0), run: 1, position: 480 * n, format, pcm }
+    let coded = |n: u64| {
+        let payload = vec![0; 480 * format.frame_bytes() as usize].into();
+        let block = audio::Block { position: 480 * n, frames: 480, codec: audio::Codec::Pcm, payload };
+        audio::Coded { stream: audio::StreamId(0), run: 1, again: false, format, block, copies: Vec::new() }
     };
     for n in 0..300 {
-        let report = Report(audio::ToHost::Recorded(packet(n)));
+        let report = Report(audio::ToHost::RecordedCoded(coded(n)));
         world.remote.send(report).await.unwrap();
     }
     let mut heard = 0;
     while let Ok(message) = tokio::time::timeout(Duration::from_millis(500), host.hear()).await {
-        heard += u64::from(matches!(message, ToHost::Audio(audio::ToHost::Recorded(_))));
+        heard += u64::from(matches!(message, ToHost::Audio(audio::ToHost::RecordedCoded(_))));
     }
     assert!((1..100).contains(&heard), "{heard} packets of 10 ms were on their way");
 }
