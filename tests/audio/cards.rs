@@ -31,7 +31,8 @@ async fn a_real_card_is_heard_both_ways_and_again_after_it_was_unplugged() -> Re
     let desk = lab.desk("desk").cpus(2).modules(["snd_aloop"]).boot().await?;
     desk.install("farbus-remote").await?;
     desk.run(ALSA).await?.success()?;
-    let mut remote = desk.remote(&host, "remote", "a", &["--audio", CARD, "--mic", CARD]).await?;
+    let mut remote =
+        desk.remote(&host, "remote", "a", &["--audio", CARD, "--mic", CARD, "--audio-codec", "pcm"]).await?;
     remote.wait_where("jack", |event| event["jack"] == "microphone").await?;
     let seat = host.seat("a");
     let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket()).boot().await?;
