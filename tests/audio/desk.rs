@@ -63,11 +63,11 @@ impl Desk {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let lab = Lab::open().await?;
-        let (name, extra) = ("a".to_owned(), format!("speakers = {speakers:?}\n"));
+        let (name, extra) = ("a".to_owned(), format!("speakers = {speakers:?}\naudio_codec = \"pcm\"\n"));
         let seat = Seat { name, folder: folder.path().join("a"), extra };
         let host = Host::start_with(folder.path(), vec![seat]).await?;
         let (audio, control) = (format!("wav:{}", path("heard.wav")), path("control"));
-        let mut all = vec!["--audio", &audio, "--control", &control];
+        let mut all = vec!["--audio", &audio, "--audio-codec", "pcm", "--control", &control];
         let mic = format!("wav:{}", path("mic.wav"));
         if let Some((format, pcm)) = said {
             fs::write(path("mic.wav"), format.wav(pcm))?;

@@ -59,7 +59,8 @@ async fn play(
 async fn over_a_bad_link_the_codec_is_chosen_little_is_made_up_and_nothing_waits_for_long() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
-    let host = Host::start(folder.path(), &["a"]).await?;
+    let seat = Seat { name: "a".to_owned(), folder: folder.path().join("a"), extra: String::new() };
+    let host = Host::start_with(folder.path(), vec![seat]).await?;
     let desk = lab.desk("desk").cpus(2).netem("delay 20ms 5ms loss 2%").boot().await?;
     desk.install("farbus-remote").await?;
     let mut remote = desk.remote(&host, "remote", "a", &["--audio", "test"]).await?;
@@ -85,9 +86,7 @@ async fn over_a_bad_link_the_codec_is_chosen_little_is_made_up_and_nothing_waits
 async fn a_vm_whose_sound_is_to_be_pcm_is_heard_bit_by_bit() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
-    let extra = "audio_codec = \"pcm\"\n".to_owned();
-    let seat = Seat { name: "a".to_owned(), folder: folder.path().join("a"), extra };
-    let host = Host::start_with(folder.path(), vec![seat]).await?;
+    let host = Host::start(folder.path(), &["a"]).await?;
     let heard = folder.path().join("heard.wav");
     let mut remote = host.remote("remote", "a", &["--audio", &format!("wav:{}", heard.display())])?;
     remote.wait_for("connected").await?;

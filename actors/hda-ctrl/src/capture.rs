@@ -13,7 +13,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use sound::{Clocking, Config, Receiver, codec, frames_in, jitter::START_LAN};
-use wire::audio::{Block, Codec, Coded, Format, MAX_FRAMES, Packet, Reception, StreamId, ToRemote};
+use wire::audio::{Coded, Format, Packet, Reception, StreamId, ToRemote};
 
 /// What the model has beyond what it is about to take: it may be asked for positions in between.
 const AHEAD: Duration = Duration::from_millis(1);
@@ -176,18 +176,9 @@ fn measure(report: &Reception, ratio: i32, round_trip: Duration) {
     gauge("farbus_record_drift_ppb", ratio.into());
 }
 
-/// Plain frames as a codec that changes nothing has them. None: there are none, or too many for one packet.
-pub(crate) fn as_coded(packet: Packet) -> Option<Coded> {
-    let Packet { stream, run, position, format, pcm: payload } = packet;
-    let frames = payload.len() / format.frame_bytes() as usize;
-    let frames = u16::try_from(frames).ok().filter(|frames| (1..=MAX_FRAMES).contains(frames))?;
-    let block = Block { position, frames, codec: Codec::Pcm, payload };
-    Some(Coded { stream, run, again: false, format, block, copies: Vec::new() })
-}
-
 #[cfg(test)]
 mod tests {
-    use sound::samples::widen;
+    use sound::{codec::plain, samples::widen};
     use wire::audio::Encoding;
 
     use super::*;
@@ -208,7 +199,7 @@ mod tests {
                 let pcm: Vec<u8> = (sent + 1..=sent + 240).flat_map(|n| (n as i32).to_le_bytes()).collect();
                 let packet =
                     Packet { stream: STREAM, run: 1, position: sent, format: FORMAT, pcm: pcm.into() };
-                capture.push(MS * n, &as_coded(packet).unwrap(), &mut out);
+                capture.push(MS * n, &plain(packet).unwrap(), &mut out);
                 sent += 240;
             }
             had = had.saturating_sub(48);
@@ -247,11 +238,11 @@ mod tests {
         let (mut capture, mut out) = (Capture::default(), Vec::new());
         let packet =
             |run| Packet { stream: STREAM, run, position: 0, format: FORMAT, pcm: vec![1; 400].into() };
-        capture.push(MS, &as_coded(packet(1)).unwrap(), &mut out);
+        capture.push(MS, &plain(packet(1)).unwrap(), &mut out);
         capture.begin(MS, STREAM, 2, FORMAT);
-        capture.push(MS, &as_coded(packet(1)).unwrap(), &mut out);
+        capture.push(MS, &plain(packet(1)).unwrap(), &mut out);
         assert!(capture.pull(MS * 9, |_| Some(0), &mut out).is_empty() && out.is_empty());
         assert_eq!(capture.end_all(), [(STREAM, 2)]);
-        assert!(as_coded(Packet { pcm: bytes::Bytes::new(), ..packet(1) }).is_none());
+        assert!(plain(Packet { pcm: bytes::Bytes::new(), ..packet(1) }).is_none());
     }
 }

@@ -319,7 +319,9 @@ impl StreamHandler<ToHost> for HdaCtrl {
     fn handle(&mut self, report: ToHost, _: &mut Self::Context) {
         match report {
             ToHost::RecordedCoded(coded) => self.record(&coded),
-            ToHost::Recorded(packet) => capture::as_coded(packet).iter().for_each(|coded| self.record(coded)),
+            ToHost::Recorded(packet) => {
+                sound::codec::plain(packet).iter().for_each(|coded| self.record(coded))
+            }
             report => self.hear(&report),
         }
     }

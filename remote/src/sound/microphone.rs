@@ -128,6 +128,9 @@ impl Microphone {
             recording.plan = recording.chooser.observe(now, reception, self.link);
             recording.sender.set_plan(recording.plan);
             recording.last = Some(*reception);
+            let round_trip = Some(self.link.round_trip).filter(|time| !time.is_zero());
+            let way = status::Way::new(recording.plan.codec, recording.last, round_trip);
+            way.measure("record", reception.stream, self.xruns);
         }
     }
 

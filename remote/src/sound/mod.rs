@@ -28,7 +28,7 @@ use std::{collections::BTreeMap, time::Duration};
 use ::sound::choice::Wish;
 use actix::prelude::*;
 use tokio::time::Instant;
-use wire::audio::{Block, Codec, Coded, Jack, MAX_FRAMES, Packet, StreamId, ToHost, ToRemote, Volume};
+use wire::audio::{Coded, Jack, StreamId, ToHost, ToRemote, Volume};
 
 #[cfg(feature = "cpal")]
 pub(crate) use card::names;
@@ -258,15 +258,6 @@ impl Sound {
     }
 }
 
-/// Plain frames as a codec that changes nothing has them. None: they are too many for one packet.
-fn as_coded(packet: Packet) -> Option<Coded> {
-    let Packet { stream, run, position, format, pcm: payload } = packet;
-    let frames = payload.len() / format.frame_bytes() as usize;
-    let frames = u16::try_from(frames).ok().filter(|frames| (1..=MAX_FRAMES).contains(frames))?;
-    let block = Block { position, frames, codec: Codec::Pcm, payload };
-    Some(Coded { stream, run, again: false, format, block, copies: Vec::new() })
-}
-
 impl Actor for Sound {
     type Context = Context<Self>;
 
@@ -289,7 +280,7 @@ impl Handler<Heard> for Sound {
         match heard {
             Heard::Audio(ToRemote::PlayCoded(packet)) => self.play(&packet),
             Heard::Audio(ToRemote::Play(packet)) => {
-                if let Some(packet) = as_coded(packet) {
+                if let Some(packet) = ::sound::codec::plain(packet) {
                     self.play(&packet);
                 }
             }

@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use wire::audio::{self, Codec, Reception};
+use wire::audio::{self, Codec, Reception, StreamId};
 
 use crate::events::Counts;
 
@@ -65,6 +65,23 @@ impl Way {
             made_up: report.concealed,
             slipped: report.slipped,
         }
+    }
+}
+
+impl Way {
+    /// What an operator sees: times in microseconds.
+    pub(super) fn measure(&self, what: &'static str, stream: StreamId, xruns: u64) {
+        let Self { opus, latency_us, round_trip_us, jitter_us, loss_ppm, made_up, slipped } = *self;
+        let labels = [("what", what.to_owned()), ("stream", stream.0.to_string())];
+        let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
+        gauge("farbus_sound_opus", if opus { 1.0 } else { 0.0 });
+        gauge("farbus_sound_latency_us", latency_us.unwrap_or(0) as f64);
+        gauge("farbus_sound_round_trip_us", round_trip_us.unwrap_or(0) as f64);
+        gauge("farbus_sound_jitter_us", jitter_us as f64);
+        gauge("farbus_sound_loss_ppm", loss_ppm.into());
+        gauge("farbus_sound_concealed_frames", made_up.into());
+        gauge("farbus_sound_slipped_frames", slipped.into());
+        gauge("farbus_sound_xruns", xruns as f64);
     }
 }
 
@@ -212,7 +229,7 @@ mod tests {
     #[test]
     fn status_says_how_a_stream_fares_on_its_way() {
         let report = Reception {
-            stream: audio::StreamId(4),
+            stream: StreamId(4),
             run: 1,
             position: 0,
             at: Duration::ZERO,

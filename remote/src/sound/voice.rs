@@ -166,6 +166,11 @@ impl Voice {
         if let Some(stretch) = &mut self.stretch {
             (stretch.complete, stretch.last) = (false, now);
         }
+        self.keep_excess(now);
+    }
+
+    /// A file is given what a card would skip.
+    fn keep_excess(&mut self, now: Duration) {
         if self.sink.keeps_all() {
             self.samples.clear();
             self.more.skipped += self.receiver.take_excess(now, &mut self.samples);
@@ -201,6 +206,10 @@ impl Voice {
         }
         let report = self.receiver.report();
         self.last = report.or(self.last);
+        if report.is_some() {
+            let (way, counts) = (Way::new(self.codec, report, self.round_trip), self.counts());
+            way.measure("play", self.stream, counts.underruns);
+        }
         let missing = self.receiver.missing().map(ToHost::Missing);
         report.map(ToHost::Reception).into_iter().chain(missing).collect()
     }
@@ -211,6 +220,7 @@ impl Voice {
             self.sink.drain();
             return self.sink.waiting() == 0;
         }
+        self.keep_excess(now);
         let wants = self.sink.wants(now);
         let Some(frames) = self.check(wants).filter(|frames| *frames > 0) else { return false };
         self.samples.clear();

@@ -82,6 +82,8 @@ const LOSS_WITHOUT_COPIES: Band = Band { good: 200, bad: 2_000 };
 /// Microseconds.
 const ROUND_TRIP: Band = Band { good: 25_000, bad: 40_000 };
 const JITTER: Band = Band { good: 8_000, bad: 20_000 };
+/// A round trip of a local network.
+const LOCAL: Duration = Duration::from_millis(10);
 /// What a stream of PCM needs, in percent of what the link takes: more than twice or less than one and a half of it.
 const SHARE: Band = Band { good: 45, bad: 66 };
 /// Reports in a row that make a link bad.
@@ -147,7 +149,9 @@ impl Chooser {
         }
         let pcm = u64::from(self.format.rate) * u64::from(self.format.frame_bytes()) * 8;
         let share = link.capacity.map_or(0, |capacity| pcm.saturating_mul(100) / capacity.max(1));
-        let (round_trip, jitter) = (micros(link.round_trip), micros(reception.jitter));
+        let round_trip = micros(link.round_trip);
+        // On a link that is short, it is the computers at its ends that are late: another codec would be as late.
+        let jitter = if link.round_trip < LOCAL { 0 } else { micros(reception.jitter) };
         let measures = [(LOSS_OF_PCM, self.loss), (ROUND_TRIP, round_trip), (JITTER, jitter), (SHARE, share)];
         self.codec.observe(now, &measures);
         self.copies.observe(now, &[(LOSS_WITHOUT_COPIES, self.loss)]);

@@ -51,7 +51,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Serves VMs of these names to any remote, in `folder`, and waits until their sockets are there.
+    /// Serves VMs of these names to any remote, in `folder`, and waits until their sockets are there. Their sound is
+    /// PCM however busy this computer is, so that it can be compared frame by frame.
     ///
     /// # Errors
     /// It does not come up.
@@ -59,7 +60,7 @@ impl Host {
         let seats = vms.iter().map(|name| Seat {
             name: (*name).to_owned(),
             folder: folder.join(name),
-            extra: String::new(),
+            extra: "audio_codec = \"pcm\"\n".to_owned(),
         });
         Self::start_with(folder, seats.collect()).await
     }
