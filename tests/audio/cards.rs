@@ -56,15 +56,16 @@ async fn a_real_card_is_heard_both_ways_and_again_after_it_was_unplugged() -> Re
     let stopped = remote.wait_for("sound_stopped").await?;
     ensure!(stopped["gaps"] == 0, "{stopped}");
     listening.expect("DONE", LONG).await?;
-    // What is heard after an underrun is the card's: it plays its buffer again.
+    // What is heard after an underrun is the card's: it plays its buffer again. Between underruns it is what was played.
     let sounded = desk.file("/tmp/heard.raw").await?;
     let begin = sounded.iter().position(|byte| *byte != 0).context("the speakers are silent")?;
     let begin = begin - begin % format.frame_bytes();
-    let sounded = heard(format, &sounded[begin..][..480 * format.frame_bytes()], &played);
-    // What is made up while the network is late is not what was played, but that is known.
+    let pieces = sounded[begin..].chunks_exact(480 * format.frame_bytes()).take(100);
+    let exact = |piece: &[u8]| heard(format, piece, &played).is_ok_and(|it| it.lost == 0 && it.frames >= 400);
+    let (all, right) = (pieces.len(), pieces.filter(|piece| exact(piece)).count());
     let disturbed = ["waited", "concealed", "underruns"].iter().any(|count| stopped[*count] != 0);
-    let exact = sounded.as_ref().is_ok_and(|sounded| sounded.lost == 0 && sounded.frames >= 400);
-    ensure!(exact || disturbed, "the speakers: {sounded:?}, {stopped}");
+    let enough = if disturbed { 1 } else { all * 3 / 4 };
+    ensure!(right >= enough, "of {all} pieces of 10 ms {right} are what was played: {stopped}");
 
     // The plug is pulled while the guest listens, and put in again.
     let record = format!("arecord {} -d 8 /tmp/heard.raw; echo DONE $?", format.arguments());
