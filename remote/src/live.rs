@@ -7,8 +7,11 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use link::Link;
 use session::{Config, Event as SessionEvent, Role, Session};
-use tokio::sync::mpsc::{self, error::TrySendError};
-use wire::{Lane, Message, ToHost, ToRemote, audio};
+use tokio::{
+    sync::mpsc::{self, error::TrySendError},
+    time::Instant,
+};
+use wire::{Lane, Message, ToHost, ToRemote};
 
 use crate::{port, remote::Remote};
 
@@ -18,9 +21,6 @@ const OUTBOUND_FRAMES: usize = 4;
 const INBOUND_FRAMES: usize = 64;
 /// The most frames that one item of the inbound stream carries.
 const FRAMES_PER_TURN: usize = 16;
-
-/// Sound of the microphone that waits for the link at most, milliseconds.
-const SOUND_MS: u64 = 150;
 
 /// Frames from the link, in order.
 pub(crate) struct Inbound {
@@ -48,6 +48,8 @@ pub(crate) struct Live {
     timer: Option<(Duration, SpawnHandle)>,
     /// Records what passes.
     tap: Option<capture::Tap>,
+    /// When time began for the session.
+    start: Instant,
     pub(crate) since: Duration,
 }
 
@@ -80,6 +82,7 @@ impl Live {
             inbound,
             timer: None,
             tap: remote.tap.clone(),
+            start: remote.start,
             since: remote.start.elapsed(),
         }
     }
@@ -123,24 +126,12 @@ impl Live {
         if let (Some(tap), ToHost::Completed(end)) = (&mut self.tap, &message) {
             tap.ended(end);
         }
-        if self.too_late(&message) {
-            return;
-        }
         let message = message.encode();
         if message.lane.may_lose() {
             self.give(message);
         } else {
             self.backlog[message.lane as usize].push_back((message, credit));
         }
-    }
-
-    /// Whether this is sound behind so much sound that nobody would hear it in time.
-    fn too_late(&self, message: &ToHost) -> bool {
-        let ToHost::Audio(audio::ToHost::RecordedCoded(audio::Coded { format, .. })) = message else {
-            return false;
-        };
-        let a_second = u64::from(format.rate) * u64::from(format.frame_bytes());
-        self.session.queued(Lane::Audio) as u64 * 1_000 > a_second * SOUND_MS
     }
 
     fn fill_session(&mut self) {
@@ -155,7 +146,7 @@ impl Live {
     }
 
     fn give(&mut self, message: Message) {
-        if let Err(error) = self.session.send(message) {
+        if let Err(error) = self.session.send_at(self.start.elapsed(), message) {
             tracing::error!(%error, "the session refused a message that it had room for");
         }
     }

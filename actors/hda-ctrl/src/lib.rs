@@ -70,11 +70,13 @@ impl Jacks {
     }
 }
 
-/// A remote has come that knows of nothing yet: it is asked for what the guest listens to. Its jacks are as they were
-/// says otherwise.
+/// A remote has come that knows of nothing yet: it is asked for what the guest listens to, and told how loud that is.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct RemoteCame;
+
+/// Numbers of runs that a model has for itself: the one that is built after it begins behind them.
+const RUNS: u32 = 1 << 16;
 
 /// What an HdaCtrl is made of.
 pub struct Parts {
@@ -123,7 +125,12 @@ impl HdaCtrl {
     /// A controller with nothing running yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let build = move || Hda::new(parts.hda);
+        let mut next = parts.hda;
+        let build = move || {
+            let this = next;
+            next.runs_before = next.runs_before.wrapping_add(RUNS);
+            Hda::new(this)
+        };
         Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,

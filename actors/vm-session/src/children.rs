@@ -34,6 +34,9 @@ pub(crate) struct UsbSeat {
     pub(crate) completions: Option<mpsc::Sender<Vec<Completion>>>,
 }
 
+/// Numbers of runs that an HdaCtrl has for itself, with all the models that it builds.
+const RUNS: u32 = 1 << 24;
+
 /// What the parent keeps for the HD Audio controller, and where it is at the moment.
 pub(crate) struct HdaSeat {
     bus: SharedBus,
@@ -90,12 +93,14 @@ impl VmSession {
     }
 
     fn start_hda(&mut self, ctx: &mut Context<Self>) {
+        // The remote may have heard the actor before: this one's runs are others.
+        let runs_before = self.hda.generation.wrapping_mul(RUNS);
         self.hda.generation += 1;
         let tether = Tether::new(&ctx.address(), Child::Hda, self.hda.generation);
         let parts = hda_ctrl::Parts {
             bus: self.hda.bus.lend(),
             config: (self.hda.config)(),
-            hda: self.hda.hda,
+            hda: hda::Config { runs_before, ..self.hda.hda },
             reports: self.hda.sound.reports(),
             jacks: self.hda.sound.jacks(),
             round_trip: self.hda.sound.round_trip(),

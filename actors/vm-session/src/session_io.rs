@@ -46,7 +46,7 @@ impl VmSession {
         for message in messages {
             let message = message.encode();
             if message.lane.may_lose() {
-                // Late is lost, never queued: the session drops its oldest to make room.
+                // Late is lost, never queued: the session drops what it cannot send in time.
                 self.give(message);
             } else {
                 self.backlog.lanes[message.lane as usize].push_back(message);
@@ -89,7 +89,7 @@ impl VmSession {
     }
 
     fn give(&mut self, message: Message) {
-        if let Err(error) = self.session.send(message) {
+        if let Err(error) = self.session.send_at(self.start.elapsed(), message) {
             tracing::error!(%error, "the session refused a message that it had room for");
         }
     }

@@ -1,6 +1,6 @@
 //! A sound card that is a piece of software: it takes frames at its own pace, like one, and perhaps writes them into a
-//! WAV file: every frame of the run that came, once, in order and nothing else. Silence for which a card's time line
-//! would wait is not in it, and what a card would skip is.
+//! WAV file: every frame of the run that came, once and in order, and what was made up for frames that were lost. Silence
+//! for which a card's time line would wait is not in it, and what a card would skip is.
 
 use std::{ops::Range, time::Duration};
 

@@ -36,8 +36,10 @@ pub struct Config {
     pub ctl: LaneConfig,
     /// The bounds of INT.
     pub int: LaneConfig,
-    /// The bounds of AUDIO. What its queue holds is heard late by that much: 256 KiB is 1.4 s of 48 kHz S16 stereo.
+    /// The bounds of AUDIO.
     pub audio: LaneConfig,
+    /// What has waited on AUDIO for so long is late, and dropped; by [`crate::Session::send_at`] it is known since when.
+    pub audio_age: Duration,
     /// The bounds of ISO.
     pub iso: LaneConfig,
     /// The bounds of BULK. A window below bandwidth x round trip slows the lane down.
@@ -63,6 +65,7 @@ impl Default for Config {
             ctl: lane(256 * KIB, 256 * KIB),
             int: lane(256 * KIB, 256 * KIB),
             audio: lane(256 * KIB, 256 * KIB),
+            audio_age: Duration::from_millis(150),
             iso: lane(256 * KIB, 256 * KIB),
             bulk: lane(2048 * KIB, 4096 * KIB),
             max_chunk: MAX_CHUNK,

@@ -189,6 +189,20 @@ impl Session {
     /// # Errors
     /// The message comes back: its lane is full, it is too long, or the session is over.
     pub fn send(&mut self, message: Message) -> Result<(), SendError> {
+        self.enqueue(message, None)
+    }
+
+    /// The same, and on AUDIO it is dropped if it has not begun to go after [`Config::audio_age`]: whatever the link is
+    /// like, nobody hears it late.
+    ///
+    /// # Errors
+    /// Those of [`Self::send`].
+    pub fn send_at(&mut self, now: Duration, message: Message) -> Result<(), SendError> {
+        self.now = self.now.max(now);
+        self.enqueue(message, Some(self.now))
+    }
+
+    fn enqueue(&mut self, message: Message, since: Option<Duration>) -> Result<(), SendError> {
         let lane = message.lane;
         if !matches!(self.ending, Ending::Open) {
             return Err(SendError::Closed(message));
@@ -201,7 +215,7 @@ impl Session {
             stats.dropped_messages += 1;
             return Ok(());
         }
-        self.tx.of_mut(lane).push(message, stats).map_err(SendError::Full)
+        self.tx.of_mut(lane).push(message, since, stats).map_err(SendError::Full)
     }
 
     /// Bytes that wait on this lane to be handed to the link, a header for each message included.
@@ -281,7 +295,7 @@ impl Session {
         if self.closed() {
             return None;
         }
-        let expiry = self.links.detached_since.map(|since| since + self.config.expire_after);
+        let expiry = self.links.detached_since.map(|since| since.saturating_add(self.config.expire_after));
         self.current_timeout()
             .into_iter()
             .chain(self.links.iter().filter_map(Path::timeout))

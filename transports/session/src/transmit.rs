@@ -51,6 +51,9 @@ impl Session {
         if self.closed() {
             return None;
         }
+        if let Some(before) = now.checked_sub(self.config.audio_age) {
+            self.tx.of_mut(Lane::Audio).expire(before, self.stats.lanes.of_mut(Lane::Audio));
+        }
         let current = self.links.current_mut()?;
         if std::mem::take(&mut current.answer_due)
             && let Some(answer) = current.answer

@@ -41,6 +41,8 @@ struct Outgoing {
     head: Bytes,
     body: Bytes,
     begun: bool,
+    /// When it was queued, if that is known.
+    since: Option<Duration>,
 }
 
 impl Outgoing {
@@ -146,17 +148,32 @@ impl Tx {
     }
 
     /// Queues a message; on a lane that may lose the oldest make room for it.
-    pub(crate) fn push(&mut self, message: Message, stats: &mut LaneStats) -> Result<(), Message> {
+    pub(crate) fn push(
+        &mut self,
+        message: Message,
+        since: Option<Duration>,
+        stats: &mut LaneStats,
+    ) -> Result<(), Message> {
         while message.len().max(1) > self.room() {
             let Some(oldest) = self.queue.front().filter(|_| self.may_lose) else { return Err(message) };
             self.queued -= oldest.cost();
             self.queue.pop_front();
             stats.dropped_messages += 1;
         }
-        let outgoing = Outgoing { head: message.head, body: message.body, begun: false };
+        let outgoing = Outgoing { head: message.head, body: message.body, begun: false, since };
         self.queued += outgoing.cost();
         self.queue.push_back(outgoing);
         Ok(())
+    }
+
+    /// Drops what was queued before this time and has not begun to go.
+    pub(crate) fn expire(&mut self, before: Duration, stats: &mut LaneStats) {
+        let late = |message: &&Outgoing| !message.begun && message.since.is_some_and(|since| since < before);
+        while let Some(oldest) = self.queue.front().filter(late) {
+            self.queued -= oldest.cost();
+            self.queue.pop_front();
+            stats.dropped_messages += 1;
+        }
     }
 
     /// The session goes on over another link, and the peer has everything up to `received`.

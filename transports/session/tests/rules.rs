@@ -194,6 +194,24 @@ fn sound_that_nobody_takes_is_dropped_oldest_first() {
     assert_eq!(remote.stats().lane(Lane::Audio).dropped_messages as usize, 101 - kept.len());
 }
 
+/// However short its messages are, so that the lane's bytes say nothing.
+#[test]
+fn sound_that_has_waited_for_the_link_is_late_and_not_sent() {
+    let (mut host, mut remote) = pair(Config::default());
+    settle(T0, &mut host, &mut remote);
+    let at = |n: u32| T0 + Duration::from_millis(10) * n;
+    for n in 0..100 {
+        host.send_at(at(n), message(Lane::Audio, 100 + n as usize)).unwrap();
+        host.send_at(at(n), message(Lane::Int, 50)).unwrap();
+    }
+    settle(at(100), &mut host, &mut remote);
+    let (sound, others): (Vec<_>, Vec<_>) =
+        messages(&mut remote).into_iter().partition(|(lane, _)| *lane == Lane::Audio);
+    assert_eq!(sound, (85..100).map(|n| (Lane::Audio, 100 + n)).collect::<Vec<_>>());
+    assert_eq!(others.len(), 100, "nothing else is ever late");
+    assert_eq!(host.stats().lane(Lane::Audio).dropped_messages, 85);
+}
+
 #[test]
 fn a_lost_chunk_of_sound_costs_its_message_and_no_other() {
     let (mut host, mut remote) = pair(Config::default());

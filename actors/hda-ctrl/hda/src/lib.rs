@@ -44,6 +44,9 @@ pub struct Config {
     pub outputs: u4,
     /// The speakers that the guest finds.
     pub speakers: Speakers,
+    /// Runs are numbered from the one behind this: who listened to a controller before this one must not take a new run
+    /// for an old one.
+    pub runs_before: u32,
 }
 
 /// The speakers of the codec.
@@ -59,7 +62,7 @@ pub enum Speakers {
 impl Default for Config {
     /// 4 of each, as Intel's own controllers have, and two speakers.
     fn default() -> Self {
-        Self { inputs: u4::new(4), outputs: u4::new(4), speakers: Speakers::Stereo }
+        Self { inputs: u4::new(4), outputs: u4::new(4), speakers: Speakers::Stereo, runs_before: 0 }
     }
 }
 

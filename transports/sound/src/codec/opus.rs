@@ -80,7 +80,14 @@ impl Writer {
             }
         };
         let mut packet = vec![0; MOST_BYTES];
-        let length = self.encoder.encode_float(&floats, &mut packet).ok().filter(|length| *length > 0)?;
+        // The codec is sound, but young: should a guest's sound make it panic, this stream starts it anew.
+        let encoder = &mut self.encoder;
+        let Ok(encoded) = catch_unwind(AssertUnwindSafe(|| encoder.encode_float(&floats, &mut packet)))
+        else {
+            *self = Self::new(self.format)?;
+            return None;
+        };
+        let length = encoded.ok().filter(|length| *length > 0)?;
         packet.truncate(length);
         Some(packet.into())
     }
@@ -143,7 +150,7 @@ impl Reader {
     fn decode(&mut self, packet: &[u8], frames: usize) -> Option<usize> {
         let channels = usize::from(self.format.channels);
         let (decoder, buffer) = (&mut self.decoder, self.buffer.get_mut(..frames * channels)?);
-        // The codec is sound, but young: should bytes of a stranger make it panic, this stream starts it anew.
+        // As with the encoder; here the bytes are a stranger's.
         let decoded =
             catch_unwind(AssertUnwindSafe(|| decoder.decode_float(packet, buffer, DecodeMode::Normal)));
         match decoded {

@@ -25,17 +25,25 @@ impl Holes {
 
     /// Whether some of these frames were made up. They are known from now on.
     pub(super) fn fill(&mut self, first: u64, end: u64) -> bool {
+        let hit = |(from, to): (u64, u64)| from < end && first < to;
+        if !self.0.iter().any(|hole| hit(*hole)) {
+            return false;
+        }
         let mut rest = VecDeque::with_capacity(self.0.len() + 1);
-        let mut filled = false;
         for (from, to) in self.0.drain(..) {
-            let hit = from < end && first < to;
-            filled |= hit;
-            let pieces =
-                if hit { [(from, first.max(from)), (end.min(to), to)] } else { [(from, to), (to, to)] };
+            let pieces = if hit((from, to)) {
+                [(from, first.max(from)), (end.min(to), to)]
+            } else {
+                [(from, to), (to, to)]
+            };
             rest.extend(pieces.into_iter().filter(|(from, to)| from < to));
         }
+        // What is filled in the middle of a hole makes two of it.
+        while rest.len() > MOST {
+            rest.pop_front();
+        }
         self.0 = rest;
-        filled
+        true
     }
 }
 
@@ -70,8 +78,11 @@ mod tests {
     fn only_so_many_are_remembered() {
         let mut holes = Holes::default();
         (0..1_000).for_each(|n| holes.leave(n * 10, n * 10 + 5));
-        (0..1_000).for_each(|n| _ = holes.fill(9_000 + n, 9_001 + n));
-        holes.leave(20_000, 20_001);
-        assert!(holes.0.len() <= MOST + 1);
+        assert_eq!(holes.0.len(), MOST);
+        holes.leave(20_000, 30_000);
+        for n in 0..5_000 {
+            holes.fill(20_000 + 2 * n, 20_001 + 2 * n);
+            assert!(holes.0.len() <= MOST, "{} after {n} of every second frame", holes.0.len());
+        }
     }
 }

@@ -84,7 +84,7 @@ impl Hda {
         let (inputs, outputs) = (config.inputs.value(), config.outputs.value());
         let stream = |number| {
             let direction = if number < inputs { Direction::Input } else { Direction::Output };
-            Stream::new(number, direction)
+            Stream::new(number, direction, config.runs_before)
         };
         Self {
             clock: LinkClock::new(),

@@ -67,7 +67,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(number: u8, direction: Direction) -> Self {
+    pub(crate) fn new(number: u8, direction: Direction, runs: u32) -> Self {
         Self {
             number,
             direction,
@@ -78,7 +78,7 @@ impl Stream {
             last: 0,
             format: RawFormat::DEFAULT,
             list: 0,
-            runs: 0,
+            runs,
             recordings: 0,
             engine: None,
         }
