@@ -13,7 +13,10 @@ const PERIOD: u32 = 960 * 4;
 const WALCLK: u64 = 0x30;
 
 fn playing(periods: u32) -> (Driver<Bare>, u8, Vec<u8>) {
-    let (mut driver, stream) = desk(STEREO);
+    playing_on(desk(STEREO), periods)
+}
+
+fn playing_on((mut driver, stream): (Driver<Bare>, u8), periods: u32) -> (Driver<Bare>, u8, Vec<u8>) {
     let sound = counter((PERIOD * periods) as usize);
     put(&mut driver, SOUND, &sound);
     driver.set_up(stream, TAG, STEREO, &linux_ring(4, PERIOD, periods), PERIOD * periods).unwrap();
@@ -38,6 +41,17 @@ fn a_second_of_sound_leaves_bit_exact_in_packets_of_5_ms() {
     );
     let expected: Vec<u8> = sound.iter().copied().cycle().take(48_000 * 4).collect();
     assert!(heard(&packets) == expected);
+}
+
+/// A remote that still knows the last controller's first run would take this one's for what it has heard.
+#[test]
+fn a_controller_that_is_built_anew_numbers_its_runs_behind_those_before() {
+    for before in [0, 1, 1 << 16, u32::MAX] {
+        let (mut driver, _, _) = playing_on(desk_behind(before, STEREO), 4);
+        driver.host().pass(ms(20));
+        let packets = driver.host().take_played();
+        assert!(!packets.is_empty() && packets.iter().all(|packet| packet.run == before.wrapping_add(1)));
+    }
 }
 
 #[test]

@@ -19,8 +19,13 @@ pub const RAM: usize = 0x0100_0000;
 
 /// A started controller whose speakers, two or eight, listen to [`TAG`].
 pub fn desk(format: Format) -> (Driver<Bare>, u8) {
+    desk_behind(0, format)
+}
+
+/// The same, behind so many runs of other controllers.
+pub fn desk_behind(runs_before: u32, format: Format) -> (Driver<Bare>, u8) {
     let speakers = if format.channels > 2 { Speakers::Surround71 } else { Speakers::Stereo };
-    let config = Config { speakers, ..Config::default() };
+    let config = Config { speakers, runs_before, ..Config::default() };
     let mut driver = Driver::start(Bare::new(config, RAM), DRIVER).unwrap();
     for sequence in 0..format.channels.min(8).div_ceil(2) {
         let speaker = driver.endpoint(Kind::Speaker, sequence).unwrap();
