@@ -1,6 +1,6 @@
 //! The way from a remote's microphone into the guest's memory, and what becomes of it when either end goes.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use crate::world::{Guest, Remote, World};
 use hda::driver::{Buffer, Driver};
@@ -130,26 +130,55 @@ async fn when_the_controllers_actor_dies_recording_stops_and_the_next_one_knows_
     assert_eq!(remote.hear().await, asked(1), "the microphone was not plugged in again");
 }
 
-#[actix::test]
-async fn a_remote_that_floods_sound_and_plugs_does_not_keep_the_guest_waiting() {
-    const FLOOD: u64 = 2_000;
-    let world = World::new();
-    let mut remote = world.remote().await;
-    record(&world.hda).await;
-    let flood = async {
-        for n in 0..FLOOD {
-            plug(&mut remote, n % 2 == 0).await;
-            let (stream, pcm) = (StreamId(0), vec![1; 960].into());
-            let packet = Packet { stream, run: 1, position: 240 * n, format: FORMAT, pcm };
-            remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
-        }
-    };
-    // HDA 1.0a §3.3.7: GCTL. Reads are answered in between, at least one for every sixteen packets.
-    let reads = async {
-        for _ in 0..FLOOD / 16 {
-            assert!(world.hda.read(0x08).await.is_some(), "a live controller");
+/// A guest's reads are answered while the remote says one thing after another: all of them before it has said everything.
+async fn reads_go_on_beside(world: &World, mut flood: impl AsyncFnMut(u64)) {
+    const READS: u64 = 50;
+    const FLOOD: u64 = 100 * READS;
+    let (said, read) = (Cell::new(0), Cell::new(false));
+    let flooding = async {
+        while said.get() < FLOOD && !read.get() {
+            flood(said.get()).await;
+            said.set(said.get() + 1);
             tokio::task::yield_now().await;
         }
     };
-    tokio::join!(flood, reads);
+    // HDA 1.0a §3.3.7: GCTL.
+    let reading = async {
+        for _ in 0..READS {
+            assert!(world.hda.read(0x08).await.is_some(), "a live controller");
+            tokio::task::yield_now().await;
+        }
+        read.set(true);
+    };
+    tokio::join!(flooding, reading);
+    assert!(
+        (READS..FLOOD).contains(&said.get()),
+        "{READS} reads were answered beside {} messages",
+        said.get()
+    );
+}
+
+#[actix::test]
+async fn a_remote_that_floods_sound_does_not_keep_the_guest_waiting() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1));
+    reads_go_on_beside(&world, async |n| {
+        let (stream, pcm) = (StreamId(0), vec![1; 960].into());
+        let packet = Packet { stream, run: 1, position: 240 * n, format: FORMAT, pcm };
+        remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
+    })
+    .await;
+}
+
+#[actix::test]
+async fn a_remote_that_floods_plugs_does_not_keep_the_guest_waiting() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    record(&world.hda).await;
+    reads_go_on_beside(&world, async |n| plug(&mut remote, n % 2 == 0).await).await;
 }
