@@ -88,8 +88,10 @@ const LOCAL: Duration = Duration::from_millis(10);
 const SHARE: Band = Band { good: 45, bad: 66 };
 /// Reports in a row that make a link bad.
 const BAD_REPORTS: u32 = 2;
-/// For how long it has to be good.
+/// For how long it has to be good the first time, and how often that doubles: a link may be good only because of what was
+/// done about it, and each time that it is tried again is heard.
 const GOOD_FOR: Duration = Duration::from_secs(30);
+const DOUBLINGS: u32 = 6;
 /// Losses in a row, on average and in hundredths, that copies nearby do not survive.
 const BURSTY: u16 = 150;
 /// Bits per second and channel.
@@ -102,6 +104,8 @@ const LONG: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone, Copy, Default)]
 struct Switch {
     bad: bool,
+    /// How often it has become bad.
+    falls: u32,
     reports: u32,
     good_since: Option<Duration>,
 }
@@ -112,9 +116,11 @@ impl Switch {
         let good = values.iter().all(|(band, value)| *value < band.good);
         self.reports = if bad { self.reports.saturating_add(1) } else { 0 };
         self.good_since = if good { self.good_since.or(Some(now)) } else { None };
+        let good_for = GOOD_FOR * 2_u32.pow(self.falls.saturating_sub(1).min(DOUBLINGS));
         if self.reports >= BAD_REPORTS {
+            self.falls = self.falls.saturating_add(u32::from(!self.bad));
             self.bad = true;
-        } else if self.good_since.is_some_and(|since| now.saturating_sub(since) >= GOOD_FOR) {
+        } else if self.good_since.is_some_and(|since| now.saturating_sub(since) >= good_for) {
             self.bad = false;
         }
     }
@@ -185,5 +191,28 @@ impl Chooser {
         whole_frames(packet, self.format.rate)
             .unwrap_or_else(|| u16::try_from(frames).unwrap_or(u16::MAX))
             .max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_that_falls_again_and_again_is_tried_less_and_less_often() {
+        let mut switch = Switch::default();
+        let mut now = Duration::ZERO;
+        for expected in [30, 60, 120, 240, 480, 960, 1_920, 1_920] {
+            for _ in 0..BAD_REPORTS {
+                switch.observe(now, &[(ROUND_TRIP, ROUND_TRIP.bad)]);
+            }
+            let fell = now;
+            while switch.bad {
+                now += Duration::from_secs(1);
+                switch.observe(now, &[(ROUND_TRIP, 0)]);
+            }
+            // The first good report comes a second after the fall.
+            assert_eq!((now - fell).as_secs(), expected + 1);
+        }
     }
 }
