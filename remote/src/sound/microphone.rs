@@ -20,8 +20,6 @@ use wire::audio::{Coded, Format, Missing, Reception, StreamId, ToHost};
 use super::{Input, STREAMS, Source, convert::Converter, status};
 use crate::events::{Event, Events};
 
-/// What is older has come too late for anybody.
-const CAP: Duration = Duration::from_millis(150);
 /// How long a source that cannot be opened, or has failed, is left alone.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -53,11 +51,6 @@ struct Recording {
     sent: u64,
     lost: u64,
     last: Option<Reception>,
-}
-
-/// Frames in a stretch of time.
-fn frames(rate: u32, time: Duration) -> u64 {
-    u64::try_from(time.as_nanos() * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
 }
 
 impl Microphone {
@@ -211,7 +204,8 @@ impl Microphone {
         let mut samples = Vec::new();
         let mut lost = source.pull(now, &mut samples)?;
         let Format { rate, channels, .. } = source.format();
-        let late = (samples.len() / usize::from(channels)).saturating_sub(frames(rate, CAP) as usize);
+        let late = (samples.len() / usize::from(channels))
+            .saturating_sub(sound::frames_in(sound::jitter::CAP, rate) as usize);
         samples.drain(..late * usize::from(channels));
         lost += late as u64;
         let mut packets = Vec::new();
