@@ -16,6 +16,7 @@
 
 pub mod conformance;
 mod drive;
+mod driven;
 mod faulty;
 mod memory;
 mod recorder;
@@ -29,6 +30,7 @@ use bytes::Bytes;
 use wire::Lane;
 
 pub use drive::{LinkEnd, drive};
+pub use driven::{Driven, Filled, Inbound, Outbound};
 pub use faulty::{Cut, Faults, Faulty};
 pub use memory::{Memory, MemoryConfig, pair, pair_with};
 pub use recorder::{Entry, Recorder, Recording, Way};
