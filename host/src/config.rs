@@ -12,6 +12,10 @@ use noise_tcp::PublicKey;
 use serde::{Deserialize, Deserializer, de};
 use vm_session::Wish;
 
+mod hold;
+
+pub(crate) use hold::Hold;
+
 /// The longest path a Unix socket can have on Linux, bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -53,6 +57,9 @@ pub(crate) struct Vm {
     /// How the VM's sound is sent.
     #[serde(default)]
     pub(crate) audio_codec: AudioCodec,
+    /// How long devices stay plugged in while their remote has no link.
+    #[serde(default)]
+    pub(crate) hold: Hold,
     /// The file that the VM's USB traffic is recorded into, for Wireshark; everything that is typed is in it.
     #[serde(default)]
     pub(crate) capture: Option<PathBuf>,
@@ -204,7 +211,7 @@ impl Vm {
         if self.socket_mode > 0o777 || self.socket_mode & 0o600 != 0o600 {
             bail!("socket_mode = {:#o} makes no sense for a socket; write it as 0o660", self.socket_mode);
         }
-        Ok(())
+        self.hold.check()
     }
 
     /// Whether the remote with this key may have this VM.
@@ -306,6 +313,16 @@ mod tests {
                 name: "shared capture",
                 text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"any\"]\ncapture = \"/c\"\n[vm.b]\nsocket_dir = \"/y\"\nremotes = [\"any\"]\ncapture = \"/c\"",
                 says: "same capture",
+            },
+            Case {
+                name: "a hold time of another class",
+                text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"any\"]\nhold.disk = 3",
+                says: "disk",
+            },
+            Case {
+                name: "a hold time that is no time",
+                text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"any\"]\nhold.hid = -1.0",
+                says: "hold.hid = -1 makes no sense",
             },
             Case {
                 name: "name with a slash",

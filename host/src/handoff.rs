@@ -41,8 +41,22 @@ pub(crate) enum ToManager {
     Linked {
         /// Its public key.
         remote: [u8; 32],
+        /// The kind of its link.
+        transport: String,
     },
-    /// The link is gone.
+    /// The remote has no link; what it lends is held.
+    Detached {
+        /// Why.
+        reason: String,
+    },
+    /// The session goes on over another link.
+    Resumed {
+        /// The kind of the link.
+        transport: String,
+        /// How long there was none, milliseconds; none if it moved.
+        after_ms: Option<u64>,
+    },
+    /// The remote is gone.
     LinkLost {
         /// Why.
         reason: String,

@@ -72,7 +72,7 @@ fn qemu_device(id: &str, socket: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Allowed, AudioCodec, Interrupts, OnBusy, Speakers};
+    use crate::config::{Allowed, AudioCodec, Hold, Interrupts, OnBusy, Speakers};
 
     fn vm() -> Vm {
         Vm {
@@ -83,6 +83,7 @@ mod tests {
             interrupts: Interrupts::Msi,
             speakers: Speakers::Stereo,
             audio_codec: AudioCodec::Auto,
+            hold: Hold::default(),
             capture: None,
         }
     }

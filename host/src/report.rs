@@ -20,9 +20,13 @@ pub(crate) enum Report {
     /// A remote was turned away.
     Refused { remote: String, text: String },
     /// A remote has a VM.
-    Linked { vm: String, remote: String },
+    Linked { vm: String, remote: String, transport: String },
     /// A remote lends a device.
     Attached { vm: String, name: String, id: String },
+    /// The remote has no link at the moment; what it lends is held.
+    Detached { vm: String, reason: String },
+    /// The remote's session goes on over another link; it had none for so long, or moved from one to the other.
+    Resumed { vm: String, transport: String, after_ms: Option<u64> },
     /// The remote is gone.
     LinkLost { vm: String, reason: String },
     /// What went to the remote since the worker started.
@@ -83,9 +87,18 @@ fn sentence(report: &Report) -> String {
             format!("vm {vm}: its worker ended ({status}) too often; giving up")
         }
         Report::Refused { remote, text } => format!("refused {remote}: {text}"),
-        Report::Linked { vm, remote } => format!("vm {vm}: linked to remote {remote}"),
+        Report::Linked { vm, remote, transport } => {
+            format!("vm {vm}: linked to remote {remote} by {transport}")
+        }
+        Report::Detached { vm, reason } => {
+            format!("vm {vm}: no link ({reason}); its devices are held until the remote is back")
+        }
+        Report::Resumed { vm, transport, after_ms: Some(ms) } => {
+            format!("vm {vm}: linked again by {transport} after {ms} ms; the VM did not notice")
+        }
+        Report::Resumed { vm, transport, after_ms: None } => format!("vm {vm}: moved to {transport}"),
         Report::Attached { vm, name, id } => format!("vm {vm}: {id} {name} attached"),
-        Report::LinkLost { vm, reason } => format!("vm {vm}: link lost: {reason}"),
+        Report::LinkLost { vm, reason } => format!("vm {vm}: its remote is gone: {reason}"),
         Report::Counted { .. } => String::new(),
         Report::GaveUp { vm, controller } => format!("vm {vm}: its {controller} controller failed too often"),
     }

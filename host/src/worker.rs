@@ -88,6 +88,7 @@ async fn serve(
         hda_config: hda::config_space,
         hda_settings: hda::Config { speakers: vm.speakers.into(), ..hda::Config::default() },
         codec: vm.audio_codec.into(),
+        hold: vm.hold.into(),
         io: io.clone(),
         tap,
         events: teller.recipient(),
@@ -184,7 +185,14 @@ impl Handler<Event> for Teller {
 impl From<Event> for ToManager {
     fn from(event: Event) -> Self {
         match event {
-            Event::Linked { remote } => Self::Linked { remote: remote.0 },
+            Event::Linked { remote, transport } => {
+                Self::Linked { remote: remote.0, transport: transport.to_owned() }
+            }
+            Event::Detached { reason } => Self::Detached { reason },
+            Event::Resumed { transport, after } => Self::Resumed {
+                transport: transport.to_owned(),
+                after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            },
             Event::LinkLost { reason } => Self::LinkLost { reason },
             Event::Attached { name, id: (vendor, product) } => {
                 Self::Attached { name, id: format!("{vendor:04x}:{product:04x}") }

@@ -15,7 +15,9 @@ use crate::cli::Format;
 #[serde(tag = "event", rename_all = "snake_case")]
 pub(crate) enum Event {
     /// The VM is ours.
-    Connected { vm: String },
+    Connected { vm: String, transport: &'static str },
+    /// The session goes on over another link: after so long without one, or moved from one to the other.
+    Resumed { transport: &'static str, after_ms: Option<u64> },
     /// The host said no, or sent us away.
     Refused { reason: String, text: String, again: bool },
     /// There is no link; another try follows after this time.
@@ -188,11 +190,18 @@ fn monotonic() -> Duration {
 /// The sentence for people; empty for what would only disturb.
 fn sentence(event: &Event) -> String {
     match event {
-        Event::Connected { vm } => format!("connected: the VM `{vm}` has what is lent"),
-        Event::Refused { reason, text, .. } => format!("the host refuses ({reason}): {text}"),
-        Event::Disconnected { reason, again_in_ms } => {
-            format!("no link: {reason}; trying again in {again_in_ms} ms")
+        Event::Connected { vm, transport } => {
+            format!("connected by {transport}: the VM `{vm}` has what is lent")
         }
+        Event::Resumed { transport, after_ms: Some(ms) } => {
+            format!("connected again by {transport} after {ms} ms: the VM has noticed nothing")
+        }
+        Event::Resumed { transport, after_ms: None } => format!("moved to {transport}"),
+        Event::Refused { reason, text, .. } => format!("the host refuses ({reason}): {text}"),
+        Event::Disconnected { reason, again_in_ms } => match again_in_ms {
+            0 => format!("no link: {reason}; what is lent is held at the host; trying again at once"),
+            ms => format!("no link: {reason}; trying again in {ms} ms"),
+        },
         Event::Attached { name, bus_port, .. } => format!("lent: {name}{}", at(bus_port.as_deref())),
         Event::Detached { name, bus_port, because, again, .. } => {
             let what = match because {

@@ -1,104 +1,119 @@
-//! The link of the moment and its session: messages out when there is room, messages in as they come.
+//! The session: messages out when its link has room, messages in as they come. It outlives its links.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use actix::prelude::*;
 use bytes::Bytes;
-use futures_util::stream::{self, Stream};
-use link::Link;
-use session::{Config, Event as SessionEvent, Role, Session};
-use tokio::{
-    sync::mpsc::{self, error::TrySendError},
-    time::Instant,
-};
+use link::Filled;
+use session::{Config, Event as SessionEvent, LinkId, LinkRefused, NewLink, Session};
+use tokio::time::Instant;
 use wire::{Lane, Message, ToHost, ToRemote};
 
-use crate::{port, remote::Remote};
+use crate::{
+    links::{Line, hang_up},
+    port,
+    remote::Remote,
+};
 
-/// Frames chosen, but not yet taken by the link: small, so that the choice is made late.
-const OUTBOUND_FRAMES: usize = 4;
-/// Frames received, but not yet taken by the session.
-const INBOUND_FRAMES: usize = 64;
-/// The most frames that one item of the inbound stream carries.
-const FRAMES_PER_TURN: usize = 16;
+/// How long a session is kept without a link: longer than a host holds anything. The host's word counts.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Frames from the link, in order.
-pub(crate) struct Inbound {
-    session: u64,
-    frames: Vec<(Lane, Bytes)>,
-}
-
-/// The link of this session has ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct LinkEnded {
-    pub(crate) session: u64,
-    pub(crate) reason: String,
-}
-
-/// A session on its link.
+/// A session, and the links it has.
 pub(crate) struct Live {
     session: Session,
-    outbound: mpsc::Sender<Message>,
+    lines: BTreeMap<LinkId, Line>,
     /// Messages that the session has no room for yet, and the credit of their lane that each gives back when it goes.
     /// Bounded: ports are listened to only while their lane has none, and the rest is what the host has credit for.
     backlog: [VecDeque<(Message, usize)>; Lane::ALL.len()],
-    waiting: bool,
-    inbound: SpawnHandle,
     timer: Option<(Duration, SpawnHandle)>,
     /// Records what passes.
     tap: Option<capture::Tap>,
     /// When time began for the session.
     start: Instant,
     pub(crate) since: Duration,
+    /// Since when it has no link.
+    detached: Option<Duration>,
+    /// Why the last link was lost.
+    lost: String,
 }
 
 impl Live {
-    pub(crate) fn start(
-        link: Box<dyn Link>,
-        session: u64,
-        remote: &Remote,
-        ctx: &mut Context<Remote>,
-    ) -> Self {
-        let (outbound, to_link) = mpsc::channel(OUTBOUND_FRAMES);
-        let (from_link, inbound) = mpsc::channel(INBOUND_FRAMES);
-        // On this thread: a frame that wakes another one costs more than to decrypt it.
-        let driven = tokio::spawn(link::drive(link, to_link, from_link));
-        let ended = async move {
-            match driven.await {
-                Ok(end) => end.to_string(),
-                Err(error) => format!("the link's driver failed: {error}"),
-            }
-        };
-        ctx.spawn(
-            ended.into_actor(remote).map(move |reason, _, ctx| ctx.notify(LinkEnded { session, reason })),
-        );
-        let inbound = ctx.add_stream(batches(session, inbound));
+    pub(crate) fn new(tap: Option<capture::Tap>, start: Instant) -> Self {
         Self {
-            session: Session::new(Role::Remote, Config::default()),
-            outbound,
+            session: Session::remote(Config { expire_after: PATIENCE, ..Config::default() }),
+            lines: BTreeMap::new(),
             backlog: Default::default(),
-            waiting: false,
-            inbound,
             timer: None,
-            tap: remote.tap.clone(),
-            start: remote.start,
-            since: remote.start.elapsed(),
+            tap,
+            start,
+            since: start.elapsed(),
+            detached: None,
+            lost: String::new(),
         }
     }
 
-    /// Nothing more comes in; what was handed to the link still goes out.
+    /// One more link.
+    pub(crate) fn join(&mut self, now: Duration, link: NewLink, line: Line) -> Result<(), LinkRefused> {
+        self.session.link_up(now, link)?;
+        self.lines.insert(link.id, line);
+        Ok(())
+    }
+
+    /// One link less, which is handed back: it was lost, or has broken the rules.
+    pub(crate) fn leave(&mut self, now: Duration, link: LinkId, reason: String) -> Option<Line> {
+        let line = self.lines.remove(&link)?;
+        self.session.link_down(now, link);
+        self.lost = reason;
+        Some(line)
+    }
+
+    /// The kind of a link.
+    pub(crate) fn transport(&self, link: LinkId) -> &'static str {
+        self.lines.get(&link).map_or("none", |line| line.name)
+    }
+
+    /// It has no link from now on; why.
+    pub(crate) fn detached(&mut self, now: Duration) -> String {
+        self.detached = Some(now);
+        self.lost.clone()
+    }
+
+    /// It has one; how long it had none.
+    pub(crate) fn attached(&mut self, now: Duration) -> Option<Duration> {
+        self.detached.take().map(|since| now.saturating_sub(since))
+    }
+
+    /// How long it has had no link, if it has none.
+    pub(crate) fn outage(&self) -> Option<Duration> {
+        self.detached.map(|since| self.start.elapsed().saturating_sub(since))
+    }
+
+    /// It is over: nothing more comes in; what was handed to links still goes out.
     pub(crate) fn cancel(self, ctx: &mut Context<Remote>) {
-        ctx.cancel_future(self.inbound);
+        self.lines.into_values().for_each(|line| hang_up(line, ctx));
         if let Some((_, timer)) = self.timer {
             ctx.cancel_future(timer);
         }
+    }
+
+    /// It is over, and somebody waits for the ends of its links.
+    pub(crate) fn let_go(mut self, ctx: &mut Context<Remote>) {
+        self.lines.clear();
+        self.cancel(ctx);
     }
 
     /// Says goodbye after everything that waits.
     pub(crate) fn close(&mut self, reason: &str) {
         self.fill_session();
         self.session.close(reason);
+    }
+
+    /// Whether the host has welcomed it.
+    pub(crate) fn begun(&self) -> bool {
+        self.session.id().is_some()
     }
 
     /// How long a message to the host and its answer take, if that is known by now.
@@ -151,8 +166,8 @@ impl Live {
         }
     }
 
-    /// The next message of the host, the lane it came by and its length.
-    fn next_event(&mut self) -> Result<Option<(ToRemote, Lane, usize)>, String> {
+    /// What the session says next; an error if it is over.
+    fn next_event(&mut self) -> Result<Option<Next>, String> {
         match self.session.poll_event() {
             None => Ok(None),
             Some(SessionEvent::Message(lane, bytes)) => {
@@ -164,20 +179,31 @@ impl Live {
                 {
                     tap.submitted(&request);
                 }
-                Ok(Some((message, lane, length)))
+                Ok(Some(Next::Message(message, lane, length)))
             }
-            Some(SessionEvent::PeerSilent) => Err("the host has fallen silent".to_owned()),
             Some(SessionEvent::PeerClosed(reason)) => Err(format!("the host ended the session: {reason}")),
-            // A session that ends with its link has no more to tell of links.
-            Some(
-                SessionEvent::Attached { .. }
-                | SessionEvent::Detached
-                | SessionEvent::Retired(_)
-                | SessionEvent::Expired
-                | SessionEvent::Reset(_),
-            ) => Ok(None),
+            Some(SessionEvent::Expired) => Err("no link for too long".to_owned()),
+            Some(SessionEvent::Reset(reason)) => Err(format!("the host has no such session: {reason:?}")),
+            Some(SessionEvent::Attached { link, resumed, .. }) => Ok(Some(Next::Attached { link, resumed })),
+            Some(SessionEvent::Detached) => Ok(Some(Next::Detached)),
+            Some(SessionEvent::Retired(link)) => Ok(self.lines.remove(&link).map(Next::Retired)),
+            Some(SessionEvent::PeerSilent) => Ok(self.session.link().map(Next::Silent)),
         }
     }
+}
+
+/// What a session says next.
+enum Next {
+    /// A message of the host, the lane it came by and its length.
+    Message(ToRemote, Lane, usize),
+    /// It is on this link now.
+    Attached { link: LinkId, resumed: bool },
+    /// It is on none.
+    Detached,
+    /// It has no use for this link any more; what it was handed still goes.
+    Retired(Line),
+    /// Nothing was heard on this link for too long.
+    Silent(LinkId),
 }
 
 impl Remote {
@@ -190,56 +216,68 @@ impl Remote {
 
     /// Moves messages into the session and frames out of it, until one of them has no more.
     pub(crate) fn transmit(&mut self, ctx: &mut Context<Self>) {
-        let now = self.start.elapsed();
-        let Some(live) = &mut self.live else { return self.listen(ctx) };
-        live.fill_session();
-        while !live.waiting {
-            match live.outbound.try_reserve() {
-                Ok(permit) => match live.session.poll_transmit(now) {
-                    Some(frame) => permit.send(frame),
-                    None => break,
-                },
-                Err(TrySendError::Full(())) => {
-                    live.waiting = true;
-                    let (session, outbound) = (self.session, live.outbound.clone());
-                    let room = fut::wrap_future::<_, Self>(async move { drop(outbound.reserve().await) });
-                    ctx.spawn(room.map(move |(), act, ctx| act.has_room(session, ctx)));
-                    break;
-                }
-                Err(TrySendError::Closed(())) => break,
-            }
+        if let Some(live) = &mut self.live {
             live.fill_session();
+            let links = live.lines.iter().filter(|(_, line)| !line.waiting);
+            for link in links.map(|(link, _)| *link).collect::<Vec<_>>() {
+                self.transmit_on(link, ctx);
+            }
+            self.set_timer(ctx);
         }
-        self.set_timer(ctx);
         self.listen(ctx);
     }
 
-    fn has_room(&mut self, session: u64, ctx: &mut Context<Self>) {
-        if let Some(live) = self.live.as_mut().filter(|_| session == self.session) {
-            live.waiting = false;
+    fn transmit_on(&mut self, link: LinkId, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
+        let Some(outbound) = live.lines.get(&link).map(|line| line.outbound.clone()) else { return };
+        let filled = outbound.fill(|| {
+            let frame = live.session.poll_transmit_on(now, link)?;
+            live.fill_session();
+            Some(frame)
+        });
+        if filled == Filled::Full {
+            live.lines.get_mut(&link).iter_mut().for_each(|line| line.waiting = true);
+            let room = fut::wrap_future::<_, Self>(outbound.room());
+            ctx.spawn(room.map(move |(), act, ctx| act.has_room(link, ctx)));
+        }
+    }
+
+    fn has_room(&mut self, link: LinkId, ctx: &mut Context<Self>) {
+        if let Some(line) = self.live.as_mut().and_then(|live| live.lines.get_mut(&link)) {
+            line.waiting = false;
             self.transmit(ctx);
             self.hang_up_when_said(ctx);
         }
     }
 
-    /// Takes frames from the link. A host that breaks the protocol loses the link.
-    pub(crate) fn receive(&mut self, Inbound { session, frames }: Inbound, ctx: &mut Context<Self>) {
+    /// Takes frames from a link. A host that breaks the protocol of the session loses it.
+    pub(crate) fn receive(&mut self, link: LinkId, frames: Vec<(Lane, Bytes)>, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
-        for (lane, frame) in frames {
-            let Some(live) = self.live.as_mut().filter(|_| session == self.session) else { return };
-            if let Err(error) = live.session.receive(now, lane, frame) {
-                return self.link_lost(format!("the host broke the protocol: {error}"), ctx);
-            }
+        let Some(live) = self.live.as_mut().filter(|live| live.lines.contains_key(&link)) else { return };
+        let taken =
+            frames.into_iter().try_for_each(|(lane, frame)| live.session.receive_on(now, link, lane, frame));
+        let Err(error) = taken else { return self.route_events(ctx) };
+        let reason = format!("the host broke the protocol: {error}");
+        if live.session.link() == Some(link) {
+            self.session_lost(reason, ctx);
+        } else {
+            self.line_lost(link, reason, ctx);
         }
-        self.route_events(ctx);
     }
 
-    fn route_events(&mut self, ctx: &mut Context<Self>) {
+    pub(crate) fn route_events(&mut self, ctx: &mut Context<Self>) {
         while let Some(live) = &mut self.live {
             match live.next_event() {
-                Ok(Some((message, lane, length))) => self.route(message, lane, length, ctx),
+                Ok(Some(Next::Message(message, lane, length))) => self.route(message, lane, length, ctx),
+                Ok(Some(Next::Attached { link, resumed })) => self.session_attached(link, resumed, ctx),
+                Ok(Some(Next::Detached)) => self.session_detached(ctx),
+                Ok(Some(Next::Retired(line))) => hang_up(line, ctx),
+                Ok(Some(Next::Silent(link))) => {
+                    self.line_lost(link, "the host has fallen silent".to_owned(), ctx);
+                }
                 Ok(None) => break,
-                Err(reason) => return self.link_lost(reason, ctx),
+                Err(reason) => return self.session_lost(reason, ctx),
             }
         }
         self.transmit(ctx);
@@ -283,14 +321,4 @@ impl Remote {
             }));
         }
     }
-}
-
-/// Frames in batches: what has come in the meantime, at most [`FRAMES_PER_TURN`].
-fn batches(session: u64, mut inbound: mpsc::Receiver<(Lane, Bytes)>) -> impl Stream<Item = Inbound> {
-    stream::poll_fn(move |cx| {
-        let mut frames = Vec::with_capacity(FRAMES_PER_TURN);
-        inbound
-            .poll_recv_many(cx, &mut frames, FRAMES_PER_TURN)
-            .map(|count| (count > 0).then_some(Inbound { session, frames }))
-    })
 }

@@ -18,6 +18,7 @@ mod follow;
 mod lend;
 mod lender;
 mod lent;
+mod links;
 mod live;
 mod medium;
 mod port;
@@ -43,7 +44,7 @@ use capture::{Tap, Totals, Writer};
 use clap::Parser;
 use futures_util::FutureExt;
 use link::Link;
-use noise_tcp::{HandshakeError, SecretKey};
+use noise_tcp::SecretKey;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -140,14 +141,11 @@ fn connector(connect: &Connect, key: Arc<SecretKey>) -> Connector {
     let (address, host) = (connect.host.clone(), connect.host_key);
     Box::new(move || {
         let (address, key, hello) = (address.clone(), Arc::clone(&key), Arc::clone(&hello));
-        let attempt = tokio::spawn(async move { noise_tcp::connect(&*address, host, &key, &hello).await });
-        let failed = |error| HandshakeError::Connect(io::Error::other(error));
-        attempt
-            .map(move |attempt| {
-                let (link, answer) = attempt.map_err(failed)??;
-                Ok((Box::new(link) as Box<dyn Link>, answer))
-            })
-            .boxed()
+        async move {
+            let (link, answer) = noise_tcp::connect(&*address, host, &key, &hello).await?;
+            Ok((Box::new(link) as Box<dyn Link>, answer))
+        }
+        .boxed()
     })
 }
 

@@ -16,6 +16,7 @@ use crate::{
     events::{Event, Gone},
     flight::nobody,
     lent::{Lent, Traffic},
+    live::Live,
     port::{Do, Ended, PortId, What},
     remote::Remote,
 };
@@ -131,6 +132,13 @@ impl Remote {
         self.lent.insert(port, lent);
     }
 
+    /// The host has unplugged a device, because there was no link for too long: it is lent anew.
+    pub(crate) fn lend_again(&mut self, device: DeviceId, ctx: &mut Context<Self>) {
+        let lent = self.lent.values().find(|lent| lent.attached && lent.attachment.device == device);
+        let Some(port) = lent.map(|lent| lent.id) else { return };
+        self.attach(port, ctx);
+    }
+
     fn unlend(&mut self, whom: Whom, because: Gone, ctx: &mut Context<Self>) -> Option<(PortId, String)> {
         let is_it = |lent: &Lent| match whom {
             Whom::Port(port) => lent.id == port,
@@ -207,7 +215,7 @@ impl Handler<Lend> for Remote {
         }
         let id = lent.id;
         self.lent.insert(id, lent);
-        if self.live.is_some() {
+        if self.live.as_ref().is_some_and(Live::begun) {
             self.attach(id, ctx);
         }
     }

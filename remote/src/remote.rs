@@ -1,13 +1,13 @@
 //! The Remote actor: connects, comes back, and carries messages between the session and what is lent.
 //!
 //! ```text
-//!              connected                       link lost, or the host leaves
-//!   Waiting ───────────────► Linked(session) ───────────────────────────────► Waiting (back-off)
-//!      │ refused for good, or asked to end       │ asked to end, or sent away for good
-//!      └──────────────────────────────────────►  ended: goodbye said, sound finished, an exit code
+//!              connected          link lost ► Detached ─ attempts side by side
+//!   Waiting ───────────────► Linked ◄──── resumed ─┘  └─ the host's patience is over, or the host leaves ► Waiting
+//!      │ refused for good, or asked to end   │ asked to end, or sent away for good           (back-off)
+//!      └────────────────────────────────────►└─► ended: goodbye said, sound finished, an exit code
 //! ```
-//! A new link is a new session: every device is attached anew. The functions themselves (a disk's content, a keyboard's
-//! keys that wait) outlive it.
+//! A session outlives its links; what is lent does not notice them. In a new session every device is attached anew. The
+//! functions themselves (a disk's content, a keyboard's keys that wait) outlive that, too.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
@@ -28,7 +28,8 @@ use crate::{
     backoff::Backoff,
     events::{Event, Events, Totals},
     lent::Lent,
-    live::{Inbound, LinkEnded, Live},
+    links::Attempts,
+    live::Live,
     port::{Do, Ended, Ends, PortId, What},
     sound::{End, Heard, Report},
 };
@@ -58,12 +59,13 @@ pub(crate) struct Parts {
 
 /// The actor.
 pub(crate) struct Remote {
-    connector: Connector,
+    pub(crate) connector: Connector,
+    pub(crate) attempts: Attempts,
     pub(crate) events: Events,
     backoff: Backoff,
     /// None when it is ending.
     ended: Option<oneshot::Sender<ExitCode>>,
-    farewell: Option<oneshot::Sender<()>>,
+    pub(crate) farewell: Option<oneshot::Sender<()>>,
     pub(crate) totals: Totals,
     pub(crate) start: Instant,
     /// The VM of the session.
@@ -108,6 +110,7 @@ impl Remote {
         let Parts { connector, events, seed, tap, ended } = parts;
         Self {
             connector,
+            attempts: Attempts::default(),
             events,
             backoff: Backoff::new(seed),
             ended: Some(ended),
@@ -125,37 +128,23 @@ impl Remote {
         }
     }
 
-    fn try_to_connect(&mut self, ctx: &mut Context<Self>) {
-        ctx.spawn((self.connector)().into_actor(self).map(|attempt, act, ctx| match attempt {
-            Ok((link, Answer::Welcome { vm })) => act.linked(link, vm, ctx),
-            Ok((_, Answer::Refused { reason, text })) | Err(HandshakeError::Refused { reason, text }) => {
-                act.refused(reason, text, ctx);
-            }
-            Err(error) => act.try_again(error.to_string(), Duration::ZERO, ctx),
-        }));
-    }
-
     pub(crate) fn ending(&self) -> bool {
         self.ended.is_none()
     }
 
-    fn linked(&mut self, link: Box<dyn Link>, vm: String, ctx: &mut Context<Self>) {
-        if self.ending() {
-            return;
-        }
-        self.session += 1;
-        self.totals.sessions += 1;
-        self.live = Some(Live::start(link, self.session, self, ctx));
-        self.events.say(&Event::Connected { vm: vm.clone() });
-        self.vm = Some(vm);
+    /// A session has begun: everything is lent in it.
+    pub(crate) fn welcomed(&mut self, ctx: &mut Context<Self>) {
         self.hear(Heard::Linked);
         for port in self.lent.keys().copied().collect::<Vec<_>>() {
             self.attach(port, ctx);
         }
     }
 
-    fn refused(&mut self, reason: Refusal, text: String, ctx: &mut Context<Self>) {
+    pub(crate) fn refused(&mut self, reason: Refusal, text: String, ctx: &mut Context<Self>) {
         let again = matches!(reason, Refusal::Busy | Refusal::Unavailable);
+        if again && self.live.is_some() {
+            return tracing::debug!(text, "no link");
+        }
         self.events.say(&Event::Refused { reason: format!("{reason:?}"), text: text.clone(), again });
         if again {
             return self.try_again(format!("refused: {text}"), Duration::ZERO, ctx);
@@ -164,7 +153,7 @@ impl Remote {
         self.finish(ExitCode::from(REFUSED), ctx);
     }
 
-    fn try_again(&mut self, reason: String, lasted: Duration, ctx: &mut Context<Self>) {
+    pub(crate) fn try_again(&mut self, reason: String, lasted: Duration, ctx: &mut Context<Self>) {
         if self.ending() {
             return;
         }
@@ -172,7 +161,7 @@ impl Remote {
         let again_in_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         self.events.say(&Event::Disconnected { reason, again_in_ms });
         ctx.run_later(after, |act, ctx| {
-            if !act.ending() {
+            if !act.ending() && act.live.is_none() {
                 act.try_to_connect(ctx);
             }
         });
@@ -182,7 +171,12 @@ impl Remote {
     fn hang_up(&mut self, ctx: &mut Context<Self>) -> Option<Duration> {
         let live = self.live.take()?;
         let lasted = self.start.elapsed().saturating_sub(live.since);
-        live.cancel(ctx);
+        if self.ending() {
+            live.let_go(ctx)
+        } else {
+            live.cancel(ctx)
+        }
+        self.stop_trying(ctx);
         self.vm = None;
         self.lent.values_mut().for_each(|lent| lent.attached = false);
         self.hear(Heard::Silence);
@@ -190,8 +184,8 @@ impl Remote {
         Some(lasted)
     }
 
-    /// The link is gone, for whatever reason.
-    pub(crate) fn link_lost(&mut self, reason: String, ctx: &mut Context<Self>) {
+    /// The session is gone, for whatever reason.
+    pub(crate) fn session_lost(&mut self, reason: String, ctx: &mut Context<Self>) {
         if let Some(lasted) = self.hang_up(ctx) {
             self.try_again(reason, lasted, ctx);
         }
@@ -206,10 +200,14 @@ impl Remote {
         }
     }
 
+    /// How long a message to the host and its answer take, if that is known.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.live.as_ref().and_then(Live::round_trip)
+    }
+
     /// The sound repairs, and chooses its codec, by the way to the host.
     fn tell_round_trip(&self) {
-        let round_trip = self.live.as_ref().and_then(Live::round_trip);
-        round_trip.into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
+        self.round_trip().into_iter().for_each(|round_trip| self.hear(Heard::RoundTrip(round_trip)));
     }
 
     fn hear_surely(&self, message: audio::ToRemote, (lane, length): (Lane, usize), ctx: &mut Context<Self>) {
@@ -239,8 +237,9 @@ impl Remote {
                 }
                 self.hear(Heard::Audio(message));
             }
+            ToRemote::Control(control::ToRemote::Unplugged { device }) => self.lend_again(device, ctx),
             ToRemote::Control(control::ToRemote::Bye { text, retry: true }) => {
-                return self.link_lost(text, ctx);
+                return self.session_lost(text, ctx);
             }
             ToRemote::Control(control::ToRemote::Bye { text, retry: false }) => {
                 self.events.say(&Event::Refused { reason: "Bye".to_owned(), text, again: false });
@@ -255,6 +254,7 @@ impl Remote {
     /// Ends: says goodbye, lets the sound finish, then tells the exit code.
     fn finish(&mut self, code: ExitCode, ctx: &mut Context<Self>) {
         let Some(ended) = self.ended.take() else { return };
+        self.stop_trying(ctx);
         let (said, goodbye) = oneshot::channel();
         if let Some(live) = &mut self.live {
             live.close("the remote ends");
@@ -321,30 +321,6 @@ impl Handler<Report> for Remote {
             self.tell_round_trip();
         }
         self.send(ToHost::Audio(report), ctx);
-    }
-}
-
-impl StreamHandler<Inbound> for Remote {
-    fn handle(&mut self, frames: Inbound, ctx: &mut Self::Context) {
-        self.receive(frames, ctx);
-    }
-
-    /// The link's own end says so with its reason ([`LinkEnded`]).
-    fn finished(&mut self, _: &mut Self::Context) {}
-}
-
-impl Handler<LinkEnded> for Remote {
-    type Result = ();
-
-    fn handle(&mut self, ended: LinkEnded, ctx: &mut Self::Context) {
-        if ended.session != self.session {
-            return;
-        }
-        self.link_lost(ended.reason, ctx);
-        if let Some(said) = self.farewell.take() {
-            // Whoever waited for it may have lost patience.
-            let _ = said.send(());
-        }
     }
 }
 

@@ -136,6 +136,16 @@ impl VmSession {
         self.tell(Event::GaveUp { child });
     }
 
+    pub(crate) fn to_usb<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        UsbCtrl: Handler<M>,
+    {
+        if let Some(usb) = &self.usb.addr {
+            usb.do_send(message);
+        }
+    }
+
     fn forget_child(&mut self, child: Child, ctx: &mut Context<Self>) {
         match child {
             Child::Usb => {

@@ -10,19 +10,22 @@
 //!
 //! Everything but the link's I/O runs on the arbiter this actor was started on. What must survive a child (the
 //! port map, the bus, the session) belongs here; a child that ends is noticed by its [`Tether`] and started again
-//! within limits. A lost link is not a crash: it is a state. Today the devices are then unplugged cleanly and plugged
-//! again when a remote returns, both jacks are empty, and the guest's sound runs on: into silence, and out of it.
+//! within limits. A lost link is not a crash: it is a state. The session goes on over the next link, and the guest sees
+//! nothing of it but that its requests take longer and its sound is silent; only what has no link for longer than
+//! [`HoldTimes`] is unplugged cleanly, and plugged again when a remote returns.
 #![forbid(unsafe_code)]
 
 mod children;
-mod link_of_the_moment;
+mod hold;
+mod links;
+mod live;
 mod ports;
 mod session_io;
 mod shared;
 mod sound;
 mod tether;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
 use capture::Tap;
@@ -30,23 +33,24 @@ use hda_ctrl::Play;
 pub use hda_ctrl::Wish;
 use link::{Link, PeerKey};
 use pci::Bus;
-use session::{Role, Session};
+use session::LinkId;
 use tokio::{runtime::Handle, time::Instant};
 use usb_ctrl::Submit;
 use wire::ToRemote;
 
 pub use children::Child;
 use children::{HdaSeat, UsbSeat};
-use link_of_the_moment::{CurrentLink, Inbound, LinkEnded};
+pub use hold::HoldTimes;
+use links::Newcomer;
+use live::Live;
 use ports::Ports;
-use session_io::Backlog;
 pub use tether::{Ended, Tether};
 
 /// A remote's authenticated link for this VM.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct LinkUp {
-    /// The link. A link that is there already is closed: its remote has been replaced.
+    /// The link. What it first says decides: it begins a session, which ends the one of before, or goes on with it.
     pub link: Box<dyn Link>,
 }
 
@@ -63,8 +67,22 @@ pub enum Event {
     Linked {
         /// Its authenticated key.
         remote: PeerKey,
+        /// The kind of its link.
+        transport: &'static str,
     },
-    /// The remote is gone.
+    /// The remote's link is gone. It may come back; until then what it lends is held.
+    Detached {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The session goes on over another link.
+    Resumed {
+        /// The kind of the link.
+        transport: &'static str,
+        /// How long there was none; none if it moved from one to the other.
+        after: Option<Duration>,
+    },
+    /// The remote is gone, and with it what it lent.
     LinkLost {
         /// Why, for people.
         reason: String,
@@ -114,6 +132,8 @@ pub struct Parts {
     pub hda_settings: hda::Config,
     /// How what the guest plays is sent.
     pub codec: Wish,
+    /// How long devices stay plugged in without a link.
+    pub hold: HoldTimes,
     /// The runtime for the link's I/O and encryption.
     pub io: Handle,
     /// Records what goes to the remote's devices, and what comes of it.
@@ -127,15 +147,16 @@ pub struct VmSession {
     name: String,
     usb: UsbSeat,
     hda: HdaSeat,
+    hold: HoldTimes,
     io: Handle,
     tap: Option<Tap>,
     events: Recipient<Event>,
     start: Instant,
     ports: Ports,
-    session: Session,
-    backlog: Backlog,
-    link: Option<CurrentLink>,
-    generation: u32,
+    live: Option<Live>,
+    sessions: u32,
+    newcomers: BTreeMap<LinkId, Newcomer>,
+    last_link: u64,
     counters: Counters,
     counted: Counters,
     timer: Option<(Duration, SpawnHandle)>,
@@ -149,15 +170,16 @@ impl VmSession {
             name: parts.name,
             usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
             hda: HdaSeat::new(parts.hda, parts.hda_config, parts.hda_settings, parts.codec),
+            hold: parts.hold,
             io: parts.io,
             tap: parts.tap,
             events: parts.events,
             start: Instant::now(),
             ports: Ports::default(),
-            session: Session::new(Role::Host, session::Config::default()),
-            backlog: Backlog::default(),
-            link: None,
-            generation: 0,
+            live: None,
+            sessions: 0,
+            newcomers: BTreeMap::new(),
+            last_link: 0,
             counters: Counters::default(),
             counted: Counters::default(),
             timer: None,
@@ -169,7 +191,8 @@ impl VmSession {
     }
 
     fn count(&mut self) {
-        self.hda.sound.set_round_trip(self.session.stats().round_trip);
+        let round_trip = self.live.as_ref().and_then(|live| live.session.stats().round_trip);
+        self.hda.sound.set_round_trip(round_trip);
         if self.counters != self.counted {
             self.counted = self.counters;
             self.tell(Event::Counted(self.counters));
@@ -187,37 +210,15 @@ impl Actor for VmSession {
     }
 }
 
-impl Handler<LinkUp> for VmSession {
-    type Result = ();
-
-    fn handle(&mut self, LinkUp { link }: LinkUp, ctx: &mut Self::Context) {
-        self.link_up(link, ctx);
-    }
-}
-
-impl StreamHandler<Inbound> for VmSession {
-    fn handle(&mut self, frames: Inbound, ctx: &mut Self::Context) {
-        self.receive(frames, ctx);
-    }
-
-    /// The link's own end says so with its reason (`LinkEnded`).
-    fn finished(&mut self, _: &mut Self::Context) {}
-}
-
-impl Handler<LinkEnded> for VmSession {
-    type Result = ();
-
-    fn handle(&mut self, ended: LinkEnded, ctx: &mut Self::Context) {
-        if self.link.as_ref().is_some_and(|link| link.generation == ended.generation) {
-            self.link_lost(&ended.reason, ctx);
-        }
-    }
-}
-
 impl Handler<Submit> for VmSession {
     type Result = ();
 
     fn handle(&mut self, Submit(messages): Submit, ctx: &mut Self::Context) {
+        let now = self.start.elapsed();
+        if let Some(live) = &mut self.live {
+            let lent = messages.iter().filter(|message| self.ports.lends(message.device()));
+            lent.for_each(|message| live.holds.asked(now, message));
+        }
         let known = messages.into_iter().filter_map(|message| self.ports.address(message));
         let known: Vec<_> = known.collect();
         self.record(&known);

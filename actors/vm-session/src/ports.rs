@@ -8,14 +8,25 @@ use wire::{
     usb::{DeviceId, RequestId, ToRemote},
 };
 
+use crate::hold::Class;
+
 /// The most devices that one remote may lend; the controller has no more slots.
 const MAX_LENT: usize = 64;
+
+/// A device that is lent.
+#[derive(Debug)]
+struct Lent {
+    /// The remote's id of it.
+    theirs: DeviceId,
+    class: Class,
+    attach: Attach,
+}
 
 /// The devices that are lent at the moment.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
-    /// The controller's id -> the remote's.
-    lent: BTreeMap<DeviceId, (DeviceId, Attach)>,
+    /// By the controller's id.
+    lent: BTreeMap<DeviceId, Lent>,
     last: u32,
     last_request: u64,
 }
@@ -23,22 +34,38 @@ pub(crate) struct Ports {
 impl Ports {
     /// A device is lent; `None` if that is one too many, or the remote used its id already.
     pub(crate) fn attach(&mut self, attachment: &Attachment) -> Option<Attach> {
-        let twice = self.lent.values().any(|(remote, _)| *remote == attachment.device);
+        let twice = self.lent.values().any(|lent| lent.theirs == attachment.device);
         if twice || self.lent.len() >= MAX_LENT {
             return None;
         }
         self.last += 1;
         let profile = Arc::new(attachment.profile.clone());
         let attach = Attach { device: DeviceId(self.last), speed: attachment.speed, profile };
-        self.lent.insert(attach.device, (attachment.device, attach.clone()));
+        let (theirs, class) = (attachment.device, Class::of(&attachment.profile));
+        self.lent.insert(attach.device, Lent { theirs, class, attach: attach.clone() });
         Some(attach)
     }
 
     /// A device is gone; the controller's id of it, if there was one.
     pub(crate) fn detach(&mut self, remote: DeviceId) -> Option<DeviceId> {
-        let device = self.lent.iter().find(|(_, (theirs, _))| *theirs == remote).map(|(own, _)| *own)?;
+        let device = self.lent.iter().find(|(_, lent)| lent.theirs == remote).map(|(own, _)| *own)?;
         self.lent.remove(&device);
         Some(device)
+    }
+
+    /// The device with this id of the controller is given up; the remote's id of it.
+    pub(crate) fn give_up(&mut self, device: DeviceId) -> Option<DeviceId> {
+        self.lent.remove(&device).map(|lent| lent.theirs)
+    }
+
+    /// Whether the device with this id of the controller is lent.
+    pub(crate) fn lends(&self, device: DeviceId) -> bool {
+        self.lent.contains_key(&device)
+    }
+
+    /// The devices by the controller's ids, and how long a guest can wait for each.
+    pub(crate) fn classes(&self) -> impl Iterator<Item = (DeviceId, Class)> {
+        self.lent.iter().map(|(device, lent)| (*device, lent.class))
     }
 
     /// Every device is gone.
@@ -48,7 +75,7 @@ impl Ports {
 
     /// The devices as a controller that starts anew must attach them.
     pub(crate) fn attached(&self) -> Vec<Attach> {
-        self.lent.values().map(|(_, attach)| attach.clone()).collect()
+        self.lent.values().map(|lent| lent.attach.clone()).collect()
     }
 
     /// The first request id that a controller which starts anew may use: ids are never reused.
@@ -60,8 +87,7 @@ impl Ports {
     /// it, and completes what it waits for by itself.
     pub(crate) fn address(&mut self, mut message: ToRemote) -> Option<ToRemote> {
         self.last_request = self.last_request.max(message.id().map_or(0, |id| id.0));
-        let (theirs, _) = self.lent.get(&message.device())?;
-        *message.device_mut() = *theirs;
+        *message.device_mut() = self.lent.get(&message.device())?.theirs;
         Some(message)
     }
 }

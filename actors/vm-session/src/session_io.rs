@@ -3,15 +3,16 @@
 use std::{collections::VecDeque, time::Duration};
 
 use actix::prelude::*;
-use session::Event as SessionEvent;
+use bytes::Bytes;
+use link::Filled;
+use session::{Event as SessionEvent, LinkId};
 use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
-use usb_ctrl::Detach;
 use wire::{
     Lane, Message, ToHost, ToRemote, control,
     usb::{self, Completion},
 };
 
-use crate::{Event, VmSession, link_of_the_moment::Inbound};
+use crate::{Event, VmSession, live::Live};
 
 /// Bytes of completions that the controller copies at a stretch: a guest's register access waits that long.
 const BATCH_BYTES: u32 = 64 << 10;
@@ -27,10 +28,17 @@ pub(crate) struct Backlog {
     waiting: bool,
 }
 
+impl Backlog {
+    /// Whether completions wait, and nothing waits for room for them.
+    fn has_completions(&self) -> bool {
+        !self.completions.is_empty() && !self.waiting
+    }
+}
+
 impl VmSession {
     /// Records requests that go to the remote.
     pub(crate) fn record(&mut self, messages: &[usb::ToRemote]) {
-        let Some(tap) = self.tap.as_mut().filter(|_| self.link.is_some()) else { return };
+        let Some(tap) = self.tap.as_mut().filter(|_| self.live.is_some()) else { return };
         for message in messages {
             if let Some(request) = message.request() {
                 tap.submitted(&request);
@@ -38,96 +46,87 @@ impl VmSession {
         }
     }
 
-    /// Sends messages to the remote; without one they are dropped: nothing is lent then, and sound plays into silence.
+    /// Sends messages to the remote, now or when it has a link again; without a session they are dropped: nothing is
+    /// lent then, and sound plays into silence.
     pub(crate) fn send(&mut self, messages: Vec<ToRemote>, ctx: &mut Context<Self>) {
-        if self.link.is_none() {
-            return;
-        }
+        self.queue(messages);
+        self.transmit(ctx);
+    }
+
+    /// Sends them at the next occasion.
+    pub(crate) fn queue(&mut self, messages: Vec<ToRemote>) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
         for message in messages {
             let message = message.encode();
             if message.lane.may_lose() {
                 // Late is lost, never queued: the session drops what it cannot send in time.
-                self.give(message);
+                live.give(now, message);
             } else {
-                self.backlog.lanes[message.lane as usize].push_back(message);
+                live.backlog.lanes[message.lane as usize].push_back(message);
             }
         }
-        self.transmit(ctx);
     }
 
     /// Moves messages into the session and frames out of it, until one of them has no more.
     pub(crate) fn transmit(&mut self, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
-        self.fill_session();
-        let ready = self.link.as_ref().filter(|link| !link.waiting);
-        let outbound = ready.map(|link| link.outbound.clone());
-        while let Some(outbound) = &outbound {
-            match outbound.try_reserve() {
-                Ok(permit) => match self.session.poll_transmit(now) {
-                    Some(frame) => permit.send(frame),
-                    None => break,
-                },
-                Err(TrySendError::Full(())) => {
-                    self.wait_for_room(ctx);
-                    break;
+        let Some(live) = &mut self.live else { return };
+        let links: Vec<_> = live.lines.iter().filter(|(_, line)| !line.waiting).map(|(id, _)| *id).collect();
+        live.fill(now);
+        for link in links {
+            self.transmit_on(link, now, ctx);
+        }
+        self.set_timer(self.next_timeout(), ctx);
+    }
+
+    fn transmit_on(&mut self, link: LinkId, now: Duration, ctx: &mut Context<Self>) {
+        let Some(live) = &mut self.live else { return };
+        let Some(outbound) = live.lines.get(&link).map(|line| line.outbound.clone()) else { return };
+        let filled = outbound.fill(|| {
+            let frame = live.session.poll_transmit_on(now, link)?;
+            live.fill(now);
+            Some(frame)
+        });
+        if filled == Filled::Full {
+            live.lines.get_mut(&link).iter_mut().for_each(|line| line.waiting = true);
+            ctx.spawn(outbound.room().into_actor(self).map(move |(), act, ctx| {
+                let lines = act.live.as_mut().map(|live| &mut live.lines);
+                if let Some(line) = lines.and_then(|lines| lines.get_mut(&link)) {
+                    line.waiting = false;
+                    act.transmit(ctx);
                 }
-                Err(TrySendError::Closed(())) => break,
-            }
-            self.fill_session();
-        }
-        self.set_timer(self.session.poll_timeout(), ctx);
-    }
-
-    fn fill_session(&mut self) {
-        for lane in Lane::ALL {
-            let room = |act: &Self, message: &Message| act.session.room(lane) >= message.len();
-            while self.backlog.lanes[lane as usize].front().is_some_and(|message| room(self, message)) {
-                let Some(message) = self.backlog.lanes[lane as usize].pop_front() else { break };
-                self.give(message);
-            }
+            }));
         }
     }
 
-    fn give(&mut self, message: Message) {
-        if let Err(error) = self.session.send_at(self.start.elapsed(), message) {
-            tracing::error!(%error, "the session refused a message that it had room for");
-        }
-    }
-
-    /// Goes on when the link has taken a frame.
-    fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
-        let Some(link) = &mut self.link else { return };
-        link.waiting = true;
-        let (generation, outbound) = (link.generation, link.outbound.clone());
-        let room = async move { drop(outbound.reserve().await) };
-        ctx.spawn(room.into_actor(self).map(move |(), act, ctx| {
-            if let Some(link) = act.link.as_mut().filter(|link| link.generation == generation) {
-                link.waiting = false;
-                act.transmit(ctx);
-            }
-        }));
-    }
-
-    /// Takes frames from the link. A remote that breaks the protocol loses the link.
-    pub(crate) fn receive(&mut self, Inbound { generation, frames }: Inbound, ctx: &mut Context<Self>) {
-        if self.link.as_ref().is_none_or(|link| link.generation != generation) {
-            return;
-        }
+    /// Takes frames from a link. A remote that breaks the protocol of the session loses it.
+    pub(crate) fn receive(&mut self, link: LinkId, frames: Vec<(Lane, Bytes)>, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
-        let taken = frames.into_iter().try_for_each(|(lane, frame)| self.session.receive(now, lane, frame));
-        let end = match taken {
-            Ok(()) => self.route_events().err(),
-            Err(error) => Some(format!("the remote broke the protocol: {error}")),
-        };
+        let Some(live) = self.live.as_mut().filter(|live| live.lines.contains_key(&link)) else { return };
+        let taken =
+            frames.into_iter().try_for_each(|(lane, frame)| live.session.receive_on(now, link, lane, frame));
+        let Err(error) = taken else { return self.go_on(ctx) };
+        let reason = format!("the remote broke the protocol: {error}");
+        if live.session.link() == Some(link) {
+            self.end(&reason, ctx);
+        } else {
+            self.link_lost(link, &reason, ctx);
+        }
+    }
+
+    /// Something has happened to the session: everybody is told, and what can go goes.
+    pub(crate) fn go_on(&mut self, ctx: &mut Context<Self>) {
+        let end = self.route_events(ctx).err();
         self.hand_over(ctx);
         match end {
-            Some(reason) => self.link_lost(&reason, ctx),
+            Some(reason) => self.end(&reason, ctx),
             None => self.transmit(ctx),
         }
     }
 
-    fn route_events(&mut self) -> Result<(), String> {
-        while let Some(event) = self.session.poll_event() {
+    fn route_events(&mut self, ctx: &mut Context<Self>) -> Result<(), String> {
+        while let Some(event) = self.live.as_mut().and_then(|live| live.session.poll_event()) {
             match event {
                 SessionEvent::Message(lane, bytes) => {
                     let size = bytes.len();
@@ -135,17 +134,25 @@ impl VmSession {
                         ToHost::decode(lane, bytes).map_err(|e| format!("the remote sent nonsense: {e}"))?;
                     self.route(lane, size, message);
                 }
-                SessionEvent::PeerSilent => return Err("the remote has fallen silent".to_owned()),
+                SessionEvent::Attached { link, resumed, .. } => self.attached(link, resumed),
+                SessionEvent::Detached => self.detached(),
+                SessionEvent::Retired(link) => self.retire(link, ctx),
+                SessionEvent::PeerSilent => self.silent(ctx),
                 SessionEvent::PeerClosed(reason) => return Err(format!("the remote left: {reason}")),
-                // A session that ends with its link has no more to tell of links.
-                SessionEvent::Attached { .. }
-                | SessionEvent::Detached
-                | SessionEvent::Retired(_)
-                | SessionEvent::Expired
-                | SessionEvent::Reset(_) => {}
+                SessionEvent::Expired => return Err("no link for too long".to_owned()),
+                SessionEvent::Reset(reason) => {
+                    return Err(format!("the remote has no such session: {reason:?}"));
+                }
             }
         }
         Ok(())
+    }
+
+    /// Nothing was heard for too long on the link of the moment.
+    fn silent(&mut self, ctx: &mut Context<Self>) {
+        if let Some(link) = self.live.as_ref().and_then(|live| live.session.link()) {
+            self.link_lost(link, "the remote has fallen silent", ctx);
+        }
     }
 
     fn route(&mut self, lane: Lane, size: usize, message: ToHost) {
@@ -155,18 +162,20 @@ impl VmSession {
                 if let Some(tap) = &mut self.tap {
                     tap.ended(&completion);
                 }
-                self.backlog.completions.push(completion);
-                return self.backlog.credit.push((lane, size));
+                self.ended(completion.id);
+                let Some(live) = &mut self.live else { return };
+                live.backlog.completions.push(completion);
+                return live.backlog.credit.push((lane, size));
             }
             ToHost::Audio(report) => self.hda.sound.hear(report),
             ToHost::Control(control::ToHost::Attached(attachment)) => self.attach(attachment),
             ToHost::Control(control::ToHost::Detached { device }) => {
                 if let Some(device) = self.ports.detach(device) {
-                    self.to_usb(Detach { device });
+                    self.forget(device);
                 }
             }
         }
-        self.session.consumed(lane, size);
+        self.live.iter_mut().for_each(|live| live.session.consumed(lane, size));
     }
 
     fn attach(&mut self, attachment: control::Attachment) {
@@ -180,28 +189,70 @@ impl VmSession {
 
     /// Hands completions to the controller's stream, now or when it has room; with them goes their credit.
     fn hand_over(&mut self, ctx: &mut Context<Self>) {
-        while !self.backlog.completions.is_empty() && !self.backlog.waiting {
+        let more = |act: &Self| act.live.as_ref().is_some_and(|live| live.backlog.has_completions());
+        while more(self) {
             self.hand_over_batch(ctx);
         }
     }
 
     fn hand_over_batch(&mut self, ctx: &mut Context<Self>) {
-        let Some(stream) = self.usb.completions.clone() else { return self.accept_completions(None) };
+        let Some(live) = &mut self.live else { return };
+        let Some(stream) = self.usb.completions.clone() else { return live.accept_completions(None) };
         match stream.clone().try_reserve_owned() {
-            Ok(permit) => self.accept_completions(Some(permit)),
-            Err(TrySendError::Closed(_)) => self.accept_completions(None),
+            Ok(permit) => live.accept_completions(Some(permit)),
+            Err(TrySendError::Closed(_)) => live.accept_completions(None),
             Err(TrySendError::Full(_)) => {
-                let generation = self.generation;
-                self.backlog.waiting = true;
+                let number = live.number;
+                live.backlog.waiting = true;
                 let room = async move { drop(stream.reserve_owned().await) };
                 ctx.spawn(room.into_actor(self).map(move |(), act, ctx| {
-                    if act.generation == generation {
-                        act.backlog.waiting = false;
+                    if let Some(live) = act.live.as_mut().filter(|live| live.number == number) {
+                        live.backlog.waiting = false;
                         act.hand_over(ctx);
                         act.transmit(ctx);
                     }
                 }));
             }
+        }
+    }
+
+    pub(crate) fn set_timer(&mut self, at: Option<Duration>, ctx: &mut Context<Self>) {
+        // A timer that rings too early does no harm, and a new one for every frame would cost more.
+        let rings_in_time = |at| self.timer.is_some_and(|(armed, _)| armed <= at);
+        if at.map_or(self.timer.is_none(), rings_in_time) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let now = self.start.elapsed();
+        let arm = |at: Duration| (at, ctx.run_later(at.saturating_sub(now), Self::timeout));
+        self.timer = at.map(arm);
+    }
+
+    fn timeout(&mut self, ctx: &mut Context<Self>) {
+        self.timer = None;
+        let now = self.start.elapsed();
+        self.live.iter_mut().for_each(|live| live.session.on_timeout(now));
+        self.release();
+        self.go_on(ctx);
+    }
+}
+
+impl Live {
+    fn fill(&mut self, now: Duration) {
+        for lane in Lane::ALL {
+            let at = lane as usize;
+            while self.backlog.lanes[at].front().is_some_and(|m| self.session.room(lane) >= m.len()) {
+                let Some(message) = self.backlog.lanes[at].pop_front() else { break };
+                self.give(now, message);
+            }
+        }
+    }
+
+    fn give(&mut self, now: Duration, message: Message) {
+        if let Err(error) = self.session.send_at(now, message) {
+            tracing::error!(%error, "the session refused a message that it had room for");
         }
     }
 
@@ -221,30 +272,6 @@ impl VmSession {
         }
         for (lane, size) in self.backlog.credit.drain(..count) {
             self.session.consumed(lane, size);
-        }
-    }
-
-    pub(crate) fn set_timer(&mut self, at: Option<Duration>, ctx: &mut Context<Self>) {
-        let at = at.filter(|_| self.link.is_some());
-        // A timer that rings too early does no harm, and a new one for every frame would cost more.
-        let rings_in_time = |at| self.timer.is_some_and(|(armed, _)| armed <= at);
-        if at.map_or(self.timer.is_none(), rings_in_time) {
-            return;
-        }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let now = self.start.elapsed();
-        let arm = |at: Duration| (at, ctx.run_later(at.saturating_sub(now), Self::timeout));
-        self.timer = at.map(arm);
-    }
-
-    fn timeout(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
-        self.session.on_timeout(self.start.elapsed());
-        match self.route_events() {
-            Ok(()) => self.transmit(ctx),
-            Err(reason) => self.link_lost(&reason, ctx),
         }
     }
 }

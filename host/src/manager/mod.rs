@@ -124,11 +124,14 @@ impl ConnectionManager {
                 },
                 None => return,
             },
-            ToManager::Linked { remote } => {
+            ToManager::Linked { remote, transport } => {
                 let remote = PublicKey(remote);
                 self.registry.remote_linked(&vm, remote);
-                Report::Linked { remote: remote.to_string(), vm }
+                Report::Linked { remote: remote.to_string(), transport, vm }
             }
+            // It keeps the VM while its devices are held.
+            ToManager::Detached { reason } => Report::Detached { vm, reason },
+            ToManager::Resumed { transport, after_ms } => Report::Resumed { vm, transport, after_ms },
             ToManager::LinkLost { reason } => {
                 self.registry.remote_left(&vm);
                 Report::LinkLost { vm, reason }

@@ -197,7 +197,7 @@ mod tests {
     use noise_tcp::SecretKey;
 
     use super::*;
-    use crate::config::{Allowed, AudioCodec, Interrupts, Speakers};
+    use crate::config::{Allowed, AudioCodec, Hold, Interrupts, Speakers};
 
     fn key() -> PublicKey {
         SecretKey::generate().public()
@@ -218,6 +218,7 @@ mod tests {
                 interrupts: Interrupts::Msi,
                 speakers: Speakers::Stereo,
                 audio_codec: AudioCodec::Auto,
+                hold: Hold::default(),
                 capture: None,
             };
             ((*name).to_owned(), vm)

@@ -26,6 +26,8 @@ async fn a_capture_has_every_request_and_its_end_over_all_sessions() {
         let completions = vec![end.clone()];
         world.say(Lane::Int, Ended { session, port: PortId(1), completions, ..Ended::default() }).await;
         assert_eq!(host.hear().await, ToHost::Completed(end));
+        drop(host);
+        world.forget().await;
     }
     assert_eq!(writer.finish().unwrap(), Totals { records: 4, dropped: 0 });
 }

@@ -6,6 +6,7 @@ mod lender;
 mod microphone;
 mod port;
 mod remote;
+mod resume;
 mod sound;
 mod world;
 

@@ -75,7 +75,7 @@ async fn a_request_for_a_device_that_is_not_lent_ends_as_disconnected() {
 }
 
 #[actix::test]
-async fn sound_goes_to_the_sound_and_silence_follows_a_lost_link() {
+async fn sound_goes_to_the_sound_and_silence_follows_a_lost_session() {
     tokio::time::pause();
     let mut world = World::new().await;
     let mut host = world.accept();
@@ -85,6 +85,7 @@ async fn sound_goes_to_the_sound_and_silence_follows_a_lost_link() {
     host.say(ToRemote::Audio(pause.clone())).await;
     assert!(matches!(world.heard.recv().await, Some(Heard::Audio(heard)) if heard == pause));
     drop(host);
+    world.forget().await;
     assert!(matches!(world.heard.recv().await, Some(Heard::Silence)));
 }
 
@@ -114,12 +115,13 @@ async fn sound_that_would_wait_too_long_for_the_link_is_lost_and_never_late() {
 }
 
 #[actix::test]
-async fn after_a_lost_link_everything_is_attached_anew_and_the_old_session_is_forgotten() {
+async fn a_host_that_forgot_the_session_gets_everything_anew_and_nothing_of_the_old_one() {
     tokio::time::pause();
     let mut world = World::new().await;
     let mut host = world.accept();
     let old = host.attached().await;
     drop(host);
+    world.forget().await;
     let mut host = world.accept();
     let new = host.attached().await;
     assert!(new.iter().all(|id| !old.contains(id)));

@@ -1,14 +1,24 @@
 //! A host at the other end of links in memory, and actors that only record what they are told.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use actix::prelude::*;
 use bytes::Bytes;
 use capture::Tap;
 use futures_util::FutureExt;
-use link::Link;
+use link::{Link, Memory};
 use noise_tcp::HandshakeError;
-use session::{Config, Event, Role, Session};
+use session::{
+    Config, Event, Identity, LinkId, LinkKind, NewLink, Opening, ResetReason, Secret, Session, SessionId,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
@@ -137,7 +147,27 @@ impl World {
         let (mine, theirs) = link::pair();
         let answer = Answer::Welcome { vm: "vm".to_owned() };
         assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
-        Host::new(Box::new(mine))
+        Host::new(mine)
+    }
+
+    /// The next attempt to connect reaches this host again.
+    pub(crate) fn accept_again(&self, host: &mut Host) {
+        let (mine, theirs) = link::pair();
+        let answer = Answer::Welcome { vm: "vm".to_owned() };
+        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
+        host.join(mine);
+    }
+
+    /// The next attempt to connect reaches a host that does not know the session.
+    pub(crate) async fn forget(&self) {
+        let (mut mine, theirs) = link::pair();
+        let answer = Answer::Welcome { vm: "vm".to_owned() };
+        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
+        let (lane, frame) = poll_fn(|cx| mine.poll_receive(cx)).await.unwrap();
+        assert!(matches!(Opening::of(lane, frame), Ok(Opening::Resume(_))), "it wants to go on");
+        poll_fn(|cx| mine.poll_ready(cx)).await.unwrap();
+        mine.send(session::refusal(ResetReason::Unknown)).unwrap();
+        poll_fn(|cx| mine.poll_flush(cx)).await.unwrap();
     }
 
     /// The next attempt is refused.
@@ -176,10 +206,11 @@ impl World {
     }
 }
 
-/// The host's end of a link, with its session.
+/// The host's end of a session, and the link it is on.
 pub(crate) struct Host {
     session: Session,
     start: Instant,
+    link: LinkId,
     outbound: mpsc::Sender<Message>,
     inbound: mpsc::Receiver<(Lane, Bytes)>,
     /// Why the remote says it left.
@@ -189,13 +220,34 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    fn new(link: Box<dyn Link>) -> Self {
+    fn new(link: Memory) -> Self {
+        static LAST: AtomicU8 = AtomicU8::new(0);
+        let id = LAST.fetch_add(1, Ordering::Relaxed);
+        let identity = Identity { id: SessionId([id; 16]), secret: Secret::new([id; 32]) };
+        let session = Session::host(identity, Config::default());
+        let (outbound, inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
+        let start = Instant::now();
+        let mut host =
+            Self { session, start, link: LinkId(0), outbound, inbound, left: None, withholds: false };
+        host.join(link);
+        host
+    }
+
+    /// One more link, which is the only one that is listened to from now on.
+    fn join(&mut self, link: Memory) {
+        self.link = LinkId(self.link.0 + 1);
+        let new = NewLink { id: self.link, kind: LinkKind::STREAM, binding: link.binding(), opens: false };
+        self.session.link_up(self.start.elapsed(), new).unwrap();
         let (outbound, to_link) = mpsc::channel(4);
         let (from_link, inbound) = mpsc::channel(64);
-        tokio::spawn(link::drive(link, to_link, from_link));
-        let session = Session::new(Role::Host, Config::default());
-        let start = Instant::now();
-        Self { session, start, outbound, inbound, left: None, withholds: false }
+        tokio::spawn(link::drive(Box::new(link), to_link, from_link));
+        (self.outbound, self.inbound) = (outbound, inbound);
+    }
+
+    /// The link breaks; the session does not.
+    pub(crate) fn cut(&mut self) {
+        (self.outbound, self.inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
+        self.session.link_down(self.start.elapsed(), self.link);
     }
 
     pub(crate) async fn say(&mut self, message: ToRemote) {
@@ -225,7 +277,7 @@ impl Host {
     }
 
     async fn transmit(&mut self) {
-        while let Some(frame) = self.session.poll_transmit(self.start.elapsed()) {
+        while let Some(frame) = self.session.poll_transmit_on(self.start.elapsed(), self.link) {
             if self.outbound.send(frame).await.is_err() {
                 return;
             }
@@ -244,15 +296,15 @@ impl Host {
                 }
                 Some(Event::PeerClosed(reason)) => self.left = Some(reason),
                 Some(Event::PeerSilent) => panic!("the remote has fallen silent"),
-                Some(other) => panic!("{other:?} of a session with one link"),
-                None => {}
+                Some(Event::Attached { .. } | Event::Detached | Event::Retired(_)) | None => {}
+                Some(end @ (Event::Expired | Event::Reset(_))) => panic!("{end:?}"),
             }
             self.transmit().await;
             let timeout = self.session.poll_timeout().unwrap_or(Duration::from_secs(3600));
             tokio::select! {
                 frame = self.inbound.recv() => {
                     let (lane, frame) = frame?;
-                    self.session.receive(self.start.elapsed(), lane, frame).unwrap();
+                    self.session.receive_on(self.start.elapsed(), self.link, lane, frame).unwrap();
                 }
                 () = tokio::time::sleep_until(self.start + timeout) => {
                     self.session.on_timeout(self.start.elapsed());

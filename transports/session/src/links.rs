@@ -18,7 +18,7 @@ pub(crate) const EARLY_BYTES: usize = 256 * 1024;
 pub const MAX_LINKS: usize = 4;
 
 /// The name of a link, chosen by the owner: not used before in this session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u64);
 
 /// What a kind of link does to frames, indexed by lane.

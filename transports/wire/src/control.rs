@@ -127,6 +127,11 @@ pub enum ToHost {
 /// Control messages to the remote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToRemote {
+    /// There was no link for longer than the host holds this device: it has unplugged it. To be lent again, anew.
+    Unplugged {
+        /// The device, as the remote named it.
+        device: DeviceId,
+    },
     /// The host ends the session; the remote may try again unless told otherwise.
     Bye {
         /// One sentence for people.

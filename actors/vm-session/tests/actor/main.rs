@@ -1,5 +1,6 @@
 //! The actor between a guest and remotes, without sockets.
 
 mod microphone;
+mod resume;
 mod supervision;
 mod world;

@@ -106,7 +106,7 @@ async fn without_a_link_both_jacks_are_empty() {
     plug(&mut remote, true).await;
     record(&world.hda).await;
     assert_eq!(remote.hear().await, asked(1));
-    drop(remote);
+    remote.leave().await;
     time::sleep(Duration::from_millis(200)).await;
 
     // Whoever comes next and says nothing of a microphone is not asked for one.

@@ -22,12 +22,12 @@ const CCS: u32 = 1;
 /// HDA 1.0a §3.3.7: GCTL, and its CRST.
 const GCTL: u64 = 0x08;
 
-async fn operational(world: &World) -> u64 {
+pub(crate) async fn operational(world: &World) -> u64 {
     u64::from(world.usb.read(CAPLENGTH).await.expect("a live controller") & 0xff)
 }
 
 /// Counts the ports with a device, as the guest sees them.
-async fn connected(world: &World, base: u64) -> usize {
+pub(crate) async fn connected(world: &World, base: u64) -> usize {
     let ports = world.usb.read(4).await.expect("a live controller") >> 24;
     let mut count = 0;
     for port in 0..u64::from(ports) {
@@ -37,7 +37,7 @@ async fn connected(world: &World, base: u64) -> usize {
     count
 }
 
-async fn until_connected(world: &World, base: u64, wanted: usize) {
+pub(crate) async fn until_connected(world: &World, base: u64, wanted: usize) {
     while connected(world, base).await != wanted {
         tokio::task::yield_now().await;
     }
@@ -51,7 +51,7 @@ async fn a_lent_device_is_on_a_port_until_its_remote_has_gone() {
     remote.lend(1).await;
     remote.lend(2).await;
     until_connected(&world, base, 2).await;
-    drop(remote);
+    remote.leave().await;
     until_connected(&world, base, 0).await;
     assert!(matches!(world.events().last(), Some(Event::LinkLost { .. })), "{:?}", world.events());
 

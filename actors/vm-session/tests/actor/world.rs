@@ -3,9 +3,11 @@
 
 use std::{
     cell::Cell,
+    collections::BTreeMap,
     future::poll_fn,
     rc::Rc,
     sync::{Arc, Mutex},
+    task::Poll,
 };
 
 use actix::prelude::*;
@@ -13,14 +15,18 @@ use bytes::Bytes;
 use futures_util::{FutureExt, stream};
 use link::{Link, Memory};
 use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction};
-use session::{Role, Session};
+use session::{LinkId, LinkKind, NewLink, Session};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
     time::Instant,
 };
-use vm_session::{Event, LinkUp, Parts, VmSession, Wish};
-use wire::{Lane, ToHost, ToRemote, control::Attachment, usb::DeviceId};
+use vm_session::{Event, HoldTimes, LinkUp, Parts, VmSession, Wish};
+use wire::{
+    Lane, ToHost, ToRemote,
+    control::{Attachment, Profile},
+    usb::DeviceId,
+};
 
 /// Guest memory that panics on command: the crash of whatever model reads it next.
 pub(crate) struct Memories {
@@ -167,6 +173,7 @@ impl World {
             hda_config: hda::config_space,
             hda_settings: hda::Config::default(),
             codec: Wish::Auto,
+            hold: HoldTimes::default(),
             io: Handle::current(),
             tap: None,
             events: Listener(Arc::clone(&events)).start().recipient(),
@@ -175,28 +182,101 @@ impl World {
         Self { usb, hda, session, events }
     }
 
-    /// A remote that is linked.
+    /// A remote that has a session.
     pub(crate) async fn remote(&self) -> Remote {
+        let mut remote = self.stranger();
+        remote.join(self).await;
+        remote
+    }
+
+    /// A remote without a link.
+    pub(crate) fn stranger(&self) -> Remote {
+        let session = Session::remote(session::Config::default());
+        Remote { links: BTreeMap::new(), last: 0, session, start: Instant::now() }
+    }
+
+    /// A link to the VM; its other end.
+    pub(crate) async fn link(&self) -> Memory {
         let (host, link) = link::pair();
         self.session.send(LinkUp { link: Box::new(host) }).await.expect("the session is there");
-        let session = Session::new(Role::Remote, session::Config::default());
-        Remote { link, session, start: Instant::now() }
+        link
     }
 
     /// What was told so far.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().expect("one thread").clone()
     }
+
+    /// Waits until this was told.
+    pub(crate) async fn until(&self, told: impl Fn(&Event) -> bool) {
+        while !self.events().iter().any(&told) {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
-/// The remote's end of a link, driven by hand.
+/// The remote's end of a session, driven by hand.
 pub(crate) struct Remote {
-    link: Memory,
+    links: BTreeMap<LinkId, Memory>,
+    last: u64,
     session: Session,
     start: Instant,
 }
 
 impl Remote {
+    /// Gets one more link, and the session onto it.
+    pub(crate) async fn join(&mut self, world: &World) {
+        let id = self.open(world).await;
+        while self.session.link() != Some(id) {
+            self.receive().await;
+        }
+    }
+
+    /// Asks for a session that the host does not have; the host's answer.
+    pub(crate) async fn refused(&mut self, world: &World) -> session::ResetReason {
+        self.open(world).await;
+        loop {
+            match self.session.poll_event() {
+                Some(session::Event::Reset(reason)) => return reason,
+                Some(_) => {}
+                None => self.receive().await,
+            }
+        }
+    }
+
+    /// Answers what the host asks, which is no message.
+    pub(crate) async fn hear_nothing(&mut self) {
+        while self.receive().now_or_never().is_some() {}
+        while let Some(event) = self.session.poll_event() {
+            assert!(!matches!(event, session::Event::Message(..)), "{event:?}");
+        }
+    }
+
+    async fn open(&mut self, world: &World) -> LinkId {
+        let link = world.link().await;
+        self.last += 1;
+        let id = LinkId(self.last);
+        let new = NewLink { id, kind: LinkKind::STREAM, binding: link.binding(), opens: true };
+        self.session.link_up(self.start.elapsed(), new).expect("a session that wants a link");
+        self.links.insert(id, link);
+        self.flush().await;
+        id
+    }
+
+    /// Ends the session in good order.
+    pub(crate) async fn leave(&mut self) {
+        self.session.close("the remote ends");
+        self.flush().await;
+    }
+
+    /// All links break.
+    pub(crate) fn cut(&mut self) {
+        for (id, link) in std::mem::take(&mut self.links) {
+            drop(link);
+            self.session.link_down(self.start.elapsed(), id);
+        }
+    }
+
     /// Says something to the host.
     pub(crate) async fn say(&mut self, message: ToHost) {
         self.session.send(message.encode()).expect("room in the session");
@@ -205,13 +285,18 @@ impl Remote {
 
     /// Lends a device.
     pub(crate) async fn lend(&mut self, device: u32) {
+        self.lend_as(device, Profile::default()).await;
+    }
+
+    /// Lends a device with this profile.
+    pub(crate) async fn lend_as(&mut self, device: u32, profile: Profile) {
         let attachment = Attachment {
             device: DeviceId(device),
             speed: wire::usb::Speed::High,
             vendor: 1,
             product: 2,
             name: "a device".into(),
-            profile: wire::control::Profile::default(),
+            profile,
         };
         self.say(ToHost::Control(wire::control::ToHost::Attached(attachment))).await;
     }
@@ -225,28 +310,55 @@ impl Remote {
     /// The next message from the host.
     pub(crate) async fn hear(&mut self) -> ToRemote {
         loop {
-            if let Some(session::Event::Message(lane, bytes)) = self.session.poll_event() {
-                self.session.consumed(lane, bytes.len());
-                return ToRemote::decode(lane, bytes).expect("the host speaks properly");
+            match self.session.poll_event() {
+                Some(session::Event::Message(lane, bytes)) => {
+                    self.session.consumed(lane, bytes.len());
+                    return ToRemote::decode(lane, bytes).expect("the host speaks properly");
+                }
+                Some(session::Event::Retired(link)) => drop(self.links.remove(&link)),
+                Some(_) => {}
+                None => self.receive().await,
             }
-            let (lane, frame): (Lane, Bytes) =
-                poll_fn(|cx| self.link.poll_receive(cx)).await.expect("a live link");
-            self.session.receive(self.start.elapsed(), lane, frame).expect("the host keeps the protocol");
-            self.flush().await;
         }
     }
 
-    /// Whether the host has closed the link, as far as can be seen now.
+    /// Takes a frame of any link.
+    async fn receive(&mut self) {
+        let links = &mut self.links;
+        let frame = poll_fn(|cx| {
+            let mut ready = links.iter_mut().filter_map(|(id, link)| match link.poll_receive(cx) {
+                Poll::Ready(frame) => Some((*id, frame)),
+                Poll::Pending => None,
+            });
+            ready.next().map_or(Poll::Pending, Poll::Ready)
+        });
+        let (id, frame) = frame.await;
+        let (lane, frame): (Lane, Bytes) = frame.expect("a live link");
+        let now = self.start.elapsed();
+        self.session.receive_on(now, id, lane, frame).expect("the host keeps the protocol");
+        self.flush().await;
+    }
+
+    /// Whether the host has closed every link, as far as can be seen now.
     pub(crate) fn closed(&mut self) -> bool {
-        let received = poll_fn(|cx| self.link.poll_receive(cx)).now_or_never();
-        matches!(received, Some(Err(_)))
+        self.links.values_mut().all(|link| {
+            let received = poll_fn(|cx| link.poll_receive(cx)).now_or_never();
+            matches!(received, Some(Err(_)))
+        })
     }
 
     async fn flush(&mut self) {
-        while let Some(frame) = self.session.poll_transmit(self.start.elapsed()) {
-            poll_fn(|cx| self.link.poll_ready(cx)).await.expect("a live link");
-            self.link.send(frame).expect("room on the link");
+        // The host may have hung up already.
+        if self.session.closed() {
+            return;
         }
-        poll_fn(|cx| self.link.poll_flush(cx)).await.expect("a live link");
+        let now = self.start.elapsed();
+        for (id, link) in &mut self.links {
+            while let Some(frame) = self.session.poll_transmit_on(now, *id) {
+                poll_fn(|cx| link.poll_ready(cx)).await.expect("a live link");
+                link.send(frame).expect("room on the link");
+            }
+            poll_fn(|cx| link.poll_flush(cx)).await.expect("a live link");
+        }
     }
 }

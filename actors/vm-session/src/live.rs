@@ -1,0 +1,161 @@
+//! The session of the moment: how it begins, what becomes of it without a link, and how it ends.
+//!
+//! ```text
+//!           HELLO                link lost                      no link for as long as anything is held
+//!   none ──────────► attached ─────────────► detached ─────────────────────────────────────────────────► none
+//!                     ▲    │                   │  └─ a device's time is over: that device is unplugged
+//!                     │    └───────────────────┼──── the remote leaves, breaks the protocol, or is replaced ──► none
+//!                     └──────── ATTACH ────────┘
+//! ```
+//! While it is detached the guest sees nothing of it: its requests wait, its sound plays into silence. When it is over
+//! everything is unplugged cleanly.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use actix::prelude::*;
+use capture::Tap;
+use hda_ctrl::RemoteCame;
+use link::PeerKey;
+use session::{Identity, LinkId, Secret, Session, SessionId};
+use usb_ctrl::Detach;
+use wire::{
+    ToRemote, control,
+    usb::{DeviceId, RequestId},
+};
+
+use crate::{
+    Event, VmSession,
+    hold::Holds,
+    links::{Line, hang_up},
+    session_io::Backlog,
+};
+
+/// A session, and the links that it has.
+pub(crate) struct Live {
+    pub(crate) session: Session,
+    /// Whose it is.
+    peer: PeerKey,
+    /// Counts the sessions of this VM.
+    pub(crate) number: u32,
+    pub(crate) backlog: Backlog,
+    pub(crate) holds: Holds,
+    pub(crate) lines: BTreeMap<LinkId, Line>,
+    /// Why the last link was lost.
+    pub(crate) lost: String,
+}
+
+impl Live {
+    /// Whether a remote with this key may go on with the session of this id.
+    pub(crate) fn owns(&self, peer: PeerKey, id: SessionId) -> bool {
+        self.peer == peer && self.session.id() == Some(id)
+    }
+}
+
+impl VmSession {
+    /// A new session with this remote; one that there is already ends.
+    pub(crate) fn begin(&mut self, peer: PeerKey, ctx: &mut Context<Self>) {
+        if self.live.is_some() {
+            self.say_goodbye(ctx);
+            self.end("another remote took the VM over", ctx);
+        }
+        let (mut id, mut secret) = ([0; 16], [0; 32]);
+        if let Err(error) = getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)) {
+            return tracing::error!(vm = %self.name, %error, "no session without randomness");
+        }
+        let identity = Identity { id: SessionId(id), secret: Secret::new(secret) };
+        let config = session::Config { expire_after: self.hold.longest(), ..session::Config::default() };
+        self.sessions += 1;
+        self.live = Some(Live {
+            session: Session::host(identity, config),
+            peer,
+            number: self.sessions,
+            backlog: Backlog::default(),
+            holds: Holds::new(self.hold),
+            lines: BTreeMap::new(),
+            lost: String::new(),
+        });
+        self.tap.iter_mut().for_each(Tap::renew);
+    }
+
+    /// The session is over: a clean unplug of everything that was lent, and of what is in the jacks.
+    pub(crate) fn end(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        let Some(live) = self.live.take() else { return };
+        live.lines.into_values().for_each(|line| hang_up(line, ctx));
+        for device in self.ports.detach_all() {
+            self.to_usb(Detach { device });
+        }
+        self.hda.sound.unplug();
+        self.set_timer(None, ctx);
+        self.tell(Event::LinkLost { reason: reason.to_owned() });
+    }
+
+    /// The session is on a link that it was not on before.
+    pub(crate) fn attached(&mut self, link: LinkId, resumed: bool) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
+        let Some(line) = live.lines.get(&link) else { return };
+        self.counters.links += 1;
+        let (transport, remote) = (line.name, live.peer);
+        let after = live.holds.attached(now);
+        if resumed {
+            return self.tell(Event::Resumed { transport, after });
+        }
+        self.tell(Event::Linked { remote, transport });
+        if let Some(hda) = &self.hda.addr {
+            hda.do_send(RemoteCame);
+        }
+    }
+
+    /// The session is on no link: the guest is not to notice, for as long as each device is held.
+    pub(crate) fn detached(&mut self) {
+        let now = self.start.elapsed();
+        let Some(live) = &mut self.live else { return };
+        live.holds.detached(now);
+        let reason = live.lost.clone();
+        self.tell(Event::Detached { reason });
+    }
+
+    /// Unplugs what has been held for long enough. The remote hears of it when it is back.
+    pub(crate) fn release(&mut self) {
+        let now = self.start.elapsed();
+        let Some(live) = &self.live else { return };
+        let over = |device, class| live.holds.until(device, class).is_some_and(|at| at <= now);
+        let over: Vec<_> = self.ports.classes().filter(|(d, c)| over(*d, *c)).map(|(d, _)| d).collect();
+        for device in over {
+            let Some(theirs) = self.unplug(device) else { continue };
+            tracing::info!(vm = %self.name, device = device.0, "no link for too long: a device is unplugged");
+            let unplugged = control::ToRemote::Unplugged { device: theirs };
+            self.queue(vec![ToRemote::Control(unplugged)]);
+        }
+    }
+
+    fn unplug(&mut self, device: DeviceId) -> Option<DeviceId> {
+        let theirs = self.ports.give_up(device)?;
+        self.forget(device);
+        Some(theirs)
+    }
+
+    /// The controller sees this device no more.
+    pub(crate) fn forget(&mut self, device: DeviceId) {
+        self.live.iter_mut().for_each(|live| live.holds.forget(device));
+        self.to_usb(Detach { device });
+    }
+
+    /// A request has ended.
+    pub(crate) fn ended(&mut self, id: RequestId) {
+        self.live.iter_mut().for_each(|live| live.holds.ended(id));
+    }
+
+    /// When something becomes due by itself.
+    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+        let live = self.live.as_ref()?;
+        let held = self.ports.classes().filter_map(|(device, class)| live.holds.until(device, class));
+        held.chain(live.session.poll_timeout()).min()
+    }
+
+    /// Tells the remote that the session ends, as far as there is room to say it.
+    pub(crate) fn say_goodbye(&mut self, ctx: &mut Context<Self>) {
+        let text = "the host ends this session".to_owned();
+        self.send(vec![ToRemote::Control(control::ToRemote::Bye { text, retry: false })], ctx);
+    }
+}

@@ -1,0 +1,120 @@
+//! A Remote whose links break: its session goes on over the next one, and what is lent does not notice.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use wire::{
+    Lane, ToHost, ToRemote,
+    control::{self, Refusal},
+    usb::{self, Completion, Moved, RequestId},
+};
+
+use super::world::{World, request};
+use crate::port::{Ended, PortId, What};
+
+fn completed(id: u64) -> Ended {
+    let end = Completion {
+        id: RequestId(id),
+        result: Ok(()),
+        moved: Moved::Out(0),
+        packets: Vec::new(),
+        lane: Lane::Int,
+    };
+    Ended { session: 1, port: PortId(0), completions: vec![end], ..Ended::default() }
+}
+
+async fn hears_end(host: &mut super::world::Host) -> u64 {
+    match host.hear().await {
+        ToHost::Completed(end) => end.id.0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[actix::test]
+async fn what_was_on_its_way_when_the_link_broke_arrives_once_over_the_next() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    let [a, _] = host.attached().await;
+    assert!(matches!(world.told(0).await.0, What::Renew { session: 1 }));
+    host.say(ToRemote::Usb(usb::ToRemote::Submit(request(a, 1)))).await;
+    assert!(matches!(world.told(0).await.0, What::Submit(r) if r.id == RequestId(1)));
+    for outage in 0..3 {
+        host.cut();
+        // Both ends have more to say while there is no link.
+        world.say(Lane::Int, completed(10 + outage)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        world.accept_again(&mut host);
+        assert_eq!(hears_end(&mut host).await, 10 + outage);
+        host.say(ToRemote::Usb(usb::ToRemote::Submit(request(a, 20 + outage)))).await;
+        assert!(
+            matches!(world.told(0).await.0, What::Submit(r) if r.id == RequestId(20 + outage)),
+            "and nothing was renewed"
+        );
+    }
+}
+
+#[actix::test]
+async fn a_network_that_is_back_is_found_soon_however_many_attempts_hang() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    for (outage, soon) in [(0.4, 51), (3.0, 101), (20.0, 501)] {
+        host.cut();
+        // No attempt comes to anything meanwhile.
+        tokio::time::sleep(Duration::from_secs_f64(outage)).await;
+        let back = Instant::now();
+        world.accept_again(&mut host);
+        world.say(Lane::Int, completed(1)).await;
+        hears_end(&mut host).await;
+        assert!(back.elapsed() <= Duration::from_millis(soon), "after {outage} s: {:?}", back.elapsed());
+    }
+}
+
+#[actix::test]
+async fn a_host_that_is_not_ready_yet_is_asked_again_and_the_session_lives() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    world.told(0).await;
+    host.cut();
+    for _ in 0..3 {
+        world.refuse(Refusal::Unavailable);
+    }
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    assert!(world.devices[0].try_recv().is_err(), "nothing was renewed");
+}
+
+#[actix::test]
+async fn a_device_that_the_host_gave_up_is_lent_anew_and_the_others_are_not() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    let [a, b] = host.attached().await;
+    for device in 0..2 {
+        world.told(device).await;
+    }
+    host.cut();
+    host.say(ToRemote::Control(control::ToRemote::Unplugged { device: a })).await;
+    world.accept_again(&mut host);
+    let again = host.hears_of("a").await;
+    assert!(again != a && again != b);
+    assert!(matches!(world.told(0).await.0, What::Renew { session: 1 }));
+    assert!(world.devices[1].try_recv().is_err());
+}
+
+#[actix::test]
+async fn a_device_lent_without_a_link_is_attached_over_the_next() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    host.cut();
+    let _told = world.lend(2, "late").await;
+    world.accept_again(&mut host);
+    host.hears_of("late").await;
+}
