@@ -176,6 +176,6 @@ async fn a_remote_in_the_desk_connects_types_and_ends_when_asked_or_dropped() ->
     let dropped = desk.remote(&host, "dropped", "vm", &[]).await?;
     host.program.wait_for("linked").await?;
     drop(dropped);
-    host.program.wait_for("link_lost").await?;
+    host.program.wait_for("detached").await?;
     Ok(())
 }

@@ -86,6 +86,7 @@ impl VmSession {
             tether: Box::new(tether),
         };
         self.usb.completions = Some(sender);
+        self.live.iter_mut().for_each(|live| live.keys.restart());
         match UsbCtrl::new(parts) {
             Ok(controller) => self.usb.addr = Some(controller.start()),
             Err(error) => tracing::error!(vm = %self.name, %error, "the USB controller cannot start"),

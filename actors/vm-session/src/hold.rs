@@ -7,15 +7,14 @@ use wire::{
     usb::{DeviceId, Endpoint, RequestId, ToRemote, Transfer},
 };
 
+use crate::descriptors::interfaces;
+
 /// A guest waits 5 s for a control transfer (`USB_CTRL_GET_TIMEOUT` of Linux): a device that cannot answer by then is
 /// better gone.
 const CONTROL: Duration = Duration::from_millis(4500);
 /// What was asked before the link went has at least so long.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// USB 2.0 §9.4, table 9-5: the types of descriptors.
-const CONFIGURATION: u16 = 2;
-const INTERFACE: u8 = 4;
 /// The class codes of interfaces (USB-IF Defined Class Codes).
 const HID: u8 = 0x03;
 const MASS_STORAGE: u8 = 0x08;
@@ -64,33 +63,16 @@ pub(crate) enum Class {
 impl Class {
     /// The class of a device with these descriptors. Of several interfaces the most impatient decides.
     pub(crate) fn of(profile: &Profile) -> Self {
-        let configurations = profile.descriptors.iter().filter(|found| found.value >> 8 == CONFIGURATION);
-        let mut classes = configurations.flat_map(|found| interface_classes(&found.data)).peekable();
-        if classes.peek().is_none() {
-            return Self::Other;
-        }
-        classes.fold(Self::Hid, |class, code| match (class, code) {
-            (Self::Other, _) => Self::Other,
+        let classes = interfaces(profile).into_iter().map(|interface| interface.class.0);
+        let most_impatient = |class, code| match (class, code) {
+            (Some(Self::Other), _) => Some(Self::Other),
+            (None | Some(Self::Hid), HID) => Some(Self::Hid),
             (class, HID) => class,
-            (_, MASS_STORAGE) => Self::Storage,
-            _ => Self::Other,
-        })
+            (_, MASS_STORAGE) => Some(Self::Storage),
+            _ => Some(Self::Other),
+        };
+        classes.fold(None, most_impatient).unwrap_or(Self::Other)
     }
-}
-
-/// The class codes of all interfaces of a configuration descriptor, in order. USB 2.0 §9.6.5.
-fn interface_classes(mut configuration: &[u8]) -> impl Iterator<Item = u8> {
-    std::iter::from_fn(move || {
-        while let [length, kind, ..] = *configuration {
-            // A length of 0 or 1 would lead nowhere.
-            let (descriptor, rest) = configuration.split_at_checked(usize::from(length).max(2))?;
-            configuration = rest;
-            if let (INTERFACE, Some(class)) = (kind, descriptor.get(5)) {
-                return Some(*class);
-            }
-        }
-        None
-    })
 }
 
 /// Which devices have to go, and when.
@@ -111,6 +93,11 @@ impl Holds {
     /// There is no link from now on.
     pub(crate) fn detached(&mut self, now: Duration) {
         self.since.get_or_insert(now);
+    }
+
+    /// Since when there is no link; none while there is one.
+    pub(crate) fn since(&self) -> Option<Duration> {
+        self.since
     }
 
     /// There is a link again. How long there was none.
@@ -153,28 +140,15 @@ impl Holds {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use wire::{
-        control::Descriptor,
-        usb::{Payload, Request, Setup},
-    };
+    use wire::usb::{Payload, Request, Setup};
 
     use super::*;
+    use crate::descriptors::tests::profile;
 
     const DEVICE: DeviceId = DeviceId(1);
 
     fn seconds(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
-    }
-
-    /// A configuration with interfaces of these classes, each with an endpoint behind it.
-    fn profile(classes: &[u8]) -> Profile {
-        let mut data = vec![9, 2, 0, 0, classes.len() as u8, 1, 0, 0x80, 50];
-        for (number, class) in (0..).zip(classes) {
-            data.extend([9, 4, number, 0, 1, *class, 0, 0, 0]);
-            data.extend([7, 5, 0x81, 3, 8, 0, 10]);
-        }
-        let descriptor = Descriptor { request_type: 0x80, value: 0x0200, index: 0, data: data.into() };
-        Profile { descriptors: vec![descriptor], ..Profile::default() }
     }
 
     #[test]
@@ -189,20 +163,10 @@ mod tests {
             (&[MASS_STORAGE, 0xff, HID], Class::Other),
             (&[0x0e], Class::Other),
         ] {
-            assert_eq!(Class::of(&profile(classes)), expected, "{classes:?}");
+            let interfaces: Vec<_> = classes.iter().map(|class| (*class, 0, 0)).collect();
+            assert_eq!(Class::of(&profile(&interfaces)), expected, "{classes:?}");
         }
         assert_eq!(Class::of(&Profile::default()), Class::Other);
-    }
-
-    #[test]
-    fn descriptors_that_are_cut_or_lie_about_their_length_end_the_search() {
-        let whole = profile(&[HID, MASS_STORAGE]).descriptors.remove(0).data;
-        for length in 0..=whole.len() {
-            assert!(interface_classes(&whole.slice(..length)).count() <= 2);
-        }
-        for lie in [0, 1, 255] {
-            assert!(interface_classes(&[lie, 4, 0, 0, 0, HID]).count() <= 3);
-        }
     }
 
     #[test]

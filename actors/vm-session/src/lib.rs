@@ -16,7 +16,9 @@
 #![forbid(unsafe_code)]
 
 mod children;
+mod descriptors;
 mod hold;
+mod keys;
 mod links;
 mod live;
 mod ports;
@@ -214,13 +216,8 @@ impl Handler<Submit> for VmSession {
     type Result = ();
 
     fn handle(&mut self, Submit(messages): Submit, ctx: &mut Self::Context) {
-        let now = self.start.elapsed();
-        if let Some(live) = &mut self.live {
-            let lent = messages.iter().filter(|message| self.ports.lends(message.device()));
-            lent.for_each(|message| live.holds.asked(now, message));
-        }
-        let known = messages.into_iter().filter_map(|message| self.ports.address(message));
-        let known: Vec<_> = known.collect();
+        let known = self.for_remote(messages);
+        self.hand_over(ctx);
         self.record(&known);
         let known: Vec<_> = known.into_iter().map(ToRemote::Usb).collect();
         self.counters.requests += known.len() as u64;

@@ -20,12 +20,13 @@ use session::{Identity, LinkId, Secret, Session, SessionId};
 use usb_ctrl::Detach;
 use wire::{
     ToRemote, control,
-    usb::{DeviceId, RequestId},
+    usb::{self, DeviceId},
 };
 
 use crate::{
     Event, VmSession,
     hold::Holds,
+    keys::Keys,
     links::{Line, hang_up},
     session_io::Backlog,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Live {
     pub(crate) number: u32,
     pub(crate) backlog: Backlog,
     pub(crate) holds: Holds,
+    pub(crate) keys: Keys,
     pub(crate) lines: BTreeMap<LinkId, Line>,
     /// Why the last link was lost.
     pub(crate) lost: String,
@@ -48,6 +50,11 @@ impl Live {
     /// Whether a remote with this key may go on with the session of this id.
     pub(crate) fn owns(&self, peer: PeerKey, id: SessionId) -> bool {
         self.peer == peer && self.session.id() == Some(id)
+    }
+
+    /// When keys that are down are to be released.
+    fn keys_due(&self) -> Option<Duration> {
+        self.holds.since().and_then(|since| self.keys.due(since))
     }
 }
 
@@ -71,6 +78,7 @@ impl VmSession {
             number: self.sessions,
             backlog: Backlog::default(),
             holds: Holds::new(self.hold),
+            keys: Keys::default(),
             lines: BTreeMap::new(),
             lost: String::new(),
         });
@@ -115,9 +123,15 @@ impl VmSession {
         self.tell(Event::Detached { reason });
     }
 
-    /// Unplugs what has been held for long enough. The remote hears of it when it is back.
+    /// Releases keys and unplugs devices that have been held for long enough. The remote hears of it when it is back.
     pub(crate) fn release(&mut self) {
         let now = self.start.elapsed();
+        if let Some(live) = &mut self.live
+            && live.keys_due().is_some_and(|at| at <= now)
+        {
+            let released = live.keys.release();
+            live.backlog.make_up(released);
+        }
         let Some(live) = &self.live else { return };
         let over = |device, class| live.holds.until(device, class).is_some_and(|at| at <= now);
         let over: Vec<_> = self.ports.classes().filter(|(d, c)| over(*d, *c)).map(|(d, _)| d).collect();
@@ -137,20 +151,36 @@ impl VmSession {
 
     /// The controller sees this device no more.
     pub(crate) fn forget(&mut self, device: DeviceId) {
-        self.live.iter_mut().for_each(|live| live.holds.forget(device));
+        if let Some(live) = &mut self.live {
+            live.holds.forget(device);
+            live.keys.forget(device);
+        }
         self.to_usb(Detach { device });
     }
 
-    /// A request has ended.
-    pub(crate) fn ended(&mut self, id: RequestId) {
-        self.live.iter_mut().for_each(|live| live.holds.ended(id));
+    /// What of this goes to the remote, by its own ids. What ends here is with the completions.
+    pub(crate) fn for_remote(&mut self, messages: Vec<usb::ToRemote>) -> Vec<usb::ToRemote> {
+        let now = self.start.elapsed();
+        let mut ends = Vec::new();
+        let lent = |message: usb::ToRemote| {
+            let Some(live) = self.live.as_mut().filter(|_| self.ports.lends(message.device())) else {
+                return Some(message);
+            };
+            live.holds.asked(now, &message);
+            live.keys.outwards(message, &mut ends)
+        };
+        let lent: Vec<_> = messages.into_iter().filter_map(lent).collect();
+        if let Some(live) = &mut self.live {
+            live.backlog.make_up(ends);
+        }
+        lent.into_iter().filter_map(|message| self.ports.address(message)).collect()
     }
 
     /// When something becomes due by itself.
     pub(crate) fn next_timeout(&self) -> Option<Duration> {
         let live = self.live.as_ref()?;
         let held = self.ports.classes().filter_map(|(device, class)| live.holds.until(device, class));
-        held.chain(live.session.poll_timeout()).min()
+        held.chain(live.session.poll_timeout()).chain(live.keys_due()).min()
     }
 
     /// Tells the remote that the session ends, as far as there is room to say it.

@@ -33,6 +33,12 @@ impl Backlog {
     fn has_completions(&self) -> bool {
         !self.completions.is_empty() && !self.waiting
     }
+
+    /// Ends of requests that the remote has not sent: there is no credit for them.
+    pub(crate) fn make_up(&mut self, ends: Vec<Completion>) {
+        self.credit.extend(ends.iter().map(|end| (end.lane, 0)));
+        self.completions.extend(ends);
+    }
 }
 
 impl VmSession {
@@ -162,10 +168,12 @@ impl VmSession {
                 if let Some(tap) = &mut self.tap {
                     tap.ended(&completion);
                 }
-                self.ended(completion.id);
                 let Some(live) = &mut self.live else { return };
-                live.backlog.completions.push(completion);
-                return live.backlog.credit.push((lane, size));
+                live.holds.ended(completion.id);
+                if let Some(completion) = live.keys.inwards(completion) {
+                    live.backlog.completions.push(completion);
+                    return live.backlog.credit.push((lane, size));
+                }
             }
             ToHost::Audio(report) => self.hda.sound.hear(report),
             ToHost::Control(control::ToHost::Attached(attachment)) => self.attach(attachment),
@@ -182,13 +190,14 @@ impl VmSession {
         let Some(attach) = self.ports.attach(&attachment) else {
             return tracing::warn!(vm = %self.name, device = attachment.device.0, "one device too many, or lent twice");
         };
+        self.live.iter_mut().for_each(|live| live.keys.attach(attach.device, &attach.profile));
         self.to_usb(attach);
         let id = (attachment.vendor, attachment.product);
         self.tell(Event::Attached { name: attachment.name, id });
     }
 
     /// Hands completions to the controller's stream, now or when it has room; with them goes their credit.
-    fn hand_over(&mut self, ctx: &mut Context<Self>) {
+    pub(crate) fn hand_over(&mut self, ctx: &mut Context<Self>) {
         let more = |act: &Self| act.live.as_ref().is_some_and(|live| live.backlog.has_completions());
         while more(self) {
             self.hand_over_batch(ctx);
@@ -270,7 +279,7 @@ impl Live {
         if let Some(permit) = permit {
             permit.send(completions);
         }
-        for (lane, size) in self.backlog.credit.drain(..count) {
+        for (lane, size) in self.backlog.credit.drain(..count).filter(|(_, size)| *size > 0) {
             self.session.consumed(lane, size);
         }
     }
