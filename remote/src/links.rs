@@ -66,6 +66,11 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
+    /// Whether something is tried, or will be.
+    fn busy(&self) -> bool {
+        self.next.is_some() || !self.running.is_empty()
+    }
+
     /// All are given up.
     fn cancel(&mut self, ctx: &mut Context<Remote>) {
         for attempt in std::mem::take(&mut self.running).into_values().chain(self.next.take()) {
@@ -98,8 +103,17 @@ impl Remote {
         self.attempts.running.insert(number, ctx.spawn(attempt));
     }
 
-    /// Tries again and again to get a link for a session that has none.
+    /// Nothing is heard on the link of the moment: it may be dead, and another one be had.
+    pub(crate) fn quiet(&mut self, ctx: &mut Context<Self>) {
+        tracing::debug!("the host is quiet; looking for another link");
+        if !self.attempts.busy() {
+            self.try_to_resume(ctx);
+        }
+    }
+
+    /// Tries again and again to get a link for a session that has none, or may have none.
     pub(crate) fn try_to_resume(&mut self, ctx: &mut Context<Self>) {
+        self.attempts.next = None;
         let outage = self.live.as_ref().and_then(Live::outage);
         let Some(outage) = outage.filter(|_| !self.ending()) else { return };
         self.try_to_connect(ctx);

@@ -86,9 +86,11 @@ impl Live {
         self.detached.take().map(|since| now.saturating_sub(since))
     }
 
-    /// How long it has had no link, if it has none.
+    /// How long it has had no link, if it has none, or one that may be dead.
     pub(crate) fn outage(&self) -> Option<Duration> {
-        self.detached.map(|since| self.start.elapsed().saturating_sub(since))
+        let quiet = self.session.quiet().then_some(Duration::ZERO);
+        let detached = self.detached.map(|since| self.start.elapsed().saturating_sub(since));
+        detached.or(quiet)
     }
 
     /// It is over: nothing more comes in; what was handed to links still goes out.
@@ -187,6 +189,7 @@ impl Live {
             Some(SessionEvent::Attached { link, resumed, .. }) => Ok(Some(Next::Attached { link, resumed })),
             Some(SessionEvent::Detached) => Ok(Some(Next::Detached)),
             Some(SessionEvent::Retired(link)) => Ok(self.lines.remove(&link).map(Next::Retired)),
+            Some(SessionEvent::PeerQuiet) => Ok(Some(Next::Quiet)),
             Some(SessionEvent::PeerSilent) => Ok(self.session.link().map(Next::Silent)),
         }
     }
@@ -202,6 +205,8 @@ enum Next {
     Detached,
     /// It has no use for this link any more; what it was handed still goes.
     Retired(Line),
+    /// Nothing was heard for a while.
+    Quiet,
     /// Nothing was heard on this link for too long.
     Silent(LinkId),
 }
@@ -273,6 +278,7 @@ impl Remote {
                 Ok(Some(Next::Attached { link, resumed })) => self.session_attached(link, resumed, ctx),
                 Ok(Some(Next::Detached)) => self.session_detached(ctx),
                 Ok(Some(Next::Retired(line))) => hang_up(line, ctx),
+                Ok(Some(Next::Quiet)) => self.quiet(ctx),
                 Ok(Some(Next::Silent(link))) => {
                     self.line_lost(link, "the host has fallen silent".to_owned(), ctx);
                 }

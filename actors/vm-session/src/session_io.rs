@@ -143,6 +143,8 @@ impl VmSession {
                 SessionEvent::Attached { link, resumed, .. } => self.attached(link, resumed),
                 SessionEvent::Detached => self.detached(),
                 SessionEvent::Retired(link) => self.retire(link, ctx),
+                // The remote looks for another link.
+                SessionEvent::PeerQuiet => {}
                 SessionEvent::PeerSilent => self.silent(ctx),
                 SessionEvent::PeerClosed(reason) => return Err(format!("the remote left: {reason}")),
                 SessionEvent::Expired => return Err("no link for too long".to_owned()),

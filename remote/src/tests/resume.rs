@@ -73,6 +73,22 @@ async fn a_network_that_is_back_is_found_soon_however_many_attempts_hang() {
 }
 
 #[actix::test]
+async fn a_link_that_stands_still_is_replaced_before_it_counts_as_dead() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    let stood = Instant::now();
+    // The old link stays open, but nothing passes.
+    let _old = host.stand_still();
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    let after = stood.elapsed();
+    assert!(after > Duration::from_secs(1) && after < Duration::from_secs(2), "{after:?}");
+}
+
+#[actix::test]
 async fn a_host_that_is_not_ready_yet_is_asked_again_and_the_session_lives() {
     tokio::time::pause();
     let mut world = World::new().await;

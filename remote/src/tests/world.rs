@@ -244,6 +244,13 @@ impl Host {
         (self.outbound, self.inbound) = (outbound, inbound);
     }
 
+    /// Nothing more passes over the link, which stays open for as long as this lives.
+    pub(crate) fn stand_still(&mut self) -> impl Sized + use<> {
+        let outbound = std::mem::replace(&mut self.outbound, mpsc::channel(1).0);
+        let inbound = std::mem::replace(&mut self.inbound, mpsc::channel(1).1);
+        (outbound, inbound)
+    }
+
     /// The link breaks; the session does not.
     pub(crate) fn cut(&mut self) {
         (self.outbound, self.inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
@@ -296,7 +303,8 @@ impl Host {
                 }
                 Some(Event::PeerClosed(reason)) => self.left = Some(reason),
                 Some(Event::PeerSilent) => panic!("the remote has fallen silent"),
-                Some(Event::Attached { .. } | Event::Detached | Event::Retired(_)) | None => {}
+                Some(Event::Attached { .. } | Event::Detached | Event::Retired(_) | Event::PeerQuiet)
+                | None => {}
                 Some(end @ (Event::Expired | Event::Reset(_))) => panic!("{end:?}"),
             }
             self.transmit().await;

@@ -116,7 +116,7 @@ impl Peer {
                     self.session.consumed(lane, bytes.len());
                     message(lane, bytes, devices);
                 }
-                Event::PeerSilent => {}
+                Event::PeerQuiet | Event::PeerSilent => {}
                 Event::PeerClosed(_) | Event::Expired | Event::Reset(_) => {
                     return Err(arbitrary::Error::IncorrectFormat);
                 }

@@ -184,6 +184,7 @@ impl Network {
                 }
                 Event::Attached { .. }
                 | Event::Detached
+                | Event::PeerQuiet
                 | Event::PeerSilent
                 | Event::PeerClosed(_)
                 | Event::Expired

@@ -111,7 +111,7 @@ async fn run(mut link: NoiseTcp, mut session: Session) -> ([Vec<Bytes>; 5], Opti
                         received[lane as usize].push(bytes);
                     }
                     Event::PeerClosed(_) => return Poll::Ready(Ok(())),
-                    Event::PeerSilent => unreachable!("time stands still"),
+                    Event::PeerQuiet | Event::PeerSilent => unreachable!("time stands still"),
                     other => panic!("{other:?} of a session with one link"),
                 }
             }

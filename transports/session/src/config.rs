@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use wire::Lane;
 
+use crate::liveness::Limits;
+
 /// The longest chunk, bytes: with its header it fits every link.
 pub const MAX_CHUNK: usize = 60 * 1024;
 /// What may be sent on a reliable lane before the peer has announced its own limit. Part of the protocol.
@@ -49,6 +51,8 @@ pub struct Config {
     pub max_chunk: usize,
     /// The time between two pings.
     pub heartbeat: Duration,
+    /// The peer is quiet when nothing was heard for so long: more than a heartbeat and a round trip.
+    pub quiet_after: Duration,
     /// The peer is silent when nothing was heard for so long.
     pub dead_after: Duration,
     /// Acknowledgements and credit that nothing else carries wait for at most this time.
@@ -70,6 +74,7 @@ impl Default for Config {
             bulk: lane(2048 * KIB, 4096 * KIB),
             max_chunk: MAX_CHUNK,
             heartbeat: Duration::from_secs(1),
+            quiet_after: Duration::from_millis(1500),
             dead_after: Duration::from_secs(3),
             ack_delay: Duration::from_millis(25),
             expire_after: Duration::from_secs(30),
@@ -88,6 +93,10 @@ impl Config {
         };
         let least = if lane.may_lose() { 0 } else { INITIAL_WINDOW };
         LaneConfig { queue, window: window.max(least) }
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { quiet: self.quiet_after, dead: self.dead_after }
     }
 
     pub(crate) fn chunk(&self) -> usize {

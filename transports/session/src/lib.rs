@@ -23,7 +23,8 @@
 //!                                   │   ATTACH/ATTACHED over another link: hand-over, Attached{resumed}
 //!                                   ├──close()──► closing ──all has gone, CLOSE sent──► closed
 //!                                   ├──CLOSE received──► events of what came before ──► over: PeerClosed
-//!                                   └──nothing heard for dead_after──► PeerSilent (and on, if something is heard)
+//!                                   └──nothing heard: quiet_after──► PeerQuiet, dead_after──► PeerSilent (and on,
+//!                                                                                     if something is heard)
 //! ```
 //! A session of [`Session::new`] is born attached, and has no other link.
 //!

@@ -13,12 +13,37 @@ pub(crate) struct Liveness {
     pings: u64,
     /// The ping to answer. A newer one replaces it: a peer that floods us with pings gets one pong.
     pong: Option<u64>,
-    silent: bool,
+    silence: Silence,
+}
+
+/// How long nothing was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Silence {
+    None,
+    /// Long enough for another link to be of use.
+    Quiet,
+    /// Too long.
+    Dead,
+}
+
+/// After how long it is which.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) quiet: Duration,
+    pub(crate) dead: Duration,
 }
 
 impl Liveness {
     pub(crate) fn new(now: Duration) -> Self {
-        Self { heard: now, ping_at: now, ping_due: false, asked: None, pings: 0, pong: None, silent: false }
+        Self {
+            heard: now,
+            ping_at: now,
+            ping_due: false,
+            asked: None,
+            pings: 0,
+            pong: None,
+            silence: Silence::None,
+        }
     }
 
     /// When the next ping is due.
@@ -26,28 +51,47 @@ impl Liveness {
         self.ping_at
     }
 
+    /// Whether the peer was heard not long ago.
+    pub(crate) fn well(&self) -> bool {
+        self.silence == Silence::None
+    }
+
     /// Something came from the peer.
     pub(crate) fn heard(&mut self, now: Duration) {
         self.heard = self.heard.max(now);
-        self.silent = false;
+        self.silence = Silence::None;
     }
 
     /// The next time at which [`Self::on_timeout`] has to run.
-    pub(crate) fn next(&self, dead_after: Duration) -> Duration {
-        let death = self.heard + dead_after;
+    pub(crate) fn next(&self, limits: Limits) -> Duration {
+        let worse = match self.silence {
+            Silence::None => self.heard + limits.quiet.min(limits.dead),
+            Silence::Quiet => self.heard + limits.dead,
+            Silence::Dead => return self.ping_at,
+        };
         // Only when it comes first: otherwise the timer would move with every frame that is heard.
-        if !self.silent && death < self.ping_at { death } else { self.ping_at }
+        if worse < self.ping_at { worse } else { self.ping_at }
     }
 
-    /// Returns true when the peer has just fallen silent.
-    pub(crate) fn on_timeout(&mut self, now: Duration, heartbeat: Duration, dead_after: Duration) -> bool {
+    /// Returns how silent the peer is, if that is worse than before.
+    pub(crate) fn on_timeout(
+        &mut self,
+        now: Duration,
+        heartbeat: Duration,
+        limits: Limits,
+    ) -> Option<Silence> {
         if now >= self.ping_at {
             self.ping_due = true;
             self.ping_at = now + heartbeat;
         }
-        let fell_silent = !self.silent && now >= self.heard + dead_after;
-        self.silent |= fell_silent;
-        fell_silent
+        let silence = match now.saturating_sub(self.heard) {
+            silent if silent >= limits.dead => Silence::Dead,
+            silent if silent >= limits.quiet => Silence::Quiet,
+            _ => Silence::None,
+        };
+        let worse = silence > self.silence;
+        self.silence = self.silence.max(silence);
+        worse.then_some(silence)
     }
 
     /// The number of a ping that is due.

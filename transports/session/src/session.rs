@@ -9,7 +9,7 @@ use crate::{
     Config, Identity, LinkId, LinkKind, MAX_MESSAGE, ResetReason, Role, SessionId, Stats,
     lanes::{Lanes, RELIABLE},
     links::{Current, Links, Path, State},
-    liveness::Liveness,
+    liveness::{Liveness, Silence},
     pace::Pace,
     rx::Rx,
     tx::Tx,
@@ -35,6 +35,9 @@ pub enum Event {
     Retired(LinkId),
     /// A message, in one piece. Say [`Session::consumed`] when it was accepted.
     Message(Lane, Bytes),
+    /// Nothing was heard for [`Config::quiet_after`] on the link of the moment: another link may help. Told once, until
+    /// something is heard.
+    PeerQuiet,
     /// Nothing was heard for [`Config::dead_after`] on the link of the moment. If it is given up for that: close it and
     /// say [`Session::link_down`].
     PeerSilent,
@@ -84,7 +87,8 @@ pub struct Session {
     pub(crate) pace: Pace,
     /// Bytes of other lanes that went first while BULK was ready.
     pub(crate) bulk_waited: usize,
-    pub(crate) peer_silent: bool,
+    /// What is to be told of the peer's silence.
+    pub(crate) silence: Option<Silence>,
     pub(crate) link_events: VecDeque<Event>,
     pub(crate) ending: Ending,
 }
@@ -153,7 +157,7 @@ impl Session {
             tell_due: false,
             pace: Pace::default(),
             bulk_waited: 0,
-            peer_silent: false,
+            silence: None,
             link_events: VecDeque::new(),
             ending: Ending::Open,
         }
@@ -181,6 +185,12 @@ impl Session {
     #[must_use]
     pub fn detached_since(&self) -> Option<Duration> {
         self.links.detached_since
+    }
+
+    /// Whether nothing has been heard for [`Config::quiet_after`] on the link of the moment.
+    #[must_use]
+    pub fn quiet(&self) -> bool {
+        self.links.attached && self.liveness.as_ref().is_some_and(|liveness| !liveness.well())
     }
 
     /// Queues a message on its lane, with a link or without. AUDIO and ISO drop their oldest message rather than refuse
@@ -270,8 +280,10 @@ impl Session {
                 return Some(Event::Message(lane, message));
             }
         }
-        if std::mem::take(&mut self.peer_silent) {
-            return Some(Event::PeerSilent);
+        match self.silence.take() {
+            Some(Silence::Quiet) => return Some(Event::PeerQuiet),
+            Some(Silence::Dead) => return Some(Event::PeerSilent),
+            Some(Silence::None) | None => {}
         }
         match &mut self.ending {
             Ending::Over { told, .. } => told.take(),
@@ -305,7 +317,7 @@ impl Session {
 
     fn current_timeout(&self) -> Option<Duration> {
         self.links.current()?;
-        let heartbeat = self.liveness.as_ref().map_or(Duration::ZERO, |l| l.next(self.config.dead_after));
+        let heartbeat = self.liveness.as_ref().map_or(Duration::ZERO, |l| l.next(self.config.limits()));
         let losses = RELIABLE.into_iter().filter_map(|lane| self.tx.of(lane).next_loss());
         losses.chain(self.tell_at).chain([heartbeat]).min()
     }
@@ -321,10 +333,10 @@ impl Session {
         if self.links.current().is_none() {
             return;
         }
-        let (heartbeat, dead_after) = (self.config.heartbeat, self.config.dead_after);
+        let (heartbeat, limits) = (self.config.heartbeat, self.config.limits());
         let liveness = self.liveness(now);
         let asks = now >= liveness.ping_at();
-        self.peer_silent |= liveness.on_timeout(now, heartbeat, dead_after);
+        self.silence = liveness.on_timeout(now, heartbeat, limits).or(self.silence);
         self.tell_due |= self.tell_at.take_if(|at| *at <= now).is_some();
         let patience = self.stats.patience();
         for lane in RELIABLE {

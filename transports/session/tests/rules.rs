@@ -288,19 +288,22 @@ fn a_blocked_link_does_not_make_the_timer_spin() {
 }
 
 #[test]
-fn a_peer_is_silent_after_three_seconds_and_says_so_once() {
+fn a_peer_is_quiet_after_a_second_and_a_half_silent_after_three_and_each_is_said_once() {
     let (mut host, mut remote) = pair(Config::default());
     let mut now = T0;
     let mut pings = 0;
+    let mut quiet = None;
     let silent = loop {
         now = host.poll_timeout().unwrap().max(now);
         host.on_timeout(now);
         pings += std::iter::from_fn(|| host.poll_transmit(now)).count();
         match host.poll_event() {
+            Some(Event::PeerQuiet) => assert_eq!(quiet.replace(now), None),
             Some(event) => break event,
             None => assert!(now < T0 + Duration::from_secs(5)),
         }
     };
+    assert_eq!(quiet, Some(T0 + Duration::from_millis(1500)));
     assert_eq!((silent, now), (Event::PeerSilent, T0 + Duration::from_secs(3)));
     assert!((3..=4).contains(&pings), "{pings} pings in three seconds");
     for _ in 0..5 {

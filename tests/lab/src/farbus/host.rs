@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::Program;
+use super::{Cable, Program};
 
 /// One VM in a [`Host`]'s configuration.
 #[derive(Debug, Clone)]
@@ -106,6 +106,15 @@ impl Host {
     /// It cannot be started.
     pub fn remote(&self, name: &str, vm: &str, arguments: &[&str]) -> Result<Program> {
         let all = self.connect_arguments(&self.address, &self.folder, name, vm, arguments);
+        Program::start(name, "farbus-remote", &all, &self.folder)
+    }
+
+    /// The same, through a cable.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn remote_by(&self, cable: &Cable, name: &str, vm: &str, arguments: &[&str]) -> Result<Program> {
+        let all = self.connect_arguments(&cable.address(), &self.folder, name, vm, arguments);
         Program::start(name, "farbus-remote", &all, &self.folder)
     }
 

@@ -1,6 +1,7 @@
 //! Farbus itself, run as its users run it: `farbus-host serve` and `farbus-remote connect` as processes whose JSON
 //! events a test waits for.
 
+mod cable;
 mod host;
 mod program;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 
+pub use cable::{Cable, Cut};
 pub use host::{Host, Seat};
 pub use program::Program;
 pub(crate) use program::binary;

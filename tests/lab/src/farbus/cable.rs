@@ -1,0 +1,107 @@
+//! The cable between a remote and its host, as a TCP proxy on loopback that can be cut.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream, tcp},
+    sync::watch,
+    task::JoinSet,
+};
+
+/// Bytes that the cable holds in each direction.
+const BUFFER: usize = 64 << 10;
+
+/// How the cable is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// It is whole.
+    Whole,
+    /// Nothing passes, and nobody is told: what was sent waits. A network that has gone away.
+    Silent,
+    /// Every connection is reset, and so is every new one. A network that says so.
+    Reset,
+}
+
+/// A cable. Its connections end when it is dropped.
+#[derive(Debug)]
+pub struct Cable {
+    address: SocketAddr,
+    state: watch::Sender<Cut>,
+    _proxy: JoinSet<()>,
+}
+
+impl Cable {
+    /// A cable to this address.
+    ///
+    /// # Errors
+    /// There is no port left.
+    pub async fn to(host: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the cable")?;
+        let address = listener.local_addr()?;
+        let (state, cuts) = watch::channel(Cut::Whole);
+        let mut proxy = JoinSet::new();
+        proxy.spawn(accept(listener, host.to_owned(), cuts));
+        Ok(Self { address, state, _proxy: proxy })
+    }
+
+    /// The end that the remote connects to.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Cuts it, or mends it.
+    pub fn set(&self, cut: Cut) {
+        self.state.send_replace(cut);
+    }
+}
+
+async fn accept(listener: TcpListener, host: String, cuts: watch::Receiver<Cut>) {
+    let mut connections = JoinSet::new();
+    while let Ok((near, _)) = listener.accept().await {
+        let (host, cuts) = (host.clone(), cuts.clone());
+        connections.spawn(async move {
+            // A connection that comes to nothing is what a cable is for.
+            let _ = connect(near, &host, cuts).await;
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Carries a connection until one end hangs up, or the cable resets it.
+async fn connect(near: TcpStream, host: &str, mut cuts: watch::Receiver<Cut>) -> Result<()> {
+    near.set_zero_linger()?;
+    cuts.wait_for(|cut| *cut != Cut::Silent).await?;
+    if *cuts.borrow() == Cut::Reset {
+        return Ok(());
+    }
+    let far = TcpStream::connect(host).await?;
+    far.set_zero_linger()?;
+    for stream in [&near, &far] {
+        stream.set_nodelay(true)?;
+    }
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    let (there, back) = (carry(near_in, far_out, cuts.clone()), carry(far_in, near_out, cuts.clone()));
+    tokio::select! {
+        ended = async { tokio::try_join!(there, back) } => ended.map(|_| ()),
+        reset = cuts.wait_for(|cut| *cut == Cut::Reset) => reset.map(|_| ()).map_err(Into::into),
+    }
+}
+
+async fn carry(
+    mut from: tcp::OwnedReadHalf,
+    mut to: tcp::OwnedWriteHalf,
+    mut cuts: watch::Receiver<Cut>,
+) -> Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        cuts.wait_for(|cut| *cut != Cut::Silent).await?;
+        if read == 0 {
+            return Ok(to.shutdown().await?);
+        }
+        to.write_all(&buffer[..read]).await?;
+    }
+}
