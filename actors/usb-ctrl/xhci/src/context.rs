@@ -189,6 +189,9 @@ pub(crate) struct EndpointStatus {
     /// Linear Stream Array: the primary array is all there is.
     #[bit(15, rw)]
     linear: bool,
+    /// Interval: the endpoint is served every 2 to this power of 125 us.
+    #[bits(16..=23, rw)]
+    interval: u8,
 }
 
 /// Endpoint Context, second dword.

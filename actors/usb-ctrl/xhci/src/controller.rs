@@ -299,7 +299,7 @@ impl Xhci {
         if hands.starved {
             self.starved.insert((id, dci));
         }
-        match slot.endpoint(dci).and_then(|endpoint| endpoint.lost_at) {
+        match slot.endpoint(dci).and_then(Endpoint::due) {
             Some(at) => drop(self.paced.insert((id, dci), at)),
             None => drop(self.paced.remove(&(id, dci))),
         }

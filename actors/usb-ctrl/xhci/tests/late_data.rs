@@ -101,6 +101,7 @@ fn a_report_that_a_td_has_asked_for_comes_before_those_that_were_read_ahead_even
     world.host.give(asked[0].id, vec![1; 8]);
     world.host.give(asked[1].id, vec![2; 8]);
     world.ring_doorbell(slot, INTERRUPT_IN);
+    world.host.wait(Duration::from_micros(125));
     assert_eq!(memory(&world, BUFFER, 16), [[1; 8], [2; 8]].concat());
 }
 

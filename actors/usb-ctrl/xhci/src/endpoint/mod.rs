@@ -100,6 +100,11 @@ pub(crate) enum Kind {
     Isochronous,
 }
 
+/// USB 2.0 §5.9.2.
+const MICROFRAME: Duration = Duration::from_micros(125);
+/// The exponent of the longest interval between two reports that are here already.
+const LONGEST_INTERVAL: u8 = 8;
+
 /// An enabled endpoint.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -147,6 +152,10 @@ pub(crate) struct Endpoint {
     pub(crate) ahead_failed: bool,
     /// When packets in flight count as lost, if it is isochronous.
     pub(crate) lost_at: Option<Duration>,
+    /// When the next report that was read ahead may be served.
+    pub(crate) service_at: Duration,
+    /// One waits for that.
+    pub(crate) waits_for_service: bool,
     /// An isochronous ring has not run dry since the guest was last told that it has.
     pub(crate) flows: bool,
     /// TDs in a row that were done here and told to nobody, since the doorbell rang or the remote answered.
@@ -242,6 +251,8 @@ impl Endpoint {
             cautious: false,
             ahead_failed: false,
             lost_at: None,
+            service_at: Duration::ZERO,
+            waits_for_service: false,
             flows: false,
             silent: 0,
             acknowledged: VecDeque::new(),
@@ -251,6 +262,17 @@ impl Endpoint {
             context,
             context_at,
         }
+    }
+
+    /// When it wants to be looked at, whatever happens.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        let waits = self.waits_for_service && self.state == State::Running && !self.stash.is_empty();
+        self.lost_at.or(waits.then_some(self.service_at))
+    }
+
+    /// How often it is served, if it is periodic: at least every 32 ms, however patient it is. xHCI 1.2 §6.2.3.6.
+    pub(crate) fn service_interval(&self) -> Duration {
+        MICROFRAME * (1 << self.context.status.interval().min(LONGEST_INTERVAL))
     }
 
     /// Whether it is the default control endpoint.

@@ -31,7 +31,13 @@ impl Endpoint {
                 Progress::Waiting if hands.device.is_none() => {
                     self.conclude(self.submitted, CompletionCode::UsbTransactionError);
                 }
-                Progress::Waiting if self.serves_late_data() => self.serve_stash(hands),
+                Progress::Waiting if self.serves_late_data() => {
+                    self.waits_for_service = self.kind == Kind::Interrupt && hands.cx.now < self.service_at;
+                    if self.waits_for_service {
+                        return;
+                    }
+                    self.serve_stash(hands);
+                }
                 Progress::Waiting if self.fenced() || hands.gated || self.expects_more() => return,
                 Progress::Waiting if !self.may_add(hands) => {
                     hands.starved = true;
@@ -120,7 +126,8 @@ impl Endpoint {
         !self.stash.is_empty() && self.fence.is_none()
     }
 
-    /// Gives late data to the next TD: as much as fits, up to the end of a short packet.
+    /// Gives late data to the next TD: as much as fits, up to the end of a short packet. Reports that came at once, after
+    /// an outage, are served as a bus serves them, one an interval: a guest's readers lose what comes faster.
     fn serve_stash(&mut self, hands: &mut Hands<'_, '_>) {
         let Some(td) = self.tds.get_mut(self.submitted) else { return };
         match td.flush(hands.cx.dma, hands.budget) {
@@ -140,6 +147,7 @@ impl Endpoint {
         }
         if ended || td.done >= td.length {
             td.progress = Progress::Finished(CompletionCode::Success);
+            self.service_at = hands.cx.now + self.service_interval();
         }
     }
 
