@@ -18,7 +18,7 @@ impl Answerer {
     /// # Errors
     /// [`Error::Sdp`]: the offer cannot be used. [`Error::SetUp`]: an address cannot be bound, or a server cannot be used.
     pub async fn new(config: &Config, offer: &str) -> Result<Self, Error> {
-        let shape = sdp::check(offer)?;
+        let (offer, shape) = sdp::offer(offer)?;
         let line = Line::new(config, shape.mdns).await?;
         let answer = line.peer.answer(offer).await?;
         Ok(Self { line, answer })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Error, peer::Peer};
+use crate::{Error, peer::Peer, sdp};
 
 /// A handle on the connection of a link. It does not keep the link alive.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ impl Control {
     /// # Errors
     /// [`Error::Sdp`]: the offer cannot be used.
     pub async fn answer_restart(&self, offer: &str) -> Result<String, Error> {
-        self.peer.answer(offer).await
+        self.peer.answer(sdp::offer(offer)?.0).await
     }
 
     /// Ends a restart with the peer's answer.

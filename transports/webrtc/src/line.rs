@@ -130,11 +130,12 @@ struct Reader {
     partial: BytesMut,
     /// Messages that came on the channel of the link.
     messages: usize,
+    misbehaved: bool,
 }
 
 impl Reader {
     fn new(lane: Option<Lane>, frames: mpsc::Sender<Bytes>, tell: mpsc::UnboundedSender<Event>) -> Self {
-        Self { lane, frames, tell, partial: BytesMut::new(), messages: 0 }
+        Self { lane, frames, tell, partial: BytesMut::new(), messages: 0, misbehaved: false }
     }
 
     /// Reads until the channel is closed.
@@ -142,12 +143,17 @@ impl Reader {
         while let Some(event) = channel.poll().await {
             match event {
                 DataChannelEvent::OnOpen if self.lane.is_none() => self.tell(Event::Opened),
-                DataChannelEvent::OnMessage(message) if message.is_string => {
-                    self.tell(Event::Misbehaved("a message of text".to_owned()));
-                }
+                // Who has misbehaved is read, but not listened to.
+                DataChannelEvent::OnMessage(_) if self.misbehaved => {}
                 DataChannelEvent::OnMessage(message) => {
-                    if let Err(error) = self.take(message.data.freeze()).await {
-                        self.tell(Event::Misbehaved(error));
+                    let taken = if message.is_string {
+                        Err("a message of text".to_owned())
+                    } else {
+                        self.take(message.data.freeze()).await
+                    };
+                    if let Err(what) = taken {
+                        self.misbehaved = true;
+                        self.tell(Event::Misbehaved(what));
                     }
                 }
                 DataChannelEvent::OnClose => break,

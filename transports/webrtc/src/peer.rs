@@ -113,9 +113,7 @@ impl Peer {
     }
 
     /// Our answer to the peer's offer, with all our candidates.
-    pub(crate) async fn answer(&self, offer: &str) -> Result<String, Error> {
-        sdp::check(offer)?;
-        let offer = RTCSessionDescription::offer(offer.to_owned()).map_err(malformed)?;
+    pub(crate) async fn answer(&self, offer: RTCSessionDescription) -> Result<String, Error> {
         self.connection.set_remote_description(offer).await.map_err(malformed)?;
         let answer = self.connection.create_answer(None).await.map_err(malformed)?;
         self.describe(answer).await
@@ -123,9 +121,7 @@ impl Peer {
 
     /// Takes the peer's answer to our offer.
     pub(crate) async fn take_answer(&self, answer: &str) -> Result<(), Error> {
-        sdp::check(answer)?;
-        let answer = RTCSessionDescription::answer(answer.to_owned()).map_err(malformed)?;
-        self.connection.set_remote_description(answer).await.map_err(malformed)
+        self.connection.set_remote_description(sdp::answer(answer)?).await.map_err(malformed)
     }
 
     /// Takes a candidate that the peer's description did not have: `candidate:...`.

@@ -1,5 +1,7 @@
 //! What a session description of a stranger has to be like before it is parsed. RFC 8866, RFC 8841.
 
+use async_rtc::peer_connection::RTCSessionDescription;
+
 use crate::SdpError;
 
 /// The longest session description that is read, bytes.
@@ -20,8 +22,21 @@ pub(crate) struct Shape {
     pub(crate) mdns: bool,
 }
 
-/// Looks at a description that comes from elsewhere.
-pub(crate) fn check(sdp: &str) -> Result<Shape, SdpError> {
+/// Reads an offer of somebody.
+pub(crate) fn offer(sdp: &str) -> Result<(RTCSessionDescription, Shape), SdpError> {
+    let shape = check(sdp)?;
+    let parsed = RTCSessionDescription::offer(sdp.to_owned());
+    Ok((parsed.map_err(|error| SdpError::Malformed(error.to_string()))?, shape))
+}
+
+/// Reads an answer of somebody.
+pub(crate) fn answer(sdp: &str) -> Result<RTCSessionDescription, SdpError> {
+    check(sdp)?;
+    RTCSessionDescription::answer(sdp.to_owned()).map_err(|error| SdpError::Malformed(error.to_string()))
+}
+
+/// Looks at a description before anything else does.
+fn check(sdp: &str) -> Result<Shape, SdpError> {
     if sdp.len() > MAX_SDP {
         return Err(SdpError::TooLong(sdp.len()));
     }

@@ -132,7 +132,10 @@ impl WebRtc {
                     }
                 }
                 Event::Failed => self.end(State::Lost(io::ErrorKind::TimedOut)),
-                Event::Misbehaved(what) => self.end(State::Misbehaved(what)),
+                Event::Misbehaved(what) => {
+                    self.line.peer.hang_up();
+                    self.end(State::Misbehaved(what));
+                }
                 Event::Opened | Event::Ready { .. } | Event::Handshake(_) => {}
             }
         }
