@@ -2,8 +2,11 @@
 
 use std::{future::poll_fn, io, time::Duration};
 
-use link::{Link, LinkError, PeerKey};
-use snow::{Builder, HandshakeState};
+use link::{Link, LinkError};
+use noise::{
+    Caller, Finished, FirstFrame, Initiator, MAX_HANDSHAKE, MessageError, PublicKey, Responder, SecretKey,
+    Suite,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, ToSocketAddrs},
@@ -13,10 +16,8 @@ use wire::{
     control::{Answer, Hello, Refusal},
 };
 
-use crate::{NoiseTcp, PublicKey, SecretKey, socket, suite::Suite};
+use crate::{NoiseTcp, socket};
 
-/// The longest handshake message, bytes.
-pub const MAX_HANDSHAKE: usize = 1024;
 /// The time that the handshake may take, seen from either side; for [`connect`] the TCP connection is part of it.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -62,35 +63,6 @@ pub enum HandshakeError {
     },
 }
 
-/// The first handshake message as it came, to be handed to the process that finishes the handshake.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FirstFrame(Vec<u8>);
-
-impl FirstFrame {
-    /// The message that [`Self::as_bytes`] gave elsewhere.
-    ///
-    /// # Errors
-    /// It is longer than [`MAX_HANDSHAKE`].
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, HandshakeError> {
-        if bytes.len() > MAX_HANDSHAKE { Err(HandshakeError::TooLong(bytes.len())) } else { Ok(Self(bytes)) }
-    }
-
-    /// The message, without its length.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-/// Who says hello. Not proved yet: the message may be a replay.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caller {
-    /// The key of whoever wrote the message at some time.
-    pub key: PublicKey,
-    /// What it said.
-    pub hello: Hello,
-}
-
 /// Connects to a host, as `me`. Returns the link and the host's [`Answer::Welcome`].
 ///
 /// # Errors
@@ -114,16 +86,14 @@ async fn connect_with(
     in_time(async {
         let mut stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
         socket::tune(&stream);
-        let builder = builder(suite, me)?.remote_public_key(&host.0).map_err(unproved)?;
-        let mut noise = builder.build_initiator().map_err(unproved)?;
-        let hello = hello.encode();
-        write_message(&mut stream, &mut noise, &[suite as u8], &hello).await.map_err(closed_by_host)?;
+        let (noise, first) = Initiator::begin(suite, PROLOGUE, host, me, hello)?;
+        write_message(&mut stream, first.as_bytes()).await.map_err(closed_by_host)?;
         let message = read_message(&mut stream).await.map_err(closed_by_host)?;
-        let answer = open(&mut noise, &message).map_err(unproved)?;
-        match Answer::decode(&answer)? {
+        let (answer, finished) = noise.finish(&message)?;
+        match answer {
             Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
             welcome @ Answer::Welcome { .. } => {
-                let mut link = transport(stream, noise)?;
+                let mut link = transport(stream, finished);
                 link.confirm().and(poll_fn(|cx| link.poll_flush(cx)).await).map_err(|error| match error {
                     LinkError::Lost(error) => closed_by_host(error),
                     other => HandshakeError::Unproved(other.to_string()),
@@ -140,7 +110,11 @@ async fn connect_with(
 /// # Errors
 /// It is too long, did not come within [`DEADLINE`], or the connection ended.
 pub async fn read_first(stream: &mut TcpStream) -> Result<FirstFrame, HandshakeError> {
-    in_time(async { read_message(stream).await.map_err(closed_by_remote).map(FirstFrame) }).await
+    in_time(async {
+        let message = read_message(stream).await.map_err(closed_by_remote)?;
+        Ok(FirstFrame::from_bytes(message)?)
+    })
+    .await
 }
 
 /// Reads who wrote the first message. Pure; costs two Diffie-Hellman operations.
@@ -148,7 +122,7 @@ pub async fn read_first(stream: &mut TcpStream) -> Result<FirstFrame, HandshakeE
 /// # Errors
 /// The message is not for this key, or what it says is malformed.
 pub fn identify(first: &FirstFrame, me: &SecretKey) -> Result<Caller, HandshakeError> {
-    respond(first, me).map(|(_, caller)| caller)
+    Ok(Responder::read(first, PROLOGUE, me)?.1)
 }
 
 /// Finishes the handshake with a remote that is welcome: sends `answer`, waits for the remote's first record.
@@ -164,9 +138,9 @@ pub async fn accept(
 ) -> Result<NoiseTcp, HandshakeError> {
     in_time(async {
         socket::tune(&stream);
-        let (mut noise, _) = respond(&first, me)?;
-        write_message(&mut stream, &mut noise, &[], &answer.encode()).await.map_err(closed_by_remote)?;
-        let mut link = transport(stream, noise)?;
+        let (message, finished) = Responder::read(&first, PROLOGUE, me)?.0.answer(answer)?;
+        write_message(&mut stream, &message).await.map_err(closed_by_remote)?;
+        let mut link = transport(stream, finished);
         poll_fn(|cx| link.poll_confirmed(cx)).await.map_err(|error| match error {
             LinkError::Lost(error) => closed_by_remote(error),
             other => HandshakeError::Unproved(other.to_string()),
@@ -187,62 +161,21 @@ pub async fn refuse(
     answer: &Answer,
 ) -> Result<(), HandshakeError> {
     in_time(async {
-        let (mut noise, _) = respond(&first, me)?;
-        write_message(&mut stream, &mut noise, &[], &answer.encode()).await.map_err(closed_by_remote)?;
+        let (message, _) = Responder::read(&first, PROLOGUE, me)?.0.answer(answer)?;
+        write_message(&mut stream, &message).await.map_err(closed_by_remote)?;
         stream.shutdown().await.map_err(closed_by_remote)
     })
     .await
 }
 
-fn respond(first: &FirstFrame, me: &SecretKey) -> Result<(HandshakeState, Caller), HandshakeError> {
-    let (suite, message) = first.0.split_first().ok_or(HandshakeError::NotForUs)?;
-    let suite = Suite::from_wire(*suite).ok_or(HandshakeError::NotForUs)?;
-    let mut noise = builder(suite, me)?.build_responder().map_err(unproved)?;
-    let hello = open(&mut noise, message).map_err(|_| HandshakeError::NotForUs)?;
-    let key = PublicKey(remote_static(&noise)?);
-    Ok((noise, Caller { key, hello: Hello::decode(&hello)? }))
+fn transport(stream: TcpStream, finished: Finished) -> NoiseTcp {
+    NoiseTcp::new(stream, finished.transport, finished.peer, finished.binding)
 }
 
-fn builder(suite: Suite, me: &SecretKey) -> Result<Builder<'_>, HandshakeError> {
-    let suite = suite.name().parse().map_err(unproved)?;
-    Builder::new(suite).prologue(PROLOGUE).and_then(|b| b.local_private_key(me.as_bytes())).map_err(unproved)
-}
-
-fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
-    let mut payload = vec![0; message.len()];
-    let len = noise.read_message(message, &mut payload)?;
-    payload.truncate(len);
-    Ok(payload)
-}
-
-fn remote_static(noise: &HandshakeState) -> Result<[u8; 32], HandshakeError> {
-    let key = noise.get_remote_static().and_then(|key| key.try_into().ok());
-    key.ok_or_else(|| HandshakeError::Unproved("no static key".to_owned()))
-}
-
-fn transport(stream: TcpStream, noise: HandshakeState) -> Result<NoiseTcp, HandshakeError> {
-    let peer = PeerKey(remote_static(&noise)?);
-    // BLAKE2s: 32 bytes. To be taken before the handshake's state goes.
-    let mut binding = [0; 32];
-    binding.copy_from_slice(noise.get_handshake_hash());
-    let noise = noise.into_transport_mode().map_err(unproved)?;
-    Ok(NoiseTcp::new(stream, noise, peer, binding))
-}
-
-/// Writes `u16 len | lead | message` at once.
-async fn write_message(
-    stream: &mut TcpStream,
-    noise: &mut HandshakeState,
-    lead: &[u8],
-    payload: &[u8],
-) -> io::Result<()> {
-    let mut frame = [0; 2 + MAX_HANDSHAKE];
-    let (prefix, rest) = frame.split_at_mut(2);
-    let (place, message) = rest.split_at_mut(lead.len());
-    place.copy_from_slice(lead);
-    let len = lead.len() + noise.write_message(payload, message).map_err(io::Error::other)?;
-    prefix.copy_from_slice(&(len as u16).to_be_bytes());
-    stream.write_all(&frame[..2 + len]).await
+/// Writes `u16 len | message` at once.
+async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+    let len = message.len() as u16;
+    stream.write_all(&[&len.to_be_bytes(), message].concat()).await
 }
 
 async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
@@ -286,8 +219,15 @@ fn ended(error: ReadError, closed: HandshakeError) -> HandshakeError {
     }
 }
 
-fn unproved(error: snow::Error) -> HandshakeError {
-    HandshakeError::Unproved(error.to_string())
+impl From<MessageError> for HandshakeError {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::TooLong(len) => Self::TooLong(len),
+            MessageError::NotForUs => Self::NotForUs,
+            MessageError::Unproved(why) => Self::Unproved(why),
+            MessageError::Payload(error) => Self::Payload(error),
+        }
+    }
 }
 
 async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {

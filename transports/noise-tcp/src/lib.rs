@@ -1,8 +1,8 @@
 //! A link over one TCP connection, encrypted and authenticated with Noise.
 //!
-//! `Noise_IK_25519_ChaChaPoly_BLAKE2s`, or `AESGCM` in its place where the remote's processor has instructions for it.
-//! The remote is the initiator: it knows the host's key beforehand, and its own key is
-//! hidden from everybody else. Both static keys are proved before anything is allocated for a session.
+//! The messages of the handshake are those of the crate `noise`: the remote is the initiator, knows the host's key
+//! beforehand, and its own key is hidden from everybody else. Both static keys are proved before anything is allocated
+//! for a session.
 //!
 //! ```text
 //!  remote                                    host: manager                     worker
@@ -24,15 +24,12 @@
 #![forbid(unsafe_code)]
 
 mod handshake;
-mod key;
 mod noise_tcp;
 mod records;
 mod socket;
-mod suite;
 
-pub use handshake::{
-    Caller, DEADLINE, FirstFrame, HandshakeError, MAX_HANDSHAKE, accept, connect, identify, read_first,
-    refuse,
+pub use handshake::{DEADLINE, HandshakeError, accept, connect, identify, read_first, refuse};
+pub use noise::{
+    Caller, FirstFrame, KeyError, MAX_HANDSHAKE, MessageError, ParseKeyError, PublicKey, SecretKey,
 };
-pub use key::{KeyError, ParseKeyError, PublicKey, SecretKey};
 pub use noise_tcp::{NoiseTcp, PROFILE};

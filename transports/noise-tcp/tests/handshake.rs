@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use bytes::Bytes;
 use link::{Frame, Link};
-use noise_tcp::{FirstFrame, HandshakeError, NoiseTcp, SecretKey};
+use noise_tcp::{FirstFrame, HandshakeError, MessageError, NoiseTcp, SecretKey};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -170,7 +170,7 @@ async fn hostile_first_bytes_get_nobody_in() {
         let outcome = noise_tcp::identify(&first, &host);
         assert!(matches!(outcome, Err(HandshakeError::NotForUs)), "{name}: {outcome:?}");
     }
-    assert!(matches!(FirstFrame::from_bytes(vec![0; 1025]), Err(HandshakeError::TooLong(1025))));
+    assert!(matches!(FirstFrame::from_bytes(vec![0; 1025]), Err(MessageError::TooLong(1025))));
 }
 
 #[tokio::test]

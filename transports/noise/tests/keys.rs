@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use noise_tcp::{KeyError, ParseKeyError, PublicKey, SecretKey};
+use noise::{KeyError, ParseKeyError, PublicKey, SecretKey};
 
 #[test]
 fn a_key_file_is_made_once_readable_by_its_owner_only() {

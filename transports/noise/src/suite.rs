@@ -4,7 +4,7 @@
 /// changed number only makes the handshake fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Suite {
+pub enum Suite {
     /// Fast everywhere.
     ChaChaPoly = 1,
     /// Faster where the processor has instructions for it: a loopback copy gains a quarter to a half.
@@ -12,19 +12,24 @@ pub(crate) enum Suite {
 }
 
 impl Suite {
-    pub(crate) const ALL: [Self; 2] = [Self::ChaChaPoly, Self::AesGcm];
+    /// All suites.
+    pub const ALL: [Self; 2] = [Self::ChaChaPoly, Self::AesGcm];
 
     /// The one that this processor does best.
-    pub(crate) fn best() -> Self {
+    #[must_use]
+    pub fn best() -> Self {
         if has_aes() { Self::AesGcm } else { Self::ChaChaPoly }
     }
 
-    pub(crate) fn from_wire(number: u8) -> Option<Self> {
+    /// The suite with this number, if there is one.
+    #[must_use]
+    pub fn from_wire(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|suite| *suite as u8 == number)
     }
 
     /// As Noise writes it.
-    pub(crate) fn name(self) -> &'static str {
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::ChaChaPoly => "Noise_IK_25519_ChaChaPoly_BLAKE2s",
             Self::AesGcm => "Noise_IK_25519_AESGCM_BLAKE2s",
