@@ -13,7 +13,7 @@ use wire::{
     control::{Answer, Hello, Refusal},
 };
 
-use crate::{NoiseTcp, PublicKey, SecretKey, socket, suite::Suite};
+use crate::{Fingerprint, NoiseTcp, PublicKey, SecretKey, socket, suite::Suite};
 
 /// The longest handshake message, bytes.
 pub const MAX_HANDSHAKE: usize = 1024;
@@ -34,6 +34,16 @@ pub enum HandshakeError {
     /// The host hung up: what one does that cannot read the first message, because it has another key.
     #[error("the host closed the connection during the handshake: is --host-key right?")]
     ClosedByHost,
+    /// Whoever answers there has another key than the host had, or says so: anybody on the way may have said it.
+    #[error(
+        "another key than the host's answers there: the fingerprint of the host's is {pinned}, of that one {found}; somebody may be in between, or the host has a new key: compare with `farbus-host key --fingerprint` there, then `farbus-remote forget HOST:PORT` and pair again"
+    )]
+    AnotherHost {
+        /// Of the key that was expected.
+        pinned: Fingerprint,
+        /// Of the key that answers.
+        found: Fingerprint,
+    },
     /// The remote hung up.
     #[error("the remote closed the connection during the handshake")]
     ClosedByRemote,
@@ -119,6 +129,12 @@ async fn connect_with(
         let hello = hello.encode();
         write_message(&mut stream, &mut noise, &[suite as u8], &hello).await.map_err(closed_by_host)?;
         let message = read_message(&mut stream).await.map_err(closed_by_host)?;
+        let pinned = host.fingerprint();
+        match Fingerprint::read(&message) {
+            Some(found) if found == pinned => return Err(HandshakeError::ClosedByHost),
+            Some(found) => return Err(HandshakeError::AnotherHost { pinned, found }),
+            None => {}
+        }
         let answer = open(&mut noise, &message).map_err(unproved)?;
         match Answer::decode(&answer)? {
             Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
@@ -194,6 +210,19 @@ pub async fn refuse(
     .await
 }
 
+/// Tells a remote whose first message is for another key which key this host has, as a fingerprint, and hangs up.
+///
+/// # Errors
+/// The remote did not wait for it.
+pub async fn not_for_us(mut stream: TcpStream, me: &SecretKey) -> Result<(), HandshakeError> {
+    let message = me.public().fingerprint().message();
+    in_time(async {
+        crate::pairing::say(&mut stream, &message).await?;
+        stream.shutdown().await.map_err(closed_by_remote)
+    })
+    .await
+}
+
 fn respond(first: &FirstFrame, me: &SecretKey) -> Result<(HandshakeState, Caller), HandshakeError> {
     let (suite, message) = first.0.split_first().ok_or(HandshakeError::NotForUs)?;
     let suite = Suite::from_wire(*suite).ok_or(HandshakeError::NotForUs)?;
@@ -208,7 +237,7 @@ fn builder(suite: Suite, me: &SecretKey) -> Result<Builder<'_>, HandshakeError> 
     Builder::new(suite).prologue(PROLOGUE).and_then(|b| b.local_private_key(me.as_bytes())).map_err(unproved)
 }
 
-fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
+pub(crate) fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
     let mut payload = vec![0; message.len()];
     let len = noise.read_message(message, &mut payload)?;
     payload.truncate(len);
@@ -245,7 +274,7 @@ async fn write_message(
     stream.write_all(&frame[..2 + len]).await
 }
 
-async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
+pub(crate) async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
     let len = usize::from(stream.read_u16().await?);
     if len > MAX_HANDSHAKE {
         return Err(ReadError::TooLong(len));
@@ -256,7 +285,7 @@ async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
 }
 
 /// Why a message could not be read or written; whose fault a closed connection is depends on the side.
-enum ReadError {
+pub(crate) enum ReadError {
     TooLong(usize),
     Io(io::Error),
 }
@@ -267,11 +296,11 @@ impl From<io::Error> for ReadError {
     }
 }
 
-fn closed_by_host(error: impl Into<ReadError>) -> HandshakeError {
+pub(crate) fn closed_by_host(error: impl Into<ReadError>) -> HandshakeError {
     ended(error.into(), HandshakeError::ClosedByHost)
 }
 
-fn closed_by_remote(error: impl Into<ReadError>) -> HandshakeError {
+pub(crate) fn closed_by_remote(error: impl Into<ReadError>) -> HandshakeError {
     ended(error.into(), HandshakeError::ClosedByRemote)
 }
 
@@ -290,8 +319,10 @@ fn unproved(error: snow::Error) -> HandshakeError {
     HandshakeError::Unproved(error.to_string())
 }
 
-async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
-    tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+pub(crate) async fn in_time<T, E: From<HandshakeError>>(
+    handshake: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline.into()))
 }
 
 #[cfg(test)]
