@@ -17,6 +17,7 @@
 mod children;
 mod link_of_the_moment;
 mod ports;
+mod send_away;
 mod session_io;
 mod shared;
 mod sound;
@@ -39,6 +40,7 @@ pub use children::Child;
 use children::{HdaSeat, UsbSeat};
 use link_of_the_moment::{CurrentLink, Inbound, LinkEnded};
 use ports::Ports;
+pub use send_away::SendAway;
 use session_io::Backlog;
 pub use tether::{Ended, Tether};
 
