@@ -28,6 +28,13 @@ pub(crate) enum ToWorker {
         /// The frame as it came.
         first: Vec<u8>,
     },
+    /// This remote may not have the VM any more: tell it so, and end what it has.
+    SendAway {
+        /// Its public key.
+        remote: [u8; 32],
+        /// Why, for people.
+        text: String,
+    },
     /// End cleanly.
     Stop,
 }

@@ -10,7 +10,7 @@ use link::Link;
 use noise_tcp::{FirstFrame, SecretKey};
 use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
 use vfio_user::Server;
-use vm_session::{Event, LinkUp, Parts, Stop, VmSession};
+use vm_session::{Event, LinkUp, Parts, SendAway, Stop, VmSession};
 use wire::control::Answer;
 
 use crate::{
@@ -95,15 +95,29 @@ async fn serve(
     .start();
     channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
 
+    // The remote that has the VM.
+    let mut linked = None;
     loop {
         tokio::select! {
             event = happened.recv() => match event {
-                Some(event) => channel.send(&event, None).await.context("telling the manager")?,
+                Some(event) => {
+                    match event {
+                        ToManager::Linked { remote } => linked = Some(remote),
+                        ToManager::LinkLost { .. } => linked = None,
+                        _ => {}
+                    }
+                    channel.send(&event, None).await.context("telling the manager")?;
+                }
                 None => break,
             },
             message = channel.receive::<ToWorker>() => match message.context("hearing the manager")? {
                 Some((ToWorker::Adopt { first }, Some(socket))) => adopt(first, socket, &name, &key, &io, &session),
                 Some((ToWorker::Adopt { .. }, None)) => tracing::error!("a remote was handed over without its socket"),
+                Some((ToWorker::SendAway { remote, text }, _)) if linked == Some(remote) => {
+                    session.do_send(SendAway { text });
+                }
+                // It has left by itself, or is another one by now.
+                Some((ToWorker::SendAway { .. }, _)) => {}
                 Some((ToWorker::Stop, _)) | None => break,
             },
         }

@@ -7,16 +7,20 @@ use std::{
     time::Duration,
 };
 
+use actix::Addr;
 use anyhow::{Context as _, Result};
 use dashmap::DashMap;
-use noise_tcp::SecretKey;
+use noise_tcp::{HandshakeError, SecretKey, pairing::Asked};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 use wire::control::Answer;
 
-use super::registry::{Decision, Registry};
+use super::{
+    ConnectionManager, pairing,
+    registry::{Decision, Registry},
+};
 use crate::{
     handoff::ToWorker,
     report::{Report, Reporter},
@@ -35,6 +39,7 @@ pub(super) async fn accept_all(
     key: Arc<SecretKey>,
     registry: Arc<Registry>,
     reporter: Reporter,
+    manager: Addr<ConnectionManager>,
 ) {
     let half_open = Arc::new(Semaphore::new(HALF_OPEN));
     let sources = Arc::new(Sources::default());
@@ -50,9 +55,9 @@ pub(super) async fn accept_all(
             }
         };
         let Some(source) = sources.enter(from.ip()) else { continue };
-        let (key, registry) = (Arc::clone(&key), Arc::clone(&registry));
+        let (key, registry, manager) = (Arc::clone(&key), Arc::clone(&registry), manager.clone());
         actix::spawn(async move {
-            if let Err(error) = welcome(stream, from, &key, &registry, reporter).await {
+            if let Err(error) = welcome(stream, from, &key, &registry, reporter, &manager).await {
                 tracing::info!(%from, "a connection came to nothing: {error:#}");
             }
             drop((place, source));
@@ -92,9 +97,19 @@ async fn welcome(
     key: &SecretKey,
     registry: &Registry,
     reporter: Reporter,
+    manager: &Addr<ConnectionManager>,
 ) -> Result<()> {
     let first = noise_tcp::read_first(&mut stream).await?;
-    let caller = noise_tcp::identify(&first, key)?;
+    if Asked::is(&first) {
+        return pairing::serve(stream, from, &first, key, manager).await;
+    }
+    let caller = match noise_tcp::identify(&first, key) {
+        Err(HandshakeError::NotForUs) => {
+            noise_tcp::not_for_us(stream, key).await?;
+            return Err(HandshakeError::NotForUs.into());
+        }
+        other => other?,
+    };
     match registry.decide(caller.key, &caller.hello) {
         Decision::Adopt { vm, worker } => {
             let socket = OwnedFd::from(stream.into_std()?);
