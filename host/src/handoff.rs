@@ -4,6 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
+    net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixDatagram as StdSocket,
@@ -44,6 +45,11 @@ pub(crate) enum ToWorker {
 pub(crate) enum ToManager {
     /// Both sockets are there: the VM may start.
     Ready,
+    /// A remote has proved its key.
+    Proved {
+        /// Where it is.
+        from: SocketAddr,
+    },
     /// A remote is linked.
     Linked {
         /// Its public key.

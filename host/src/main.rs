@@ -6,6 +6,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod adopting;
 mod cli;
 mod config;
 mod control;

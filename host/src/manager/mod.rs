@@ -4,19 +4,19 @@
 
 mod book;
 mod door;
+mod limits;
 mod pairing;
 mod process;
 mod registry;
 mod revoking;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use noise_tcp::{PublicKey, SecretKey};
 use pci::Restarts;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::Instant,
@@ -34,6 +34,8 @@ use crate::{
     state::State,
 };
 use book::Book;
+use door::{Inside, Limits};
+use limits::Source;
 use pairing::Waiting;
 use process::Launch;
 use registry::Registry;
@@ -58,7 +60,7 @@ pub(crate) fn serve(args: &Serve, log: LogFormat) -> Result<()> {
 
 async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let listener = TcpListener::bind(&config.listen)
+    let listener = door::listen(&config.listen)
         .await
         .with_context(|| format!("listening on {} (the key `listen` of the configuration)", config.listen))?;
     let address: SocketAddr = listener.local_addr()?;
@@ -68,8 +70,17 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     let socket = control_socket(&config, &key);
     let registry = Arc::new(Registry::new(config.vm, state));
     let public = key.public();
-    let parts =
-        Parts { registry: Arc::clone(&registry), reporter, launch, address, key: public, state_file, stamp };
+    let limits = Limits::default();
+    let parts = Parts {
+        registry: Arc::clone(&registry),
+        reporter,
+        launch,
+        address,
+        key: public,
+        state_file,
+        stamp,
+        limits: Rc::clone(&limits),
+    };
     let manager = ConnectionManager::new(parts).start();
     // Kept until the end: then the socket's file goes.
     let _control = socket.map(|(server, file)| {
@@ -77,7 +88,8 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         file
     });
     reporter.say(&Report::Listening { address: address.to_string(), host_key: public.to_string() });
-    let door = actix::spawn(door::accept_all(listener, Arc::new(key), registry, reporter, manager.clone()));
+    let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
+    let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -108,6 +120,7 @@ struct Parts {
     key: PublicKey,
     state_file: PathBuf,
     stamp: Option<Stamp>,
+    limits: Limits,
 }
 
 /// The actor that supervises the workers.
@@ -122,6 +135,7 @@ struct ConnectionManager {
     stamp: Option<Stamp>,
     book: Book,
     waiting: Waiting,
+    limits: Limits,
     restarts: std::collections::BTreeMap<String, Restarts>,
     start: Instant,
     ending: bool,
@@ -150,7 +164,7 @@ struct EndAll;
 
 impl ConnectionManager {
     fn new(parts: Parts) -> Self {
-        let Parts { registry, reporter, launch, address, key, state_file, stamp } = parts;
+        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits } = parts;
         Self {
             registry,
             reporter,
@@ -161,6 +175,7 @@ impl ConnectionManager {
             stamp,
             book: Book::default(),
             waiting: Waiting::default(),
+            limits,
             restarts: Default::default(),
             start: Instant::now(),
             ending: false,
@@ -206,6 +221,9 @@ impl ConnectionManager {
                 // Its key may have been revoked since it was let in.
                 self.send_away_if_refused(&vm, remote);
                 Report::Linked { remote: remote.to_string(), vm }
+            }
+            ToManager::Proved { from } => {
+                return self.limits.borrow_mut().trust(Source::of(from.ip()));
             }
             ToManager::LinkLost { reason } => {
                 self.registry.remote_left(&vm);
