@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use noise_tcp::PublicKey;
 
 use crate::print_args::Vmm;
 
@@ -31,6 +32,14 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Serve the configured VMs until Ctrl-C or SIGTERM.
     Serve(Serve),
+    /// Make a code for a remote's first contact: whoever runs `farbus-remote pair` with it may have the VM from then on.
+    ///
+    /// The code is valid once, for two minutes and three tries. Waits for the remote. Exit code 1 if none was paired.
+    Pair(Pair),
+    /// Refuse a remote's key from now on, whatever the configuration says, and end what it has at the moment.
+    Revoke(Judge),
+    /// Refuse a revoked key no more: what the configuration lists it for counts again.
+    Allow(Judge),
     /// Print this host's public key, which remotes pin; the secret key file is made (mode 0600) if absent.
     Key(Key),
     /// Print what to paste into a VM's command line or definition.
@@ -60,7 +69,33 @@ pub(crate) struct Serve {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// The VM's name in the configuration.
+    pub(crate) vm: String,
+    /// Print one JSON object for the code, and one for what became of it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Judge {
+    /// The remote's public key, as `farbus-remote key` prints it.
+    #[arg(value_name = "KEY")]
+    pub(crate) key: PublicKey,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Key {
+    /// Print the fingerprint, which remotes show when another key answers than the one they know.
+    #[arg(long)]
+    pub(crate) fingerprint: bool,
     /// The configuration whose key_file is meant.
     #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
     pub(crate) config: Option<PathBuf>,

@@ -29,6 +29,10 @@ pub(crate) struct Config {
     /// The host's secret key; made if absent.
     #[serde(default = "default_key_file")]
     pub(crate) key_file: PathBuf,
+    /// Where `farbus-host pair`, `status` and the like reach the running `serve`; if nothing is said, a socket in the
+    /// user's runtime folder.
+    #[serde(default)]
+    pub(crate) control: Option<PathBuf>,
     /// The VMs by name.
     #[serde(default)]
     pub(crate) vm: BTreeMap<String, Vm>,
@@ -40,7 +44,8 @@ pub(crate) struct Config {
 pub(crate) struct Vm {
     /// The folder for `usb.sock` and `hda.sock`; made if absent.
     pub(crate) socket_dir: PathBuf,
-    /// Which remotes may have it.
+    /// Which remotes may have it, beside those that are paired with it.
+    #[serde(default)]
     pub(crate) remotes: Vec<Allowed>,
     /// Permissions of both sockets: who may be the VMM.
     #[serde(default = "default_socket_mode")]
@@ -205,9 +210,6 @@ impl Vm {
         if self.socket_dir.as_os_str().len() + "/usb.sock".len() > MAX_SOCKET_PATH {
             bail!("socket_dir is too long: a Unix socket's path has at most {MAX_SOCKET_PATH} bytes");
         }
-        if self.remotes.is_empty() {
-            bail!("remotes is empty, so nobody could ever connect; list public keys, or \"any\"");
-        }
         if self.socket_mode > 0o777 || self.socket_mode & 0o600 != 0o600 {
             bail!("socket_mode = {:#o} makes no sense for a socket; write it as 0o660", self.socket_mode);
         }
@@ -220,6 +222,22 @@ impl Vm {
             Allowed::Any => true,
             Allowed::Key(own) => own == key,
         })
+    }
+
+    /// One of these remotes only, and nothing else said.
+    #[cfg(test)]
+    pub(crate) fn for_tests(remotes: Vec<Allowed>) -> Self {
+        Self {
+            socket_dir: "/run/farbus/a".into(),
+            remotes,
+            socket_mode: default_socket_mode(),
+            on_busy: OnBusy::default(),
+            interrupts: Interrupts::default(),
+            speakers: Speakers::default(),
+            audio_codec: AudioCodec::default(),
+            hold: Hold::default(),
+            capture: None,
+        }
     }
 
     /// The socket of the USB controller.
@@ -283,6 +301,8 @@ mod tests {
         assert_eq!(Wish::from(vm.audio_codec), Wish::Pcm);
         assert_eq!(vm.usb_socket(), Path::new("/run/farbus/a/usb.sock"));
         assert_eq!(vm.capture.as_deref(), Some(Path::new("/tmp/a.pcapng")));
+        let paired_only = Config::parse("[vm.a]\nsocket_dir = \"/x\"").unwrap();
+        assert!(paired_only.vm("a").unwrap().remotes.is_empty());
     }
 
     #[test]
@@ -294,11 +314,6 @@ mod tests {
         }
         const CASES: &[Case] = &[
             Case { name: "unknown key", text: "lissen = \"x\"", says: "lissen" },
-            Case {
-                name: "nobody allowed",
-                text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = []",
-                says: "remotes is empty",
-            },
             Case {
                 name: "bad key",
                 text: "[vm.a]\nsocket_dir = \"/x\"\nremotes = [\"zz\"]",

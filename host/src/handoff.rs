@@ -4,6 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
+    net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixDatagram as StdSocket,
@@ -28,6 +29,13 @@ pub(crate) enum ToWorker {
         /// The frame as it came.
         first: Vec<u8>,
     },
+    /// This remote may not have the VM any more: tell it so, and end what it has.
+    SendAway {
+        /// Its public key.
+        remote: [u8; 32],
+        /// Why, for people.
+        text: String,
+    },
     /// End cleanly.
     Stop,
 }
@@ -37,6 +45,11 @@ pub(crate) enum ToWorker {
 pub(crate) enum ToManager {
     /// Both sockets are there: the VM may start.
     Ready,
+    /// A remote has proved its key.
+    Proved {
+        /// Where it is.
+        from: SocketAddr,
+    },
     /// A remote is linked.
     Linked {
         /// Its public key.

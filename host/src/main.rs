@@ -6,13 +6,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod adopting;
 mod cli;
 mod config;
+mod control;
 mod doctor;
 mod handoff;
 mod manager;
 mod print_args;
 mod report;
+mod state;
 mod worker;
 
 use std::{io::IsTerminal, process::ExitCode};
@@ -25,6 +28,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Cli, Command, LogFormat},
     config::Config,
+    control::client,
     doctor::Verdict,
 };
 
@@ -44,13 +48,18 @@ fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Serve(serve) => manager::serve(&serve, cli.log)?,
         Command::Vm(vm) => worker::run(&vm)?,
+        Command::Pair(pair) => return client::pair(&pair),
+        Command::Revoke(judge) => return client::revoke(&judge),
+        Command::Allow(judge) => return client::allow(&judge),
         Command::Key(key) => {
             let file = match (key.key_file, key.config) {
                 (Some(file), _) => file,
                 (None, Some(config)) => Config::load(&config)?.key_file,
                 (None, None) => config::default_key_file(),
             };
-            println!("{}", load_key(&file)?.public());
+            let own = load_key(&file)?.public();
+            let text = if key.fingerprint { own.fingerprint().to_string() } else { own.to_string() };
+            println!("{text}");
         }
         Command::PrintArgs(args) => {
             let config = Config::load(&args.config.config)?;

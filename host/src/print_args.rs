@@ -72,20 +72,10 @@ fn qemu_device(id: &str, socket: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Allowed, AudioCodec, Hold, Interrupts, OnBusy, Speakers};
+    use crate::config::Allowed;
 
     fn vm() -> Vm {
-        Vm {
-            socket_dir: "/run/farbus/a".into(),
-            remotes: vec![Allowed::Any],
-            socket_mode: 0o600,
-            on_busy: OnBusy::Refuse,
-            interrupts: Interrupts::Msi,
-            speakers: Speakers::Stereo,
-            audio_codec: AudioCodec::Auto,
-            hold: Hold::default(),
-            capture: None,
-        }
+        Vm::for_tests(vec![Allowed::Any])
     }
 
     #[test]

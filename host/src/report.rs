@@ -31,6 +31,14 @@ pub(crate) enum Report {
     LinkLost { vm: String, reason: String },
     /// What went to the remote since the worker started.
     Counted { vm: String, frames: u64, requests: u64, links: u64 },
+    /// A remote knew a VM's code, and may have it from now on.
+    Paired { vm: String, remote: String, name: String },
+    /// Somebody did not know the code.
+    WrongCode { remote: String, burned: bool },
+    /// A key is refused from now on.
+    Revoked { remote: String },
+    /// A remote may not have its VM any more, and is told so.
+    SentAway { vm: String, remote: String, text: String },
     /// A VM's controller failed too often.
     GaveUp { vm: String, controller: String },
 }
@@ -100,6 +108,13 @@ fn sentence(report: &Report) -> String {
         Report::Attached { vm, name, id } => format!("vm {vm}: {id} {name} attached"),
         Report::LinkLost { vm, reason } => format!("vm {vm}: its remote is gone: {reason}"),
         Report::Counted { .. } => String::new(),
+        Report::Paired { vm, remote, name } => format!("vm {vm}: paired with remote {remote} ({name})"),
+        Report::WrongCode { remote, burned: false } => format!("{remote} did not know the pairing code"),
+        Report::WrongCode { remote, burned: true } => {
+            format!("{remote} did not know the pairing code; it is not valid any more")
+        }
+        Report::Revoked { remote } => format!("revoked {remote}"),
+        Report::SentAway { vm, remote, text } => format!("vm {vm}: sent {remote} away: {text}"),
         Report::GaveUp { vm, controller } => format!("vm {vm}: its {controller} controller failed too often"),
     }
 }

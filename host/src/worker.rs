@@ -1,19 +1,18 @@
 //! `farbus-host vm NAME`: one VM's worker. Its main thread is the VM's arbiter: both vfio-user sockets, both
 //! controllers and the session live there. Links run on a second runtime.
 
-use std::{net::TcpStream as StdTcpStream, os::fd::OwnedFd, path::Path, rc::Rc};
+use std::{path::Path, rc::Rc};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use capture::{Tap, Totals, Writer};
-use link::Link;
-use noise_tcp::{FirstFrame, SecretKey};
-use tokio::{net::TcpStream, runtime::Handle, sync::mpsc};
+use noise_tcp::SecretKey;
+use tokio::{runtime::Handle, sync::mpsc};
 use vfio_user::Server;
-use vm_session::{Event, LinkUp, Parts, Stop, VmSession};
-use wire::control::Answer;
+use vm_session::{Event, Parts, SendAway, Stop, VmSession};
 
 use crate::{
+    adopting::Adopting,
     cli::VmWorker,
     config::{Config, Interrupts, Vm},
     handoff::{self, Channel, ToManager, ToWorker},
@@ -75,6 +74,8 @@ async fn serve(
 ) -> Result<()> {
     let channel = Rc::new(Channel::new(control).context("the manager's channel")?);
     let (events, mut happened) = mpsc::channel(EVENTS);
+    // When the session is gone, nobody tells anything any more: whoever only adopts does not keep this worker alive.
+    let to_manager = events.downgrade();
     let teller = Teller { events }.start();
     std::fs::create_dir_all(&vm.socket_dir)
         .with_context(|| format!("making the socket folder {}", vm.socket_dir.display()))?;
@@ -94,17 +95,32 @@ async fn serve(
         events: teller.recipient(),
     })
     .start();
+    let mut adopting = Adopting::new(&name, key, io, to_manager, session.clone().recipient());
     channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
 
+    // The remote that has the VM.
+    let mut linked = None;
     loop {
         tokio::select! {
             event = happened.recv() => match event {
-                Some(event) => channel.send(&event, None).await.context("telling the manager")?,
+                Some(event) => {
+                    match event {
+                        ToManager::Linked { remote, .. } => linked = Some(remote),
+                        ToManager::LinkLost { .. } => linked = None,
+                        _ => {}
+                    }
+                    channel.send(&event, None).await.context("telling the manager")?;
+                }
                 None => break,
             },
             message = channel.receive::<ToWorker>() => match message.context("hearing the manager")? {
-                Some((ToWorker::Adopt { first }, Some(socket))) => adopt(first, socket, &name, &key, &io, &session),
+                Some((ToWorker::Adopt { first }, Some(socket))) => adopting.adopt(first, socket),
                 Some((ToWorker::Adopt { .. }, None)) => tracing::error!("a remote was handed over without its socket"),
+                Some((ToWorker::SendAway { remote, text }, _)) if linked == Some(remote) => {
+                    session.do_send(SendAway { text });
+                }
+                // It has left by itself, or is another one by now.
+                Some((ToWorker::SendAway { .. }, _)) => {}
                 Some((ToWorker::Stop, _)) | None => break,
             },
         }
@@ -130,38 +146,6 @@ fn bind(socket: &Path, config: fn() -> pci::ConfigSpace, mode: u32) -> Result<pc
     let server = Server::bind(socket, config().layout(), options)
         .with_context(|| format!("serving the socket {}", socket.display()))?;
     server.into_bus().with_context(|| format!("serving the socket {}", socket.display()))
-}
-
-/// Finishes the handshake on the link runtime, then the session has a new link.
-fn adopt(
-    first: Vec<u8>,
-    socket: OwnedFd,
-    name: &str,
-    key: &SecretKey,
-    io: &Handle,
-    session: &Addr<VmSession>,
-) {
-    let (key, session) = (key.clone(), session.clone().recipient::<LinkUp>());
-    let answer = Answer::Welcome { vm: name.to_owned() };
-    io.spawn(async move {
-        match handshake(first, socket, &key, &answer).await {
-            Ok(link) => session.do_send(LinkUp { link }),
-            Err(error) => tracing::warn!("a remote was let in, but did not finish its handshake: {error:#}"),
-        }
-    });
-}
-
-async fn handshake(
-    first: Vec<u8>,
-    socket: OwnedFd,
-    key: &SecretKey,
-    answer: &Answer,
-) -> Result<Box<dyn Link>> {
-    let socket = StdTcpStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let stream = TcpStream::from_std(socket)?;
-    let link = noise_tcp::accept(stream, FirstFrame::from_bytes(first)?, key, answer).await?;
-    Ok(Box::new(link))
 }
 
 /// Turns what happens to the VM into messages for the manager.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, str::FromStr};
 
 use ::sound::choice::Wish;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use noise_tcp::PublicKey;
+use noise_tcp::{PublicKey, pairing::Code};
 
 use crate::{
     control::Target,
@@ -38,6 +38,13 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Connect to a host and lend what is asked for, until Ctrl-C or SIGTERM; comes back when the link is lost.
     Connect(Box<Connect>),
+    /// Pair with a host, by the code that `farbus-host pair VM` shows there; then `connect` needs no --host-key.
+    ///
+    /// The host's key is remembered beside this remote's own, in the file known-hosts. A host that is known under this
+    /// address must have the key that is known.
+    Pair(Pair),
+    /// Forget the key of a host, because it has a new one: then pair again.
+    Forget(Forget),
     /// Print this remote's public key, which the host lists; the secret key file is made (mode 0600) if absent.
     Key(KeyFile),
     /// Lend more devices from the running `connect`, now and whenever they are plugged in.
@@ -67,14 +74,39 @@ pub(crate) struct KeyFile {
     pub(crate) key_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// The host.
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) host: String,
+    /// The code; asked for if it is not given, which keeps it out of the list of processes.
+    #[arg(value_name = "CODE")]
+    pub(crate) code: Option<Code>,
+    #[command(flatten)]
+    pub(crate) key: KeyFile,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Forget {
+    /// The host, as it was given to `pair`.
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) host: String,
+    #[command(flatten)]
+    pub(crate) key: KeyFile,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Connect {
     /// The host.
     #[arg(value_name = "HOST:PORT")]
     pub(crate) host: String,
-    /// The host's public key, as `farbus-host key` prints it: who answers with another one is not the host.
+    /// The host's public key, as `farbus-host key` prints it: who answers with another one is not the host [default: the
+    /// one that `farbus-remote pair` has remembered for HOST:PORT].
     #[arg(long, value_name = "KEY")]
-    pub(crate) host_key: PublicKey,
+    pub(crate) host_key: Option<PublicKey>,
     #[command(flatten)]
     pub(crate) key: KeyFile,
     /// The VM; needed only if the host lets this remote have several.

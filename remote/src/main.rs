@@ -15,12 +15,14 @@ mod devices;
 mod events;
 mod flight;
 mod follow;
+mod known;
 mod lend;
 mod lender;
 mod lent;
 mod links;
 mod live;
 mod medium;
+mod pair;
 mod port;
 mod ports;
 mod remote;
@@ -44,16 +46,16 @@ use capture::{Tap, Totals, Writer};
 use clap::Parser;
 use futures_util::FutureExt;
 use link::Link;
-use noise_tcp::SecretKey;
+use noise_tcp::{HandshakeError, PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 use tracing_subscriber::EnvFilter;
-use wire::control::Hello;
+use wire::control::{Hello, Refusal};
 
 use crate::{
-    cli::{Ask, Cli, Command, Connect, Format, Plug, Status},
+    cli::{Ask, Cli, Command, Connect, Format, KeyFile, Plug, Status},
     control::{
         Request, client,
         place::{self, Around},
@@ -98,7 +100,12 @@ fn run(command: Command) -> Result<ExitCode> {
             return client::run(control, &Request::Headphones { plugged }, json);
         }
         Command::GiveBack => return Ok(usb::keeper::wait(io::stdin().lock())),
-        Command::Key(key) => println!("{}", load_key(key.key_file)?.public()),
+        Command::Pair(args) => {
+            let file = key_file(&args.key)?;
+            return pair::pair(&args, &file, &load_key(&file)?, &hello(None));
+        }
+        Command::Forget(args) => return pair::forget(&args, &key_file(&args.key)?),
+        Command::Key(key) => println!("{}", load_key(&key_file(&key)?)?.public()),
         Command::Devices(devices) => {
             let found = devices::look(&devices.usb);
             if devices.json {
@@ -111,9 +118,12 @@ fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn load_key(file: Option<PathBuf>) -> Result<SecretKey> {
-    let file = file.map_or_else(default_key_file, Ok)?;
-    SecretKey::load_or_create(&file).with_context(|| format!("this remote's key file {}", file.display()))
+fn key_file(key: &KeyFile) -> Result<PathBuf> {
+    key.key_file.clone().map_or_else(default_key_file, Ok)
+}
+
+fn load_key(file: &Path) -> Result<SecretKey> {
+    SecretKey::load_or_create(file).with_context(|| format!("this remote's key file {}", file.display()))
 }
 
 /// The key's place in the user's configuration folder, which is made if there is none.
@@ -126,27 +136,43 @@ fn default_key_file() -> Result<PathBuf> {
 }
 
 fn serve(connect: Connect) -> Result<ExitCode> {
-    let key = Arc::new(load_key(connect.key.key_file.clone())?);
+    let file = key_file(&connect.key)?;
+    let (key, host) = (Arc::new(load_key(&file)?), pair::host_key(&connect, &file)?);
     let capture = connect.capture.as_deref().map(start_capture).transpose()?;
     let (tap, capture) = capture.unzip();
-    let code = System::new().block_on(lend_until_ended(connect, key, tap));
+    let code = System::new().block_on(lend_until_ended(connect, key, host, tap));
     capture.map_or(Ok(()), end_capture)?;
     code
 }
 
 /// Connects over TCP with Noise.
-fn connector(connect: &Connect, key: Arc<SecretKey>) -> Connector {
-    let name = rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect();
-    let hello = Arc::new(Hello { version: wire::VERSION, vm: connect.vm.clone(), name });
-    let (address, host) = (connect.host.clone(), connect.host_key);
+fn connector(connect: &Connect, key: Arc<SecretKey>, host: PublicKey) -> Connector {
+    let hello = Arc::new(hello(connect.vm.clone()));
+    let address = connect.host.clone();
     Box::new(move || {
         let (address, key, hello) = (address.clone(), Arc::clone(&key), Arc::clone(&hello));
         async move {
-            let (link, answer) = noise_tcp::connect(&*address, host, &key, &hello).await?;
+            let (link, answer) = noise_tcp::connect(&*address, host, &key, &hello).await.map_err(for_good)?;
             Ok((Box::new(link) as Box<dyn Link>, answer))
         }
         .boxed()
     })
+}
+
+/// What this remote says of itself.
+fn hello(vm: Option<String>) -> Hello {
+    let name = rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect();
+    Hello { version: wire::VERSION, vm, name }
+}
+
+/// Who has another key than the host is not asked again.
+fn for_good(error: HandshakeError) -> HandshakeError {
+    match error {
+        HandshakeError::AnotherHost { .. } => {
+            HandshakeError::Refused { reason: Refusal::NotAllowed, text: error.to_string() }
+        }
+        other => other,
+    }
 }
 
 fn start_capture(file: &Path) -> Result<(Tap, Writer)> {
@@ -164,7 +190,12 @@ fn end_capture(writer: Writer) -> Result<()> {
     Ok(())
 }
 
-async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap>) -> Result<ExitCode> {
+async fn lend_until_ended(
+    connect: Connect,
+    key: Arc<SecretKey>,
+    host: PublicKey,
+    tap: Option<Tap>,
+) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let events = Events(connect.events);
     let (ended, end) = oneshot::channel();
@@ -172,7 +203,8 @@ async fn lend_until_ended(connect: Connect, key: Arc<SecretKey>, tap: Option<Tap
     let seed = RandomState::new().hash_one(std::process::id());
     let (output, input) = (Output::new(connect.audio.clone())?, Input::new(connect.mic.clone())?);
     let (headphones, codec) = (connect.headphones, connect.audio_codec);
-    let remote = Remote::new(Parts { connector: connector(&connect, key), events, seed, tap, ended }).start();
+    let remote =
+        Remote::new(Parts { connector: connector(&connect, key, host), events, seed, tap, ended }).start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;

@@ -22,6 +22,7 @@ mod keys;
 mod links;
 mod live;
 mod ports;
+mod send_away;
 mod session_io;
 mod shared;
 mod sound;
@@ -46,6 +47,7 @@ pub use hold::HoldTimes;
 use links::Newcomer;
 use live::Live;
 use ports::Ports;
+pub use send_away::SendAway;
 pub use tether::{Ended, Tether};
 
 /// A remote's authenticated link for this VM.

@@ -2,18 +2,21 @@
 //! supervises one worker process per VM. It holds no guest memory and parses nothing of a remote but its first
 //! handshake frame.
 
+mod book;
 mod door;
+mod limits;
+mod pairing;
 mod process;
 mod registry;
+mod revoking;
 
-use std::{net::SocketAddr, process::ExitStatus, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use noise_tcp::{PublicKey, SecretKey};
 use pci::Restarts;
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::Instant,
@@ -22,14 +25,26 @@ use tokio::{
 use crate::{
     cli::{LogFormat, Serve},
     config::Config,
+    control::{
+        Reply, Request, place,
+        server::{Asked, Server, SocketFile},
+    },
     handoff::{ToManager, ToWorker},
     report::{Report, Reporter},
+    state::State,
 };
+use book::Book;
+use door::{Inside, Limits};
+use limits::Source;
+use pairing::Waiting;
 use process::Launch;
 use registry::Registry;
+use revoking::Stamp;
 
 /// How long a worker may take to end by itself when the manager ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How often it is looked whether the state was changed by hand.
+const STATE: Duration = Duration::from_secs(1);
 
 /// Serves until Ctrl-C or SIGTERM.
 ///
@@ -45,15 +60,36 @@ pub(crate) fn serve(args: &Serve, log: LogFormat) -> Result<()> {
 
 async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch) -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let listener = TcpListener::bind(&config.listen)
+    let listener = door::listen(&config.listen)
         .await
         .with_context(|| format!("listening on {} (the key `listen` of the configuration)", config.listen))?;
     let address: SocketAddr = listener.local_addr()?;
-    let registry = Arc::new(Registry::new(config.vm));
-    let host_key = key.public().to_string();
-    let manager = ConnectionManager::new(Arc::clone(&registry), reporter, launch).start();
-    reporter.say(&Report::Listening { address: address.to_string(), host_key });
-    let door = actix::spawn(door::accept_all(listener, Arc::new(key), registry, reporter));
+    let state_file = State::beside(&config.key_file);
+    let stamp = Stamp::of(&state_file);
+    let state = State::load(&state_file)?;
+    let socket = control_socket(&config, &key);
+    let registry = Arc::new(Registry::new(config.vm, state));
+    let public = key.public();
+    let limits = Limits::default();
+    let parts = Parts {
+        registry: Arc::clone(&registry),
+        reporter,
+        launch,
+        address,
+        key: public,
+        state_file,
+        stamp,
+        limits: Rc::clone(&limits),
+    };
+    let manager = ConnectionManager::new(parts).start();
+    // Kept until the end: then the socket's file goes.
+    let _control = socket.map(|(server, file)| {
+        actix::spawn(server.serve(manager.clone().recipient()));
+        file
+    });
+    reporter.say(&Report::Listening { address: address.to_string(), host_key: public.to_string() });
+    let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
+    let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -64,11 +100,42 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     Ok(())
 }
 
+/// The control socket. Serving VMs is more than being asked about it: where there can be none, there is none.
+fn control_socket(config: &Config, key: &SecretKey) -> Option<(Server, SocketFile)> {
+    let bound = place::of(config, &key.public()).and_then(|path| Server::bind(&path));
+    bound
+        .inspect_err(|error| {
+            tracing::error!("`farbus-host pair`, `revoke` and the like will not work: {error:#}")
+        })
+        .ok()
+}
+
+/// What a ConnectionManager is made of.
+struct Parts {
+    registry: Arc<Registry>,
+    reporter: Reporter,
+    launch: Launch,
+    /// Where remotes connect to.
+    address: SocketAddr,
+    key: PublicKey,
+    state_file: PathBuf,
+    stamp: Option<Stamp>,
+    limits: Limits,
+}
+
 /// The actor that supervises the workers.
 struct ConnectionManager {
     registry: Arc<Registry>,
     reporter: Reporter,
     launch: Launch,
+    address: SocketAddr,
+    key: PublicKey,
+    state_file: PathBuf,
+    /// Of the state as it was read last.
+    stamp: Option<Stamp>,
+    book: Book,
+    waiting: Waiting,
+    limits: Limits,
     restarts: std::collections::BTreeMap<String, Restarts>,
     start: Instant,
     ending: bool,
@@ -96,9 +163,33 @@ struct Ended {
 struct EndAll;
 
 impl ConnectionManager {
-    fn new(registry: Arc<Registry>, reporter: Reporter, launch: Launch) -> Self {
-        let start = Instant::now();
-        Self { registry, reporter, launch, restarts: Default::default(), start, ending: false }
+    fn new(parts: Parts) -> Self {
+        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits } = parts;
+        Self {
+            registry,
+            reporter,
+            launch,
+            address,
+            key,
+            state_file,
+            stamp,
+            book: Book::default(),
+            waiting: Waiting::default(),
+            limits,
+            restarts: Default::default(),
+            start: Instant::now(),
+            ending: false,
+        }
+    }
+
+    fn answer(&mut self, request: Request, ctx: &mut Context<Self>) -> ResponseFuture<Reply> {
+        let reply = match request {
+            Request::Pair { vm } => self.open_pairing(&vm, ctx),
+            Request::Await { pairing } => return self.await_pairing(pairing),
+            Request::Revoke { key } => self.revoke(&key),
+            Request::Allow { key } => self.allow(&key),
+        };
+        Box::pin(std::future::ready(reply))
     }
 
     fn start_worker(&mut self, vm: String, ctx: &mut Context<Self>) {
@@ -127,11 +218,16 @@ impl ConnectionManager {
             ToManager::Linked { remote, transport } => {
                 let remote = PublicKey(remote);
                 self.registry.remote_linked(&vm, remote);
+                // Its key may have been revoked since it was let in.
+                self.send_away_if_refused(&vm, remote);
                 Report::Linked { remote: remote.to_string(), transport, vm }
             }
             // It keeps the VM while its devices are held.
             ToManager::Detached { reason } => Report::Detached { vm, reason },
             ToManager::Resumed { transport, after_ms } => Report::Resumed { vm, transport, after_ms },
+            ToManager::Proved { from } => {
+                return self.limits.borrow_mut().trust(Source::of(from.ip()));
+            }
             ToManager::LinkLost { reason } => {
                 self.registry.remote_left(&vm);
                 Report::LinkLost { vm, reason }
@@ -167,6 +263,15 @@ impl Actor for ConnectionManager {
         for vm in self.registry.names() {
             self.start_worker(vm, ctx);
         }
+        ctx.run_interval(STATE, |act, _| act.look_at_state());
+    }
+}
+
+impl Handler<Asked> for ConnectionManager {
+    type Result = ResponseFuture<Reply>;
+
+    fn handle(&mut self, Asked(request): Asked, ctx: &mut Self::Context) -> Self::Result {
+        self.answer(request, ctx)
     }
 }
 

@@ -6,14 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dashmap::DashMap;
+use dashmap::{DashMap, mapref::multiple::RefMulti};
 use noise_tcp::PublicKey;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use wire::control::{Hello, Refusal};
 
 use crate::{
     config::{OnBusy, Vm},
     handoff::ToWorker,
+    state::{Standing, State},
 };
 
 /// Hand-overs on their way to one worker.
@@ -21,6 +22,10 @@ pub(super) const HANDOFFS: usize = 8;
 
 /// How long a VM waits for a remote that was let in to finish its handshake. Its first frame may have been a replay.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What a remote is told that has no VM.
+const HOW_TO_GET_IN: &str =
+    "pair with `farbus-host pair VM` there and `farbus-remote pair` here, or have it listed under `remotes`";
 
 /// A message for a worker, with the socket that goes with it.
 pub(super) type ForWorker = (ToWorker, Option<OwnedFd>);
@@ -46,6 +51,8 @@ impl Seat {
 /// All VMs by name; read by many connections at once.
 pub(super) struct Registry {
     seats: DashMap<String, Seat>,
+    /// What is known of remotes beside the configuration.
+    state: watch::Sender<State>,
     gone: Notify,
 }
 
@@ -63,9 +70,39 @@ fn refuse(reason: Refusal, text: impl Into<String>) -> Decision {
 }
 
 impl Registry {
-    pub(super) fn new(vms: BTreeMap<String, Vm>) -> Self {
+    pub(super) fn new(vms: BTreeMap<String, Vm>, state: State) -> Self {
         let seat = |policy| Seat { policy, worker: None, linked: None, pending: None };
-        Self { seats: vms.into_iter().map(|(name, vm)| (name, seat(vm))).collect(), gone: Notify::new() }
+        let seats = vms.into_iter().map(|(name, vm)| (name, seat(vm))).collect();
+        Self { seats, state: watch::Sender::new(state), gone: Notify::new() }
+    }
+
+    /// This is known of remotes from now on.
+    pub(super) fn know(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// What is known of a remote that wants this VM; `None` if there is no such VM.
+    pub(super) fn standing(&self, vm: &str, key: &PublicKey) -> Option<Standing> {
+        let seat = self.seats.get(vm)?;
+        Some(self.state.borrow().standing(vm, &seat.policy, key))
+    }
+
+    /// The VMs that remotes have, or are about to.
+    pub(super) fn holders(&self) -> Vec<(String, PublicKey)> {
+        let holders = self.seats.iter().flat_map(|seat| {
+            let keys = [seat.linked, seat.pending.map(|(key, _)| key)];
+            keys.into_iter().flatten().map(|key| (seat.key().clone(), key)).collect::<Vec<_>>()
+        });
+        holders.collect()
+    }
+
+    /// The way to a VM's worker.
+    pub(super) fn worker(&self, vm: &str) -> Option<mpsc::Sender<ForWorker>> {
+        Some(self.seats.get(vm)?.worker.as_ref()?.1.clone())
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -144,11 +181,18 @@ impl Registry {
     }
 
     fn choose(&self, key: &PublicKey, wanted: Option<&str>) -> Result<String, Decision> {
-        let mut allowed: Vec<String> = self
-            .seats
-            .iter()
-            .filter(|seat| seat.policy.allows(key) && wanted.is_none_or(|name| name == seat.key()))
-            .map(|seat| seat.key().clone())
+        let state = self.state.borrow();
+        let standing = |seat: &RefMulti<'_, String, Seat>| state.standing(seat.key(), &seat.policy, key);
+        let seats: Vec<_> = self.seats.iter().map(|seat| (seat.key().clone(), standing(&seat))).collect();
+        if seats.iter().any(|(_, standing)| *standing == Standing::Revoked) {
+            return Err(refuse(Refusal::NotAllowed, format!("your key {key} was revoked at this host")));
+        }
+        let mut allowed: Vec<String> = seats
+            .into_iter()
+            .filter(|(name, standing)| {
+                *standing == Standing::Allowed && wanted.is_none_or(|wanted| wanted == name)
+            })
+            .map(|(name, _)| name)
             .collect();
         allowed.sort();
         match (allowed.len(), wanted) {
@@ -156,14 +200,11 @@ impl Registry {
             // The same words whether the VM is missing or forbidden: a stranger learns nothing of what exists.
             (0, Some(name)) => Err(refuse(
                 Refusal::NotAllowed,
-                format!(
-                    "no VM `{name}` for your key {key}: the host's configuration must list it under `remotes`"
-                ),
+                format!("no VM `{name}` for your key {key}: {HOW_TO_GET_IN}"),
             )),
-            (0, None) => Err(refuse(
-                Refusal::NotAllowed,
-                format!("no VM for your key {key}: the host's configuration must list it under `remotes`"),
-            )),
+            (0, None) => {
+                Err(refuse(Refusal::NotAllowed, format!("no VM for your key {key}: {HOW_TO_GET_IN}")))
+            }
             _ => {
                 let text = format!("you may have several VMs, so name one with --vm: {}", allowed.join(", "));
                 Err(refuse(Refusal::Ambiguous, text))
@@ -197,7 +238,7 @@ mod tests {
     use noise_tcp::SecretKey;
 
     use super::*;
-    use crate::config::{Allowed, AudioCodec, Hold, Interrupts, Speakers};
+    use crate::config::Allowed;
 
     fn key() -> PublicKey {
         SecretKey::generate().public()
@@ -209,21 +250,10 @@ mod tests {
 
     fn registry(vms: &[(&str, Vec<Allowed>, OnBusy)]) -> Registry {
         let vm = |(name, remotes, on_busy): &(&str, Vec<Allowed>, OnBusy)| {
-            let socket_dir = format!("/run/{name}").into();
-            let vm = Vm {
-                socket_dir,
-                socket_mode: 0o600,
-                remotes: remotes.clone(),
-                on_busy: *on_busy,
-                interrupts: Interrupts::Msi,
-                speakers: Speakers::Stereo,
-                audio_codec: AudioCodec::Auto,
-                hold: Hold::default(),
-                capture: None,
-            };
+            let vm = Vm { on_busy: *on_busy, ..Vm::for_tests(remotes.clone()) };
             ((*name).to_owned(), vm)
         };
-        let registry = Registry::new(vms.iter().map(vm).collect());
+        let registry = Registry::new(vms.iter().map(vm).collect(), State::default());
         for (name, ..) in vms {
             registry.worker_started(name, 1, mpsc::channel(1).0);
         }
@@ -294,5 +324,25 @@ mod tests {
         let registry = registry(&[("a", vec![Allowed::Any], OnBusy::Refuse)]);
         let old = Hello { version: wire::VERSION + 1, ..hello(None) };
         assert_eq!(outcome(registry.decide(key(), &old)), Err(Refusal::Version));
+    }
+
+    #[test]
+    fn a_revoked_key_is_refused_whatever_it_wants_and_whoever_has_a_vm_by_it_is_found() {
+        let own = key();
+        let registry = registry(&[("a", vec![Allowed::Key(own)], OnBusy::Refuse)]);
+        assert!(outcome(registry.decide(own, &hello(None))).is_ok());
+        assert_eq!(registry.holders(), [("a".to_owned(), own)]);
+        registry.remote_linked("a", own);
+        let mut state = State::default();
+        state.revoke(own, 1);
+        registry.know(state);
+        assert_eq!(registry.holders(), [("a".to_owned(), own)]);
+        assert_eq!(registry.standing("a", &own), Some(Standing::Revoked));
+        match registry.decide(own, &hello(Some("b"))) {
+            Decision::Refuse { reason: Refusal::NotAllowed, text } => {
+                assert!(text.contains("revoked"), "{text}")
+            }
+            other => panic!("{other:?}"),
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::{future::poll_fn, io, time::Duration};
 
 use link::{Link, LinkError};
 use noise::{
-    Caller, Finished, FirstFrame, Initiator, MAX_HANDSHAKE, MessageError, PublicKey, Responder, SecretKey,
-    Suite,
+    Caller, Fingerprint, Finished, FirstFrame, Initiator, MAX_HANDSHAKE, MessageError, PublicKey, Responder,
+    SecretKey, Suite,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -35,6 +35,16 @@ pub enum HandshakeError {
     /// The host hung up: what one does that cannot read the first message, because it has another key.
     #[error("the host closed the connection during the handshake: is --host-key right?")]
     ClosedByHost,
+    /// Whoever answers there has another key than the host had, or says so: anybody on the way may have said it.
+    #[error(
+        "another key than the host's answers there: the fingerprint of the host's is {pinned}, of that one {found}; somebody may be in between, or the host has a new key: compare with `farbus-host key --fingerprint` there, then `farbus-remote forget HOST:PORT` and pair again"
+    )]
+    AnotherHost {
+        /// Of the key that was expected.
+        pinned: Fingerprint,
+        /// Of the key that answers.
+        found: Fingerprint,
+    },
     /// The remote hung up.
     #[error("the remote closed the connection during the handshake")]
     ClosedByRemote,
@@ -89,6 +99,12 @@ async fn connect_with(
         let (noise, first) = Initiator::begin(suite, PROLOGUE, host, me, hello)?;
         write_message(&mut stream, first.as_bytes()).await.map_err(closed_by_host)?;
         let message = read_message(&mut stream).await.map_err(closed_by_host)?;
+        let pinned = host.fingerprint();
+        match Fingerprint::read(&message) {
+            Some(found) if found == pinned => return Err(HandshakeError::ClosedByHost),
+            Some(found) => return Err(HandshakeError::AnotherHost { pinned, found }),
+            None => {}
+        }
         let (answer, finished) = noise.finish(&message)?;
         match answer {
             Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
@@ -168,6 +184,19 @@ pub async fn refuse(
     .await
 }
 
+/// Tells a remote whose first message is for another key which key this host has, as a fingerprint, and hangs up.
+///
+/// # Errors
+/// The remote did not wait for it.
+pub async fn not_for_us(mut stream: TcpStream, me: &SecretKey) -> Result<(), HandshakeError> {
+    let message = me.public().fingerprint().message();
+    in_time(async {
+        crate::pairing::say(&mut stream, &message).await?;
+        stream.shutdown().await.map_err(closed_by_remote)
+    })
+    .await
+}
+
 fn transport(stream: TcpStream, finished: Finished) -> NoiseTcp {
     NoiseTcp::new(stream, finished.transport, finished.peer, finished.binding)
 }
@@ -178,7 +207,7 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
     stream.write_all(&[&len.to_be_bytes(), message].concat()).await
 }
 
-async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
+pub(crate) async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
     let len = usize::from(stream.read_u16().await?);
     if len > MAX_HANDSHAKE {
         return Err(ReadError::TooLong(len));
@@ -189,7 +218,7 @@ async fn read_message(stream: &mut TcpStream) -> Result<Vec<u8>, ReadError> {
 }
 
 /// Why a message could not be read or written; whose fault a closed connection is depends on the side.
-enum ReadError {
+pub(crate) enum ReadError {
     TooLong(usize),
     Io(io::Error),
 }
@@ -200,11 +229,11 @@ impl From<io::Error> for ReadError {
     }
 }
 
-fn closed_by_host(error: impl Into<ReadError>) -> HandshakeError {
+pub(crate) fn closed_by_host(error: impl Into<ReadError>) -> HandshakeError {
     ended(error.into(), HandshakeError::ClosedByHost)
 }
 
-fn closed_by_remote(error: impl Into<ReadError>) -> HandshakeError {
+pub(crate) fn closed_by_remote(error: impl Into<ReadError>) -> HandshakeError {
     ended(error.into(), HandshakeError::ClosedByRemote)
 }
 
@@ -230,8 +259,10 @@ impl From<MessageError> for HandshakeError {
     }
 }
 
-async fn in_time<T>(handshake: impl Future<Output = Result<T, HandshakeError>>) -> Result<T, HandshakeError> {
-    tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline))
+pub(crate) async fn in_time<T, E: From<HandshakeError>>(
+    handshake: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    tokio::time::timeout(DEADLINE, handshake).await.unwrap_or(Err(HandshakeError::Deadline.into()))
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@
 //!
 //! - Message 1 can be replayed by anybody who has seen it, so a host knows a remote only when the first record of the
 //!   initiator decrypts: [`accept`] waits for it.
+//! - A host that cannot read message 1 answers with `u16 len | 'F' | fingerprint` of its key, in clear, for people.
+//! - The first message of a [`pairing`] begins with another number than any suite's.
 //! - A record is one write and holds as many small frames as waited for it. Records are strictly numbered by the
 //!   cipher; one that does not decrypt ends the link.
 //! - Each direction is rekeyed from within: a frame on the pseudo lane `0xf0` says that the next record has the next key.
@@ -25,11 +27,13 @@
 
 mod handshake;
 mod noise_tcp;
+pub mod pairing;
 mod records;
 mod socket;
 
-pub use handshake::{DEADLINE, HandshakeError, accept, connect, identify, read_first, refuse};
+pub use handshake::{DEADLINE, HandshakeError, accept, connect, identify, not_for_us, read_first, refuse};
 pub use noise::{
-    Caller, FirstFrame, KeyError, MAX_HANDSHAKE, MessageError, ParseKeyError, PublicKey, SecretKey,
+    Caller, Fingerprint, FirstFrame, KeyError, MAX_HANDSHAKE, MessageError, ParseKeyError, PublicKey,
+    SecretKey,
 };
 pub use noise_tcp::{NoiseTcp, PROFILE};

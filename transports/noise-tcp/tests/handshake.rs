@@ -82,6 +82,30 @@ async fn a_remote_with_the_wrong_host_key_is_told_what_to_check() {
 }
 
 #[tokio::test]
+async fn a_remote_that_expects_another_key_is_shown_both_fingerprints() {
+    let (host, other, remote) = (SecretKey::generate(), SecretKey::generate(), SecretKey::generate());
+    let (listener, addr) = listen().await;
+    let serve = async {
+        let (stream, _) = first_of(&listener).await;
+        noise_tcp::not_for_us(stream, &host).await.unwrap();
+    };
+    let hello = hello();
+    let (_, link) = tokio::join!(serve, noise_tcp::connect(addr, other.public(), &remote, &hello));
+    let error = link.err().unwrap();
+    assert!(matches!(error, HandshakeError::AnotherHost { .. }), "{error:?}");
+    for key in [host.public(), other.public()] {
+        assert!(error.to_string().contains(&key.fingerprint().to_string()), "{error}");
+    }
+    // A host that could not read the message although it has the key that was expected.
+    let serve = async {
+        let (stream, _) = first_of(&listener).await;
+        noise_tcp::not_for_us(stream, &host).await.unwrap();
+    };
+    let (_, link) = tokio::join!(serve, noise_tcp::connect(addr, host.public(), &remote, &hello));
+    assert!(matches!(link.err().unwrap(), HandshakeError::ClosedByHost));
+}
+
+#[tokio::test]
 async fn a_refused_remote_learns_why() {
     let (host, remote) = (SecretKey::generate(), SecretKey::generate());
     let (listener, addr) = listen().await;

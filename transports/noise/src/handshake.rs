@@ -139,7 +139,11 @@ fn write(noise: &mut HandshakeState, payload: &[u8]) -> Result<Vec<u8>, MessageE
     Ok(message)
 }
 
-fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
+/// The payload of a handshake message.
+///
+/// # Errors
+/// It does not decrypt, or is out of order.
+pub fn open(noise: &mut HandshakeState, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
     let mut payload = vec![0; message.len()];
     let len = noise.read_message(message, &mut payload)?;
     payload.truncate(len);

@@ -16,10 +16,12 @@
 //! A crate of its own, so that no link need name another one.
 #![forbid(unsafe_code)]
 
+mod fingerprint;
 mod handshake;
 mod key;
 mod suite;
 
-pub use handshake::{Caller, Finished, FirstFrame, Initiator, MAX_HANDSHAKE, MessageError, Responder};
+pub use fingerprint::Fingerprint;
+pub use handshake::{Caller, Finished, FirstFrame, Initiator, MAX_HANDSHAKE, MessageError, Responder, open};
 pub use key::{KeyError, ParseKeyError, PublicKey, SecretKey};
 pub use suite::Suite;

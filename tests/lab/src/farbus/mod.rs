@@ -12,8 +12,7 @@ use nix::sys::signal::Signal;
 
 pub use cable::{Cable, Cut};
 pub use host::{Host, Seat};
-pub use program::Program;
-pub(crate) use program::binary;
+pub use program::{Program, binary};
 
 /// How long an event may take before a test fails: generous, because machines are slow and a pass is quick.
 pub const PATIENCE: Duration = Duration::from_secs(60);

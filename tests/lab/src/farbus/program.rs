@@ -46,10 +46,29 @@ impl Program {
     /// # Errors
     /// The program is not there and cannot be built, or cannot be started.
     pub fn start(name: &str, program: &str, arguments: &[String], folder: &Path) -> Result<Self> {
+        Self::start_at_level(name, program, arguments, folder, None)
+    }
+
+    /// The same with everything in its log, to the smallest step.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_tracing(name: &str, program: &str, arguments: &[String], folder: &Path) -> Result<Self> {
+        Self::start_at_level(name, program, arguments, folder, Some("trace"))
+    }
+
+    fn start_at_level(
+        name: &str,
+        program: &str,
+        arguments: &[String],
+        folder: &Path,
+        level: Option<&str>,
+    ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = std::process::Command::new(binary(program)?);
         command.args(arguments);
+        command.envs(level.map(|level| ("RUST_LOG", level)));
         let mut command = leashed(&command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
         let mut child = spawn(command).with_context(|| format!("starting {program}"))?;
@@ -235,7 +254,10 @@ fn status(code: i32) -> ExitStatus {
 }
 
 /// A binary of the workspace: beside the running one, else built with the same profile.
-pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// It is not there and cannot be built.
+pub fn binary(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().context("this program is in no folder")?;
     // Tests and examples are one folder below the programs.

@@ -1,0 +1,86 @@
+//! The control socket of a running `serve`: one JSON request a line, one JSON reply a line.
+//!
+//! ```text
+//!   farbus-host pair | revoke | allow | status ── client ──► Unix socket, mode 0600 ── server ──► ConnectionManager
+//! ```
+
+pub(crate) mod client;
+pub(crate) mod place;
+pub(crate) mod server;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest request, bytes.
+pub(crate) const REQUEST: usize = 4 << 10;
+/// The longest reply, bytes.
+pub(crate) const REPLY: usize = 1 << 20;
+
+/// What can be asked of a running host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Request {
+    /// Make a code that a remote can be paired with this VM by. A code that is still valid is not any more.
+    Pair { vm: String },
+    /// Wait for what becomes of the code of this number.
+    Await { pairing: u64 },
+    /// Refuse this key from now on, and end what it has.
+    Revoke { key: String },
+    /// Refuse this key no more.
+    Allow { key: String },
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// A code is valid.
+    Code(Code),
+    /// What became of a code.
+    Pairing(Outcome),
+    /// A key is refused.
+    Revoked {
+        /// The VMs that it was paired with.
+        paired: Vec<String>,
+        /// The VMs that it had at that moment.
+        ended: Vec<String>,
+    },
+    /// A key is refused no more, or never was.
+    Allowed {
+        /// Whether it was.
+        was_revoked: bool,
+    },
+    /// Nothing, and why.
+    Error(String),
+}
+
+/// A code, and what the remote must know beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Code {
+    /// Its number.
+    pub(crate) pairing: u64,
+    pub(crate) vm: String,
+    pub(crate) code: String,
+    /// Where this host listens.
+    pub(crate) address: String,
+    pub(crate) fingerprint: String,
+    /// How long it is valid, seconds.
+    pub(crate) seconds: u64,
+    /// How often it may be tried.
+    pub(crate) tries: u8,
+}
+
+/// What became of a code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// A remote knew it, and may have the VM from now on.
+    Paired { key: String, name: String },
+    /// Nobody came in time.
+    Expired,
+    /// Whoever came did not know it, and that was the last try.
+    Burned,
+    /// A newer code has taken its place.
+    Replaced,
+    /// There is no code of this number any more.
+    Unknown,
+}
