@@ -3,16 +3,16 @@
 //! ```text
 //!   bus ──Transaction──►┐                     ┌─► playback: senders ──► Play ──► session
 //!   session ─jacks─────►├─► turn(model, cx) ──┼─► Interrupts::raise
-//!   session ─RemoteCame►│          ▲          └─► timer := model's deadline
-//!   timer ─────────────►┘          │
+//!   session ─RemoteCame►│          ▲          └─► alarm := model's deadline
+//!   alarm ─────────────►┘          │
 //!   session ─reports───► capture: receivers · follow: the sample clock · playback: how it is sent
 //! ```
 //!
-//! Every item is one *turn*: the model changes, what it asks for is carried out, the timer is set anew. Sound
-//! advances with host time whether or not anyone listens; a millisecond timer is enough, because a late tick is
-//! made up for by the model and register reads advance it too. Transactions, reports and jacks are streams, so none
-//! of them starves another, whatever a remote says and how often: of reports the oldest are lost when too many wait,
-//! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
+//! Every item is one *turn*: the model changes, what it asks for is carried out, the alarm is set anew. Sound
+//! advances with host time whether or not anyone listens. A late tick loses nothing, and register reads advance the model
+//! too; but a guest takes the end of a period for a wrong one if it hears of it half a period late, which may be 1.3 ms.
+//! Transactions, alarms, reports and jacks are streams, so none of them starves another, whatever a remote says and how
+//! often: of reports the oldest are lost when too many wait, of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
 //!
 //! The sample clock follows the sound card of the remote that listens, by what its reports say (`follow.rs`).
@@ -22,9 +22,10 @@ mod capture;
 mod follow;
 mod playback;
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use actix::prelude::*;
+use alarm::{Alarm, Rang};
 use capture::Capture;
 use follow::Follow;
 use futures_util::stream::{self, Stream};
@@ -106,7 +107,8 @@ pub struct HdaCtrl {
     bus: Bus,
     session: Recipient<Play>,
     start: Instant,
-    timer: Option<(Duration, SpawnHandle)>,
+    alarm: Alarm,
+    alarm_at: Option<Duration>,
     out: Vec<Output>,
     reports: Option<broadcast::Receiver<ToHost>>,
     /// What is plugged in: a model that is made anew does not know.
@@ -123,20 +125,23 @@ pub struct HdaCtrl {
 
 impl HdaCtrl {
     /// A controller with nothing running yet.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// The system has no descriptors left for the alarm.
+    pub fn new(parts: Parts) -> io::Result<Self> {
         let mut next = parts.hda;
         let build = move || {
             let this = next;
             next.runs_before = next.runs_before.wrapping_add(RUNS);
             Hda::new(this)
         };
-        Self {
+        Ok(Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,
             session: parts.session,
             start: Instant::now(),
-            timer: None,
+            alarm: Alarm::new()?,
+            alarm_at: None,
             out: Vec::new(),
             reports: Some(parts.reports),
             jacks: parts.jacks,
@@ -146,19 +151,19 @@ impl HdaCtrl {
             follow: Follow::new(),
             drift: 0,
             _tether: parts.tether,
-        }
+        })
     }
 
     /// One turn: `step` changes the controller, then its effects are carried out.
-    fn turn(&mut self, ctx: &mut Context<Self>, step: impl FnOnce(&mut Turn<'_, Hda>)) {
+    fn turn(&mut self, step: impl FnOnce(&mut Turn<'_, Hda>)) {
         let now = self.start.elapsed();
         self.feed(now);
         step(&mut self.device.turn(now, &*self.bus.dma, &mut self.out));
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
+    fn tick(&mut self) {
+        self.alarm_at = None;
         let now = self.start.elapsed();
         self.feed(now);
         if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
@@ -167,7 +172,7 @@ impl HdaCtrl {
         }
         self.steer(now);
         self.count();
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
     fn count(&self) {
@@ -256,7 +261,7 @@ impl HdaCtrl {
         }
     }
 
-    fn carry_out(&mut self, ctx: &mut Context<Self>, now: Duration) {
+    fn carry_out(&mut self, now: Duration) {
         let mut messages = Vec::new();
         for output in std::mem::take(&mut self.out) {
             match output {
@@ -269,19 +274,11 @@ impl HdaCtrl {
         }
         self.bus.interrupts.drive(self.device.interrupt_line());
         self.say(messages);
-        self.set_timer(ctx, now);
-    }
-
-    fn set_timer(&mut self, ctx: &mut Context<Self>, now: Duration) {
         let deadline = self.device.deadline();
-        if deadline == self.timer.map(|(at, _)| at) {
-            return;
+        if deadline != self.alarm_at {
+            self.alarm.set(deadline.map(|at| at.saturating_sub(now)));
+            self.alarm_at = deadline;
         }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let arm = |at: Duration| (at, ctx.run_later(at.saturating_sub(now), Self::tick));
-        self.timer = deadline.map(arm);
     }
 }
 
@@ -310,6 +307,7 @@ impl Actor for HdaCtrl {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.add_stream(std::mem::replace(&mut self.bus.transactions, Box::pin(stream::empty())));
+        ctx.add_stream(self.alarm.clone());
         self.reports.take().map(|waiting| ctx.add_stream(reports(waiting)));
         ctx.add_stream(changes(self.jacks.clone()));
         <Self as StreamHandler<Plugged>>::handle(self, Plugged, ctx);
@@ -317,8 +315,14 @@ impl Actor for HdaCtrl {
 }
 
 impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
-    fn handle(&mut self, transaction: Box<dyn Transaction>, ctx: &mut Self::Context) {
-        self.turn(ctx, |turn| transaction.perform(turn));
+    fn handle(&mut self, transaction: Box<dyn Transaction>, _: &mut Self::Context) {
+        self.turn(|turn| transaction.perform(turn));
+    }
+}
+
+impl StreamHandler<Rang> for HdaCtrl {
+    fn handle(&mut self, _: Rang, _: &mut Self::Context) {
+        self.tick();
     }
 }
 
@@ -338,10 +342,10 @@ impl StreamHandler<ToHost> for HdaCtrl {
 }
 
 impl StreamHandler<Plugged> for HdaCtrl {
-    fn handle(&mut self, _: Plugged, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Plugged, _: &mut Self::Context) {
         let now = self.start.elapsed();
         self.plug(now);
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
     /// The session is gone; the guest is not.
@@ -351,11 +355,11 @@ impl StreamHandler<Plugged> for HdaCtrl {
 impl Handler<RemoteCame> for HdaCtrl {
     type Result = ();
 
-    fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: RemoteCame, _: &mut Self::Context) {
         self.follow.forget(self.start.elapsed());
         let told = self.playback.begin_anew();
         self.say(told);
-        self.turn(ctx, |turn| {
+        self.turn(|turn| {
             let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });
     }

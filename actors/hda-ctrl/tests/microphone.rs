@@ -126,7 +126,8 @@ impl World {
             session: Session(to_remote).start().recipient(),
             tether: Box::new(()),
         });
-        Self { hda: hda.start(), accesses, memory, reports, jacks, _round_trip: round_trip, remote }
+        let hda = hda.expect("an alarm").start();
+        Self { hda, accesses, memory, reports, jacks, _round_trip: round_trip, remote }
     }
 
     /// The guest starts its driver, and records.
