@@ -44,6 +44,8 @@ pub struct Counters {
     pub waited: u64,
     /// Frames that were cut out, because too many waited.
     pub cut: u64,
+    /// Frames that were decoded or made up, heard or not: what it cost.
+    pub decoded: u64,
     /// Packets that came when their time was over.
     pub late: u64,
     /// Packets that came twice; copies and answers are not counted.

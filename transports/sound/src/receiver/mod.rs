@@ -111,7 +111,7 @@ impl Receiver {
         config: Config,
     ) -> Result<Self, Unfit> {
         let window = frames_in(WINDOW, format.rate);
-        // PCM is the heaviest; as much again for blocks that overlap.
+        // PCM is the heaviest; as much again for a block that is over in part, and for Opus that pretends to be short.
         let heaviest = usize::try_from(window).unwrap_or(usize::MAX) * format.frame_bytes() as usize * 2;
         let following = match config.clocking {
             Clocking::SenderFollows => None,
@@ -345,6 +345,11 @@ impl Receiver {
     }
 
     fn store(&mut self, block: &Block) -> Arrival {
+        let frame = self.format.frame_bytes() as usize;
+        if block.codec == wire::audio::Codec::Pcm && block.payload.len() != usize::from(block.frames) * frame
+        {
+            return Arrival::Refused;
+        }
         // A slice would keep the whole message, of which a peer could make it the smallest part.
         let payload = bytes::Bytes::copy_from_slice(&block.payload);
         let weight = payload.len();

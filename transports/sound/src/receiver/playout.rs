@@ -17,6 +17,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The target's growth that is waited for at once, when repairs begin to take longer; less is left to the clock.
 const AT_ONCE: Duration = Duration::from_millis(2);
 
+/// What a decoder hears of the sound behind a cut before it is heard: Opus is itself again after that.
+const WARM: Duration = Duration::from_millis(20);
+
 /// A block that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
@@ -140,7 +143,7 @@ impl Receiver {
         self.fed(now);
         self.decoder.forget_concealment();
         let channels = usize::from(self.format.channels.max(1));
-        while self.decoded_frames() < excess && self.decode_next() {}
+        self.decode_until(excess);
         let samples = usize::try_from(excess).unwrap_or(usize::MAX).saturating_mul(channels);
         let samples = samples.min(self.decoded.len());
         out.extend(self.decoded.drain(..samples));
@@ -154,10 +157,15 @@ impl Receiver {
         if excess == 0 {
             return;
         }
-        // What is cut has to be heard at both ends of the cut: all of it is decoded, a second at most.
-        while self.decode_next() {}
-        let (frames, channels) = (usize::try_from(excess).unwrap_or(usize::MAX), self.format.channels.into());
-        self.counters.cut += splice::cut(&mut self.decoded, frames, rate, channels) as u64;
+        // Only what is at either end of the cut has to be heard; what is between is dropped as it came.
+        let around = splice::around(rate);
+        self.decode_until(around);
+        let dropped = excess.saturating_sub(self.decoded_frames() + frames_in(WARM, rate));
+        self.queue.skip(dropped);
+        let rest = excess - dropped;
+        self.decode_until(rest + around);
+        let (rest, channels) = (usize::try_from(rest).unwrap_or(usize::MAX), self.format.channels.into());
+        self.counters.cut += dropped + splice::cut(&mut self.decoded, rest, rate, channels) as u64;
     }
 
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
@@ -193,6 +201,7 @@ impl Receiver {
                 self.miss(frames as u64);
                 self.decoder.conceal(frames, out);
                 self.counters.concealed += frames as u64;
+                self.counters.decoded += frames as u64;
             }
             Next::Empty if self.drained => self.state = State::Waiting,
             Next::Empty => {
@@ -207,6 +216,7 @@ impl Receiver {
         let first = out.len() / usize::from(self.format.channels.max(1));
         self.fill(first, first + frames);
         self.decoder.conceal(frames, out);
+        self.counters.decoded += frames as u64;
         self.counters.waited += frames as u64;
     }
 
@@ -243,22 +253,25 @@ impl Receiver {
         self.holes.leave(first, self.queue.head());
     }
 
-    /// Decodes the next block, or makes up the next gap, behind what is decoded. Whether there was any.
-    fn decode_next(&mut self) -> bool {
-        match self.queue.next() {
-            Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
-            Next::Gap(missing) => {
-                self.miss(missing);
-                let frames = usize::try_from(missing).unwrap_or(usize::MAX);
-                self.decoder.conceal(frames, &mut self.decoded);
+    /// Decodes blocks, and makes up gaps, until so many frames are decoded, or nothing is left.
+    fn decode_until(&mut self, frames: u64) {
+        while let lacking @ 1.. = frames.saturating_sub(self.decoded_frames()) {
+            match self.queue.next() {
+                Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
+                Next::Gap(missing) => {
+                    let missing = missing.min(lacking);
+                    self.miss(missing);
+                    self.counters.decoded += missing;
+                    self.decoder.conceal(usize::try_from(missing).unwrap_or(usize::MAX), &mut self.decoded);
+                }
+                Next::Empty => return,
             }
-            Next::Empty => return false,
         }
-        true
     }
 
     fn decode(&mut self, held: &Held, skip: u64, frames: u64) {
         let size = |frames: u64| usize::try_from(frames).unwrap_or(usize::MAX);
+        self.counters.decoded += skip + frames;
         let (all, skip) = (size(skip.saturating_add(frames)), size(skip));
         self.exact &= held.codec == Codec::Pcm;
         if self.decoder.decode(held.codec, &held.payload, all, skip, &mut self.decoded).is_err() {
