@@ -22,7 +22,7 @@ mod capture;
 mod follow;
 mod playback;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use alarm::{Alarm, Rang};
@@ -135,6 +135,7 @@ impl HdaCtrl {
             next.runs_before = next.runs_before.wrapping_add(RUNS);
             Hda::new(this)
         };
+        let playback = Playback::new(parts.codec, say_to(parts.session.clone()));
         Ok(Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,
@@ -146,7 +147,7 @@ impl HdaCtrl {
             reports: Some(parts.reports),
             jacks: parts.jacks,
             round_trip: parts.round_trip,
-            playback: Playback::new(parts.codec),
+            playback,
             capture: Capture::default(),
             follow: Follow::new(),
             drift: 0,
@@ -230,13 +231,13 @@ impl HdaCtrl {
     }
 
     /// Takes what the remote says of what it plays.
-    fn hear(&mut self, report: &ToHost) {
+    fn hear(&mut self, report: ToHost) {
         let (now, mut said) = (self.start.elapsed(), Vec::new());
         match report {
             ToHost::Reception(reception) => {
                 self.playback.set_round_trip(*self.round_trip.borrow());
-                if self.playback.observe(now, reception) {
-                    self.follow.observe(now, reception);
+                if self.playback.observe(now, &reception) {
+                    self.follow.observe(now, &reception);
                     self.steer(now);
                 }
             }
@@ -280,6 +281,11 @@ impl HdaCtrl {
             self.alarm_at = deadline;
         }
     }
+}
+
+/// The way to the session from another thread.
+fn say_to(session: Recipient<Play>) -> playback::Session {
+    Arc::new(move |messages| session.do_send(Play(messages)))
 }
 
 /// Reports in order; how many were lost is only counted.
@@ -333,7 +339,7 @@ impl StreamHandler<ToHost> for HdaCtrl {
             ToHost::Recorded(packet) => {
                 sound::codec::plain(packet).iter().for_each(|coded| self.record(coded))
             }
-            report => self.hear(&report),
+            report => self.hear(report),
         }
     }
 
