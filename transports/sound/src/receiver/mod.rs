@@ -11,6 +11,7 @@
 //! A missing frame is made up only when something later has come: then the time line goes on.
 
 mod config;
+mod following;
 mod holes;
 mod meter;
 mod playout;
@@ -20,15 +21,15 @@ use core::{ops::Range, time::Duration};
 use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
 
 use crate::{
-    clock::{Limits, Servo},
     codec::Decoder,
     frames_in,
     jitter::{Arrival, CAP, Queue, STALL, Target},
     redundancy::{Ask, Asker},
-    resample::{Resampler, Unfit},
+    resample::Unfit,
     time_of,
 };
 pub use config::{Clocking, Config, Counters};
+use following::Following;
 use holes::Holes;
 use meter::Meter;
 use playout::{Held, State};
@@ -65,7 +66,9 @@ pub struct Receiver {
     owed: u64,
     target: Target,
     meter: Meter,
-    following: Option<(Servo, Resampler)>,
+    following: Option<Following>,
+    /// The last frames that were played as they came.
+    past: Vec<i32>,
     scratch: Vec<i32>,
     /// Of the last pull: see [`Self::fillers`].
     fillers: Vec<Range<usize>>,
@@ -115,11 +118,7 @@ impl Receiver {
         let heaviest = usize::try_from(window).unwrap_or(usize::MAX) * format.frame_bytes() as usize * 2;
         let following = match config.clocking {
             Clocking::SenderFollows => None,
-            Clocking::Resample(rate) => {
-                let most = usize::try_from(frames_in(LONGEST_PERIOD, rate)).unwrap_or(usize::MAX);
-                let resampler = Resampler::new(format.rate, rate, format.channels, most)?;
-                Some((Servo::new(Limits::RESAMPLER), resampler))
-            }
+            Clocking::Resample(rate) => Some(Following::new(format.rate, rate, format.channels)?),
         };
         Ok(Self {
             stream,
@@ -137,6 +136,7 @@ impl Receiver {
             target: Target::new(config.start),
             meter: Meter::new(format.rate),
             following,
+            past: Vec::new(),
             scratch: Vec::new(),
             fillers: Vec::new(),
             asker: Asker::default(),
@@ -259,12 +259,6 @@ impl Receiver {
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.queue.end().saturating_sub(self.playing())
-    }
-
-    /// What the resampler does at the moment, parts per billion; 0 without one.
-    #[must_use]
-    pub fn ratio(&self) -> i32 {
-        self.following.as_ref().map_or(0, |(servo, _)| servo.ratio())
     }
 
     /// A report for the sender, ten times a second at most. There is none while nothing comes.
@@ -392,6 +386,10 @@ impl Receiver {
     }
 
     fn decoded_frames(&self) -> u64 {
-        (self.decoded.len() / usize::from(self.format.channels.max(1))) as u64
+        (self.decoded.len() / self.channels()) as u64
+    }
+
+    fn channels(&self) -> usize {
+        self.format.channels.max(1).into()
     }
 }

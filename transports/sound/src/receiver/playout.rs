@@ -5,7 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use wire::audio::{Codec, Reception};
 
-use super::{LONGEST_PERIOD, REPORT, Receiver};
+use super::{Following, LONGEST_PERIOD, REPORT, Receiver};
 use crate::{
     frames_in,
     jitter::{CAP, Next, STALL},
@@ -42,7 +42,7 @@ impl Receiver {
     /// Fills whole frames for the device, interleaved, each sample at the top of 32 bits. `now`: when the first of them
     /// is asked for.
     pub fn pull(&mut self, now: Duration, out: &mut [i32]) {
-        let channels = usize::from(self.format.channels.max(1));
+        let channels = self.channels();
         let rate = match self.config.clocking {
             super::Clocking::SenderFollows => self.format.rate,
             super::Clocking::Resample(rate) => rate,
@@ -57,23 +57,17 @@ impl Receiver {
             None => {
                 self.take(now, frames, &mut heard);
                 out.copy_from_slice(heard.get(..out.len()).unwrap_or_default());
+                self.keep_past(out);
             }
-            Some((servo, mut resampler)) => {
-                let needed = resampler.needed(frames.max(1));
-                self.take(now, needed, &mut heard);
-                if frames > 0 {
-                    resampler.process(&heard, out);
-                }
-                self.following = Some((servo, resampler));
-            }
+            Some(following) => self.pull_resampled(now, following, &mut heard, out),
         }
         self.scratch = heard;
         self.look_after(now);
     }
 
     /// Appends exactly so many frames of the time line.
-    fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
-        let channels = usize::from(self.format.channels.max(1));
+    pub(super) fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
+        let channels = self.channels();
         let end = out.len() + frames * channels;
         self.fillers.clear();
         self.start(now, frames, out);
@@ -142,7 +136,7 @@ impl Receiver {
         }
         self.fed(now);
         self.decoder.forget_concealment();
-        let channels = usize::from(self.format.channels.max(1));
+        let channels = self.channels();
         self.decode_until(excess);
         let samples = usize::try_from(excess).unwrap_or(usize::MAX).saturating_mul(channels);
         let samples = samples.min(self.decoded.len());
@@ -170,7 +164,7 @@ impl Receiver {
 
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
     fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
-        let channels = usize::from(self.format.channels.max(1));
+        let channels = self.channels();
         if !self.decoded.is_empty() {
             let samples = self.decoded.len().min(wanted * channels);
             out.extend(self.decoded.drain(..samples));
@@ -213,7 +207,7 @@ impl Receiver {
     }
 
     fn wait(&mut self, frames: usize, out: &mut Vec<i32>) {
-        let first = out.len() / usize::from(self.format.channels.max(1));
+        let first = out.len() / self.channels();
         self.fill(first, first + frames);
         self.decoder.conceal(frames, out);
         self.counters.decoded += frames as u64;
@@ -298,7 +292,7 @@ impl Receiver {
         self.follow(now);
         let Some(level) = self.meter.take_level() else { return };
         let target = self.target.get();
-        if let Some((servo, resampler)) = &mut self.following {
+        if let Some(Following { servo, resampler, .. }) = &mut self.following {
             resampler.set_ratio(servo.observe(now, level, target));
         }
         let losses = self.meter.take_losses();
