@@ -14,7 +14,7 @@ mod runs;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sound::choice::{Chooser, Link, Plan, Wish};
+use sound::choice::{Chooser, Plan, Wish};
 use wire::audio::{Codec, Format, Missing, Packet, Reception, StreamId, ToRemote, Volume};
 
 pub(crate) use coder::Session;
@@ -24,7 +24,7 @@ use runs::Runs;
 /// All streams that play.
 pub(crate) struct Playback {
     wish: Wish,
-    link: Link,
+    round_trip: Option<Duration>,
     streams: BTreeMap<StreamId, Stream>,
     runs: Runs,
     coder: Coder,
@@ -48,7 +48,7 @@ impl Playback {
     pub(crate) fn new(wish: Wish, session: Session) -> Self {
         Self {
             wish,
-            link: Link::default(),
+            round_trip: None,
             streams: BTreeMap::new(),
             runs: Runs::default(),
             coder: Coder::new(session),
@@ -58,7 +58,7 @@ impl Playback {
 
     /// How long a message to the remote and its answer take; none: that is not known.
     pub(crate) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
-        self.link.round_trip = round_trip.unwrap_or_default();
+        self.round_trip = round_trip;
     }
 
     /// Another remote has come: nothing is known of the way to it, and it has heard nothing. What to tell it.
@@ -90,10 +90,10 @@ impl Playback {
 
     fn play(&mut self, now: Duration, packet: Packet, out: &mut Vec<ToRemote>) {
         let Packet { stream: id, run, format, .. } = packet;
-        let (wish, link) = (self.wish, self.link);
+        let (wish, round_trip) = (self.wish, self.round_trip);
         let begin = || {
             let chooser = Chooser::new(wish, format);
-            let plan = chooser.plan(link);
+            let plan = chooser.plan(round_trip);
             Stream { run, format, chooser, plan, away: false }
         };
         let stream = self.streams.entry(id).or_insert_with(begin);
@@ -122,12 +122,12 @@ impl Playback {
         if stream.run != reception.run {
             return false;
         }
-        let plan = stream.chooser.observe(now, reception, self.link);
+        let plan = stream.chooser.observe(now, reception, self.round_trip);
         if plan != stream.plan {
             tracing::info!(stream = reception.stream.0, ?plan, "sound is sent in another way");
             stream.plan = plan;
         }
-        stream.measure(reception, self.link);
+        stream.measure(reception, self.round_trip);
         true
     }
 
@@ -143,7 +143,8 @@ impl Playback {
 
 impl Stream {
     /// What an operator sees. Times in milliseconds; the way there is taken for half of the way there and back.
-    fn measure(&self, reception: &Reception, link: Link) {
+    fn measure(&self, reception: &Reception, round_trip: Option<Duration>) {
+        let round_trip = round_trip.unwrap_or_default();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         let labels = [("stream", reception.stream.0.to_string())];
         let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
@@ -152,8 +153,8 @@ impl Stream {
         gauge("farbus_play_bits", encoding.significant_bits().into());
         gauge("farbus_play_channels", channels.into());
         gauge("farbus_play_opus", if self.plan.codec == Codec::Opus { 1.0 } else { 0.0 });
-        gauge("farbus_play_latency_ms", millis(reception.level + link.round_trip / 2));
-        gauge("farbus_play_round_trip_ms", millis(link.round_trip));
+        gauge("farbus_play_latency_ms", millis(reception.level + round_trip / 2));
+        gauge("farbus_play_round_trip_ms", millis(round_trip));
         gauge("farbus_play_jitter_ms", millis(reception.jitter));
         gauge("farbus_play_loss_ppm", reception.loss.into());
         gauge("farbus_play_concealed_frames", reception.concealed.into());
