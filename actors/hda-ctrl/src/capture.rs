@@ -12,8 +12,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use hda::Packet;
 use sound::{Clocking, Config, Receiver, codec, frames_in, jitter::START_LAN};
-use wire::audio::{Coded, Format, Packet, Reception, StreamId, ToRemote};
+use wire::audio::{Coded, Format, Reception, StreamId, ToRemote};
 
 /// What the model has beyond what it is about to take: it may be asked for positions in between.
 const AHEAD: Duration = Duration::from_millis(1);
@@ -171,14 +172,20 @@ fn measure(report: &Reception, ratio: i32, round_trip: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use sound::{codec::plain, samples::widen};
-    use wire::audio::Encoding;
+    use sound::samples::widen;
+    use wire::audio::{Block, Codec, Encoding};
 
     use super::*;
 
     const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S32, channels: 1 };
     const STREAM: StreamId = StreamId(0);
     const MS: Duration = Duration::from_millis(1);
+
+    fn coded(run: u32, position: u64, pcm: Vec<u8>) -> Coded {
+        let frames = (pcm.len() / 4) as u16;
+        let block = Block { position, frames, codec: Codec::Pcm, payload: pcm.into() };
+        Coded { stream: STREAM, run, again: false, format: FORMAT, block, copies: Vec::new() }
+    }
 
     /// A guest that takes what it is given each millisecond, and a microphone this much faster than it, in ppm, whose
     /// frames are numbered from 1 on.
@@ -190,9 +197,7 @@ mod tests {
             let said = i64::from(n) * (48_000_000 + ppm * 48) / 1_000_000;
             while sent + 240 <= said.unsigned_abs() {
                 let pcm: Vec<u8> = (sent + 1..=sent + 240).flat_map(|n| (n as i32).to_le_bytes()).collect();
-                let packet =
-                    Packet { stream: STREAM, run: 1, position: sent, format: FORMAT, pcm: pcm.into() };
-                capture.push(MS * n, &plain(packet).unwrap(), &mut out);
+                capture.push(MS * n, &coded(1, sent, pcm), &mut out);
                 sent += 240;
             }
             had = had.saturating_sub(48);
@@ -236,13 +241,10 @@ mod tests {
     #[test]
     fn what_nobody_has_asked_for_is_dropped() {
         let (mut capture, mut out) = (Capture::default(), Vec::new());
-        let packet =
-            |run| Packet { stream: STREAM, run, position: 0, format: FORMAT, pcm: vec![1; 400].into() };
-        capture.push(MS, &plain(packet(1)).unwrap(), &mut out);
+        capture.push(MS, &coded(1, 0, vec![1; 400]), &mut out);
         capture.begin(MS, STREAM, 2, FORMAT);
-        capture.push(MS, &plain(packet(1)).unwrap(), &mut out);
+        capture.push(MS, &coded(1, 0, vec![1; 400]), &mut out);
         assert!(capture.pull(MS * 9, |_| Some(0), &mut out).is_empty() && out.is_empty());
         assert_eq!(capture.end_all(), [(STREAM, 2)]);
-        assert!(plain(Packet { pcm: bytes::Bytes::new(), ..packet(1) }).is_none());
     }
 }

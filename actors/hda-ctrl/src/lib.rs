@@ -270,6 +270,7 @@ impl HdaCtrl {
                     self.note(now, &message);
                     self.playback.send(now, message, &mut messages);
                 }
+                Output::Play(packet) => self.playback.play(now, packet, &mut messages),
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
@@ -336,9 +337,6 @@ impl StreamHandler<ToHost> for HdaCtrl {
     fn handle(&mut self, report: ToHost, _: &mut Self::Context) {
         match report {
             ToHost::RecordedCoded(coded) => self.record(&coded),
-            ToHost::Recorded(packet) => {
-                sound::codec::plain(packet).iter().for_each(|coded| self.record(coded))
-            }
             report => self.hear(report),
         }
     }

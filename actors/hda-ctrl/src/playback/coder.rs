@@ -16,8 +16,9 @@ use std::{
     time::Duration,
 };
 
+use hda::Packet;
 use sound::choice::Plan;
-use wire::audio::{Missing, Packet, StreamId, ToRemote};
+use wire::audio::{Missing, StreamId, ToRemote};
 
 use super::runs::{Run, Runs};
 

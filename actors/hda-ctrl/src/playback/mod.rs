@@ -14,8 +14,9 @@ mod runs;
 
 use std::{collections::BTreeMap, time::Duration};
 
+use hda::Packet;
 use sound::choice::{Chooser, Plan, Wish};
-use wire::audio::{Codec, Format, Missing, Packet, Reception, StreamId, ToRemote, Volume};
+use wire::audio::{Codec, Format, Missing, Reception, StreamId, ToRemote, Volume};
 
 pub(crate) use coder::Session;
 use coder::{Coder, Job};
@@ -69,10 +70,9 @@ impl Playback {
         self.volumes.values().copied().map(ToRemote::Volume).collect()
     }
 
-    /// Takes what the model has for the remote, and appends what goes there at once.
+    /// Takes what else the model has for the remote, and appends what goes there at once.
     pub(crate) fn send(&mut self, now: Duration, message: ToRemote, out: &mut Vec<ToRemote>) {
         match message {
-            ToRemote::Play(packet) => self.play(now, packet, out),
             ToRemote::Pause { stream, run, .. } if self.is_away(stream) => {
                 self.coder.take(Job::Pause(now, stream, run, message));
             }
@@ -88,7 +88,8 @@ impl Playback {
         }
     }
 
-    fn play(&mut self, now: Duration, packet: Packet, out: &mut Vec<ToRemote>) {
+    /// Takes frames of the guest, and appends what goes to the remote at once.
+    pub(crate) fn play(&mut self, now: Duration, packet: Packet, out: &mut Vec<ToRemote>) {
         let Packet { stream: id, run, format, .. } = packet;
         let (wish, round_trip) = (self.wish, self.round_trip);
         let begin = || {

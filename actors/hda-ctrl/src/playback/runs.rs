@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use hda::Packet;
 use sound::{Sender, choice::Plan};
-use wire::audio::{Coded, Format, Missing, Packet, StreamId, ToRemote};
+use wire::audio::{Coded, Format, Missing, StreamId, ToRemote};
 
 /// A sender for each stream's run.
 #[derive(Debug, Default)]

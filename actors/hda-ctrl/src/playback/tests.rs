@@ -22,7 +22,7 @@ fn play(playback: &mut Playback, run: u32, position: u64, frames: usize) -> Vec<
     let pcm: Vec<u8> = (0..4 * frames).map(|n| n as u8).collect();
     let packet = Packet { stream: STREAM, run, position, format: FORMAT, pcm: pcm.into() };
     let mut out = Vec::new();
-    playback.send(Duration::from_millis(position / 48), ToRemote::Play(packet), &mut out);
+    playback.play(Duration::from_millis(position / 48), packet, &mut out);
     out
 }
 

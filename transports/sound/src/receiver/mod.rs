@@ -18,7 +18,7 @@ mod playout;
 
 use core::{ops::Range, time::Duration};
 
-use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
+use wire::audio::{Block, Codec, Coded, Format, Missing, Reception, StreamId};
 
 use crate::{
     codec::Decoder,
@@ -180,16 +180,6 @@ impl Receiver {
         }
     }
 
-    /// Takes a packet of plain PCM, as [`wire::audio::ToRemote::Play`] has it.
-    pub fn push_pcm(&mut self, now: Duration, packet: &Packet) {
-        let frames = packet.pcm.len() / (packet.format.frame_bytes() as usize).max(1);
-        let same = (self.stream, self.run, self.format) == (packet.stream, packet.run, packet.format);
-        if let Some(frames) = u16::try_from(frames).ok().filter(|_| same) {
-            let (position, codec, payload) = (packet.position, wire::audio::Codec::Pcm, packet.pcm.clone());
-            self.arrive(now, &Block { position, frames, codec, payload }, true);
-        }
-    }
-
     /// No more frames follow for now: what waits is played, and the end of it is no slip. The next packet begins anew.
     pub fn drain(&mut self) {
         self.drained = true;
@@ -340,8 +330,7 @@ impl Receiver {
 
     fn store(&mut self, block: &Block) -> Arrival {
         let frame = self.format.frame_bytes() as usize;
-        if block.codec == wire::audio::Codec::Pcm && block.payload.len() != usize::from(block.frames) * frame
-        {
+        if block.codec == Codec::Pcm && block.payload.len() != usize::from(block.frames) * frame {
             return Arrival::Refused;
         }
         // A slice would keep the whole message, of which a peer could make it the smallest part.
