@@ -210,7 +210,7 @@ impl Microphone {
         let mut packets = Vec::new();
         for (stream, recording) in &mut self.recordings {
             recording.lose(now, *stream, (lost, rate), &mut packets);
-            recording.take(now, &samples, &mut packets)?;
+            recording.take(now, &samples, &mut packets);
         }
         Ok(packets.into_iter().map(ToHost::RecordedCoded).collect())
     }
@@ -259,11 +259,10 @@ impl Recording {
         }
     }
 
-    fn take(&mut self, now: Duration, samples: &[i32], out: &mut Vec<Coded>) -> Result<()> {
-        let Some(converter) = &mut self.converter else { return Ok(()) };
-        let pcm = converter.convert(samples)?;
+    fn take(&mut self, now: Duration, samples: &[i32], out: &mut Vec<Coded>) {
+        let Some(converter) = &mut self.converter else { return };
+        let pcm = converter.convert(samples);
         self.sent += pcm.len() as u64 / u64::from(self.format.frame_bytes());
         self.sender.push(now, &pcm, out);
-        Ok(())
     }
 }
