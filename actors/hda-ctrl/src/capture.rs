@@ -13,7 +13,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hda::Packet;
-use sound::{Clocking, Config, Receiver, codec, frames_in, jitter::START_LAN};
+use sound::{Config, Receiver, codec, frames_in};
 use wire::audio::{Coded, Format, Reception, StreamId, ToRemote};
 
 /// What the model has beyond what it is about to take: it may be asked for positions in between.
@@ -23,7 +23,7 @@ const LATEST: Duration = Duration::from_millis(200);
 /// How much is asked for at once, about.
 const PERIOD: Duration = Duration::from_millis(5);
 /// How a recording begins.
-const CONFIG: Config = Config { clocking: Clocking::SenderFollows, period: PERIOD, start: START_LAN };
+const CONFIG: Config = Config { period: PERIOD, ..Config::LAN };
 /// For so long nothing is known of a microphone's clock.
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// A buffer that is further from its target, on average, drifts: microseconds.

@@ -287,7 +287,7 @@ impl Receiver {
         if self.catching_up.take().is_some() {
             self.meter.forget_line();
         }
-        if self.meter.delay(now, position) {
+        if self.meter.delay(now, position, frames) {
             self.target.undo(now);
             (self.slowest, self.looked) = (Duration::ZERO, None);
         }

@@ -20,6 +20,9 @@ const AT_ONCE: Duration = Duration::from_millis(2);
 /// What a decoder hears of the sound behind a cut before it is heard: Opus is itself again after that.
 const WARM: Duration = Duration::from_millis(20);
 
+/// What is less loud than this is no more than the last bit of 16 going to and fro.
+const QUIET: u32 = 1 << 17;
+
 /// A block that waits.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
@@ -165,6 +168,7 @@ impl Receiver {
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
     fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
         let channels = self.channels();
+        self.skip_silence(now);
         if !self.decoded.is_empty() {
             let samples = self.decoded.len().min(wanted * channels);
             out.extend(self.decoded.drain(..samples));
@@ -203,6 +207,20 @@ impl Receiver {
                 self.state = State::Starved(before.saturating_add(wanted as u64));
                 self.wait(wanted, out);
             }
+        }
+    }
+
+    /// Leaves out what is silence anyway, if more waits than has to.
+    fn skip_silence(&mut self, now: Duration) {
+        if !self.config.skips_silence || self.decoded.is_empty() {
+            return;
+        }
+        let spare = frames_in(self.target.spare(now), self.format.rate);
+        let frames = usize::try_from(spare).unwrap_or(usize::MAX).min(self.decoded.len() / self.channels());
+        if frames > 0 && self.decoded.iter().all(|sample| sample.unsigned_abs() < QUIET) {
+            self.decoded.drain(..frames * self.channels());
+            self.counters.cut += frames as u64;
+            self.target.lower(time_of(frames as u64, self.format.rate));
         }
     }
 
