@@ -11,6 +11,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// Every arrow there may be between our crates: who may name whom.
 const ARROWS: &[(&str, &[&str])] = &[
     ("pci", &[]),
+    ("alarm", &[]),
     ("wire", &[]),
     ("xhci", &["pci", "wire"]),
     ("hda", &["pci", "wire"]),
@@ -23,8 +24,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("noise-tcp", &["noise", "link", "wire"]),
     ("webrtc", &["noise", "link", "wire"]),
     ("vfio-user", &["pci"]),
-    ("usb-ctrl", &["xhci", "pci", "wire"]),
-    ("hda-ctrl", &["hda", "sound", "pci", "wire"]),
+    ("usb-ctrl", &["xhci", "alarm", "pci", "wire"]),
+    ("hda-ctrl", &["hda", "sound", "alarm", "pci", "wire"]),
     ("vm-session", &["usb-ctrl", "hda-ctrl", "xhci", "hda", "pci", "session", "link", "capture", "wire"]),
     (
         "farbus-host",

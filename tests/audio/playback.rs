@@ -12,6 +12,10 @@ use crate::{
 const RATES: [u32; 11] =
     [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000];
 
+/// Takes the guest's driver away and gives it back.
+const REBIND: &str =
+    "cd /sys/bus/pci/drivers/snd_hda_intel; device=$(ls -d 0000:*); echo $device >unbind; echo $device >bind";
+
 /// Plays a fifth of a second, or enough for a few periods, and compares.
 async fn exact(desk: &mut Desk, format: Format, more: &str) -> Result<()> {
     let pcm = format.noise((format.rate / 5).max(8_000), format.rate);
@@ -30,10 +34,31 @@ async fn every_rate_format_and_period_is_heard_bit_by_bit() -> Result<()> {
     for (period, buffer) in [(480, 1_920), (1_000, 8_000), (6_000, 12_000), (24_000, 48_000)] {
         exact(&mut desk, Format::PLAIN, &format!("--period-size={period} --buffer-size={buffer}")).await?;
     }
-    desk.expect_no_trouble().await?;
-    // Linux takes an interrupt that comes half a period late for a wrong one, and says so: of this period that is 1.3 ms,
-    // too little for an interrupt that a busy host delivers. What is heard is right all the same.
-    exact(&mut desk, Format::PLAIN, "--period-size=128 --buffer-size=4096").await
+    desk.expect_no_trouble().await
+}
+
+/// Linux takes an interrupt that it handles half a period late for a wrong one, and says so once: of this period that is
+/// 1.3 ms. A timer that is too coarse is late again and again; a busy host only now and then, so of some tries one is
+/// enough.
+#[tokio::test]
+async fn the_shortest_periods_end_when_their_interrupts_say() -> Result<()> {
+    let mut desk = Desk::start("stereo", None, &[]).await?;
+    let pcm = Format::PLAIN.noise(2 * 48_000, 128);
+    let mut in_time = Ok(());
+    for attempt in 0..10 {
+        if attempt > 0 {
+            // A driver that begins anew says it anew.
+            desk.vm.run(&format!("{REBIND}; dmesg -c >/dev/null")).await?.success()?;
+            desk.ready().await?;
+        }
+        desk.play(Format::PLAIN, &pcm, "--period-size=128 --buffer-size=4096").await?;
+        desk.expect_heard(&pcm).await?;
+        in_time = desk.expect_no_trouble().await;
+        if in_time.is_ok() {
+            break;
+        }
+    }
+    in_time
 }
 
 #[tokio::test]
@@ -103,12 +128,11 @@ async fn a_pause_loses_and_doubles_nothing() -> Result<()> {
 async fn a_driver_that_is_unbound_while_it_plays_and_bound_again_plays_again() -> Result<()> {
     let mut desk = Desk::start("stereo", None, &[]).await?;
     let pcm = Format::PLAIN.noise(48_000, 9);
-    let driver = "cd /sys/bus/pci/drivers/snd_hda_intel; device=$(ls -d 0000:*)";
     for round in 0..3 {
         let noise = "aplay -q -D hw:0,0 -f S16_LE -r 48000 -c 2 /dev/urandom >/dev/null 2>&1 &";
         desk.vm.run(&format!("({noise})")).await?.success()?;
         desk.remote.wait_for("sound_started").await.with_context(|| format!("round {round}"))?;
-        desk.vm.run(&format!("{driver}; echo $device >unbind; echo $device >bind")).await?.success()?;
+        desk.vm.run(REBIND).await?.success()?;
         desk.remote.wait_for("sound_stopped").await?;
         desk.ready().await?;
         desk.play(Format::PLAIN, &pcm, "").await?;

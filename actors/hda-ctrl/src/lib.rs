@@ -3,16 +3,16 @@
 //! ```text
 //!   bus ──Transaction──►┐                     ┌─► playback: senders ──► Play ──► session
 //!   session ─jacks─────►├─► turn(model, cx) ──┼─► Interrupts::raise
-//!   session ─RemoteCame►│          ▲          └─► timer := model's deadline
-//!   timer ─────────────►┘          │
+//!   session ─RemoteCame►│          ▲          └─► alarm := model's deadline
+//!   alarm ─────────────►┘          │
 //!   session ─reports───► capture: receivers · follow: the sample clock · playback: how it is sent
 //! ```
 //!
-//! Every item is one *turn*: the model changes, what it asks for is carried out, the timer is set anew. Sound
-//! advances with host time whether or not anyone listens; a millisecond timer is enough, because a late tick is
-//! made up for by the model and register reads advance it too. Transactions, reports and jacks are streams, so none
-//! of them starves another, whatever a remote says and how often: of reports the oldest are lost when too many wait,
-//! of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
+//! Every item is one *turn*: the model changes, what it asks for is carried out, the alarm is set anew. Sound
+//! advances with host time whether or not anyone listens. A late tick loses nothing, and register reads advance the model
+//! too; but a guest takes the end of a period for a wrong one if it hears of it half a period late, which may be 1.3 ms.
+//! Transactions, alarms, reports and jacks are streams, so none of them starves another, whatever a remote says and how
+//! often: of reports the oldest are lost when too many wait, of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
 //!
 //! The sample clock follows the sound card of the remote that listens, by what its reports say (`follow.rs`).
@@ -22,9 +22,10 @@ mod capture;
 mod follow;
 mod playback;
 
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use actix::prelude::*;
+use alarm::{Alarm, Rang};
 use capture::Capture;
 use follow::Follow;
 use futures_util::stream::{self, Stream};
@@ -106,7 +107,8 @@ pub struct HdaCtrl {
     bus: Bus,
     session: Recipient<Play>,
     start: Instant,
-    timer: Option<(Duration, SpawnHandle)>,
+    alarm: Alarm,
+    alarm_at: Option<Duration>,
     out: Vec<Output>,
     reports: Option<broadcast::Receiver<ToHost>>,
     /// What is plugged in: a model that is made anew does not know.
@@ -123,42 +125,46 @@ pub struct HdaCtrl {
 
 impl HdaCtrl {
     /// A controller with nothing running yet.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// The system has no descriptors left for the alarm.
+    pub fn new(parts: Parts) -> io::Result<Self> {
         let mut next = parts.hda;
         let build = move || {
             let this = next;
             next.runs_before = next.runs_before.wrapping_add(RUNS);
             Hda::new(this)
         };
-        Self {
+        let playback = Playback::new(parts.codec, say_to(parts.session.clone()));
+        Ok(Self {
             device: Device::new(parts.config, build),
             bus: parts.bus,
             session: parts.session,
             start: Instant::now(),
-            timer: None,
+            alarm: Alarm::new()?,
+            alarm_at: None,
             out: Vec::new(),
             reports: Some(parts.reports),
             jacks: parts.jacks,
             round_trip: parts.round_trip,
-            playback: Playback::new(parts.codec),
+            playback,
             capture: Capture::default(),
             follow: Follow::new(),
             drift: 0,
             _tether: parts.tether,
-        }
+        })
     }
 
     /// One turn: `step` changes the controller, then its effects are carried out.
-    fn turn(&mut self, ctx: &mut Context<Self>, step: impl FnOnce(&mut Turn<'_, Hda>)) {
+    fn turn(&mut self, step: impl FnOnce(&mut Turn<'_, Hda>)) {
         let now = self.start.elapsed();
         self.feed(now);
         step(&mut self.device.turn(now, &*self.bus.dma, &mut self.out));
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
-    fn tick(&mut self, ctx: &mut Context<Self>) {
-        self.timer = None;
+    fn tick(&mut self) {
+        self.alarm_at = None;
         let now = self.start.elapsed();
         self.feed(now);
         if self.device.tick(now, &*self.bus.dma, &mut self.out).rebuilt {
@@ -167,7 +173,7 @@ impl HdaCtrl {
         }
         self.steer(now);
         self.count();
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
     fn count(&self) {
@@ -225,13 +231,13 @@ impl HdaCtrl {
     }
 
     /// Takes what the remote says of what it plays.
-    fn hear(&mut self, report: &ToHost) {
+    fn hear(&mut self, report: ToHost) {
         let (now, mut said) = (self.start.elapsed(), Vec::new());
         match report {
             ToHost::Reception(reception) => {
                 self.playback.set_round_trip(*self.round_trip.borrow());
-                if self.playback.observe(now, reception) {
-                    self.follow.observe(now, reception);
+                if self.playback.observe(now, &reception) {
+                    self.follow.observe(now, &reception);
                     self.steer(now);
                 }
             }
@@ -256,7 +262,7 @@ impl HdaCtrl {
         }
     }
 
-    fn carry_out(&mut self, ctx: &mut Context<Self>, now: Duration) {
+    fn carry_out(&mut self, now: Duration) {
         let mut messages = Vec::new();
         for output in std::mem::take(&mut self.out) {
             match output {
@@ -264,25 +270,23 @@ impl HdaCtrl {
                     self.note(now, &message);
                     self.playback.send(now, message, &mut messages);
                 }
+                Output::Play(packet) => self.playback.play(now, packet, &mut messages),
                 Output::Interrupt(vector) => self.bus.interrupts.raise(vector),
             }
         }
         self.bus.interrupts.drive(self.device.interrupt_line());
         self.say(messages);
-        self.set_timer(ctx, now);
-    }
-
-    fn set_timer(&mut self, ctx: &mut Context<Self>, now: Duration) {
         let deadline = self.device.deadline();
-        if deadline == self.timer.map(|(at, _)| at) {
-            return;
+        if deadline != self.alarm_at {
+            self.alarm.set(deadline.map(|at| at.saturating_sub(now)));
+            self.alarm_at = deadline;
         }
-        if let Some((_, timer)) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-        let arm = |at: Duration| (at, ctx.run_later(at.saturating_sub(now), Self::tick));
-        self.timer = deadline.map(arm);
     }
+}
+
+/// The way to the session from another thread.
+fn say_to(session: Recipient<Play>) -> playback::Session {
+    Arc::new(move |messages| session.do_send(Play(messages)))
 }
 
 /// Reports in order; how many were lost is only counted.
@@ -310,6 +314,7 @@ impl Actor for HdaCtrl {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.add_stream(std::mem::replace(&mut self.bus.transactions, Box::pin(stream::empty())));
+        ctx.add_stream(self.alarm.clone());
         self.reports.take().map(|waiting| ctx.add_stream(reports(waiting)));
         ctx.add_stream(changes(self.jacks.clone()));
         <Self as StreamHandler<Plugged>>::handle(self, Plugged, ctx);
@@ -317,8 +322,14 @@ impl Actor for HdaCtrl {
 }
 
 impl StreamHandler<Box<dyn Transaction>> for HdaCtrl {
-    fn handle(&mut self, transaction: Box<dyn Transaction>, ctx: &mut Self::Context) {
-        self.turn(ctx, |turn| transaction.perform(turn));
+    fn handle(&mut self, transaction: Box<dyn Transaction>, _: &mut Self::Context) {
+        self.turn(|turn| transaction.perform(turn));
+    }
+}
+
+impl StreamHandler<Rang> for HdaCtrl {
+    fn handle(&mut self, _: Rang, _: &mut Self::Context) {
+        self.tick();
     }
 }
 
@@ -326,10 +337,7 @@ impl StreamHandler<ToHost> for HdaCtrl {
     fn handle(&mut self, report: ToHost, _: &mut Self::Context) {
         match report {
             ToHost::RecordedCoded(coded) => self.record(&coded),
-            ToHost::Recorded(packet) => {
-                sound::codec::plain(packet).iter().for_each(|coded| self.record(coded))
-            }
-            report => self.hear(&report),
+            report => self.hear(report),
         }
     }
 
@@ -338,10 +346,10 @@ impl StreamHandler<ToHost> for HdaCtrl {
 }
 
 impl StreamHandler<Plugged> for HdaCtrl {
-    fn handle(&mut self, _: Plugged, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: Plugged, _: &mut Self::Context) {
         let now = self.start.elapsed();
         self.plug(now);
-        self.carry_out(ctx, now);
+        self.carry_out(now);
     }
 
     /// The session is gone; the guest is not.
@@ -351,11 +359,11 @@ impl StreamHandler<Plugged> for HdaCtrl {
 impl Handler<RemoteCame> for HdaCtrl {
     type Result = ();
 
-    fn handle(&mut self, _: RemoteCame, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: RemoteCame, _: &mut Self::Context) {
         self.follow.forget(self.start.elapsed());
         let told = self.playback.begin_anew();
         self.say(told);
-        self.turn(ctx, |turn| {
+        self.turn(|turn| {
             let _ = turn.with(|hda, cx| hda.remote_came(cx));
         });
     }

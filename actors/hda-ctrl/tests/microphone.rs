@@ -11,7 +11,7 @@ use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time,
 };
-use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Block, Codec, Coded, Encoding, Format, Jack, StreamId, ToHost, ToRemote};
 
 const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
 const TAG: u8 = 3;
@@ -126,7 +126,8 @@ impl World {
             session: Session(to_remote).start().recipient(),
             tether: Box::new(()),
         });
-        Self { hda: hda.start(), accesses, memory, reports, jacks, _round_trip: round_trip, remote }
+        let hda = hda.expect("an alarm").start();
+        Self { hda, accesses, memory, reports, jacks, _round_trip: round_trip, remote }
     }
 
     /// The guest starts its driver, and records.
@@ -153,9 +154,11 @@ impl World {
 
     /// The microphone hears something.
     fn hear(&self, position: u64, pcm: &[u8]) {
-        let pcm = pcm.to_vec().into();
-        let packet = Packet { stream: StreamId(0), run: 1, position, format: FORMAT, pcm };
-        self.reports.send(ToHost::Recorded(packet)).expect("an actor");
+        let (frames, payload) = ((pcm.len() / 4) as u16, pcm.to_vec().into());
+        let block = Block { position, frames, codec: Codec::Pcm, payload };
+        let (stream, run, again, copies) = (StreamId(0), 1, false, Vec::new());
+        let coded = Coded { stream, run, again, format: FORMAT, block, copies };
+        self.reports.send(ToHost::RecordedCoded(coded)).expect("an actor");
     }
 
     /// What the guest has heard.

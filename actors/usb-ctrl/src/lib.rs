@@ -13,8 +13,6 @@
 //! are attached anew once it is rebuilt.
 #![forbid(unsafe_code)]
 
-mod alarm;
-
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -26,6 +24,7 @@ use std::{
 };
 
 use actix::prelude::*;
+use alarm::{Alarm, Rang};
 use futures_util::stream::{self, Stream};
 use pci::{Bus, Device, Transaction, Turn};
 use tokio::{sync::mpsc, time::Instant};
@@ -34,8 +33,6 @@ use wire::{
     usb::{Completion, DeviceId, RequestId, Speed, ToRemote},
 };
 use xhci::{Output, Xhci};
-
-use crate::alarm::{Alarm, Rang};
 
 /// USB messages for the remote, in order.
 #[derive(Debug, Message)]

@@ -109,7 +109,10 @@ impl VmSession {
             session: ctx.address().recipient(),
             tether: Box::new(tether),
         };
-        self.hda.addr = Some(HdaCtrl::new(parts).start());
+        match HdaCtrl::new(parts) {
+            Ok(controller) => self.hda.addr = Some(controller.start()),
+            Err(error) => tracing::error!(vm = %self.name, %error, "the sound controller cannot start"),
+        }
     }
 
     /// Judges the end of a child: stale, start again after a while, or give up.

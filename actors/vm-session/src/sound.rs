@@ -57,14 +57,11 @@ impl Sound {
             ToHost::Jack { jack, present } => {
                 self.jacks.send_if_modified(|jacks| jacks.set(jack, present));
             }
-            ToHost::Recorded(packet) if packet.pcm.len() > PACKET => {
-                tracing::debug!(?packet, "a packet that is too long");
-            }
             ToHost::RecordedCoded(coded) if weight(&coded) > PACKET => {
                 tracing::debug!(?coded, "a packet that is too long");
             }
             // Nobody may be there to hear it.
-            ToHost::Recorded(_) | ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {
+            ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {
                 drop(self.reports.send(report))
             }
         }
@@ -81,9 +78,6 @@ impl Sound {
         let mut frames = 0;
         for message in messages {
             match message {
-                ToRemote::Play(packet) => {
-                    frames += packet.pcm.len() as u64 / u64::from(packet.format.frame_bytes());
-                }
                 ToRemote::PlayCoded(coded) => frames += u64::from(coded.block.frames),
                 ToRemote::Record { stream, run, .. } => drop(self.recordings.insert(*stream, *run)),
                 ToRemote::StopRecord { stream, .. } => drop(self.recordings.remove(stream)),
@@ -110,19 +104,15 @@ fn weight(coded: &Coded) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use wire::audio::{Encoding, Format, Jack, Packet};
+    use wire::audio::{Block, Codec, Encoding, Format, Jack};
 
     use super::*;
 
     fn recorded(position: u64, length: usize) -> ToHost {
         let format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
-        ToHost::Recorded(Packet {
-            stream: StreamId(0),
-            run: 1,
-            position,
-            format,
-            pcm: vec![0; length].into(),
-        })
+        let block = Block { position, frames: 1, codec: Codec::Pcm, payload: vec![0; length].into() };
+        let (stream, run, again, copies) = (StreamId(0), 1, false, Vec::new());
+        ToHost::RecordedCoded(Coded { stream, run, again, format, block, copies })
     }
 
     #[test]

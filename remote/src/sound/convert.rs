@@ -2,17 +2,13 @@
 //!
 //! Nothing changes that need not: the same rate and channels pass bit by bit, as far as the encoding has bits.
 
+use ::sound::resample;
 use anyhow::{Context as _, Result};
-use rubato::{
-    Async, FixedAsync, Resampler, SincInterpolationParameters, WindowFunction,
-    audioadapter_buffers::direct::InterleavedSlice,
-};
+use bytes::{Bytes, BytesMut};
 use wire::audio::{Encoding, Format};
 
-/// Points of the resampler's filter: 1.3 ms of delay at 48 kHz.
-const SINC_POINTS: usize = 128;
-/// Blocks of the resampler in a second: each waits until it is full.
-const BLOCKS: u32 = 200;
+/// The most frames that are resampled at once.
+const PIECE: usize = 480;
 
 /// One conversion, with what it remembers of the sound so far.
 pub(super) struct Converter {
@@ -23,9 +19,12 @@ pub(super) struct Converter {
 
 /// Between two rates.
 struct Rate {
-    resampler: Async<f32>,
-    /// Samples that do not make a block yet.
-    rest: Vec<f32>,
+    converter: resample::Converter,
+    from: u64,
+    to: u64,
+    /// Frames so far: taken at the one rate, given at the other.
+    taken: u64,
+    given: u64,
 }
 
 impl Converter {
@@ -36,44 +35,33 @@ impl Converter {
         Ok(Self { from: from.channels, to, rate })
     }
 
-    /// Converts whole frames, samples at the top of 32 bits. What comes out may be a few frames late.
-    ///
-    /// # Errors
-    /// The resampler fails.
-    pub(super) fn convert(&mut self, samples: &[i32]) -> Result<Vec<u8>> {
+    /// Converts whole frames, samples at the top of 32 bits. What comes out begins with silence, as long as the filter is
+    /// late.
+    pub(super) fn convert(&mut self, samples: &[i32]) -> Bytes {
         let mapped = map_channels(samples, self.from, self.to.channels);
         let samples = match &mut self.rate {
-            Some(rate) => rate.convert(&mapped, self.to.channels.into())?,
+            Some(rate) => rate.convert(&mapped, self.to.channels.into()),
             None => mapped,
         };
-        Ok(narrow(self.to.encoding, &samples))
+        narrow(self.to.encoding, samples)
     }
 }
 
 impl Rate {
     fn new(from: u32, to: Format) -> Result<Self> {
-        let ratio = f64::from(to.rate) / f64::from(from);
-        let parameters = SincInterpolationParameters::new(SINC_POINTS, WindowFunction::BlackmanHarris2);
-        let block = from.div_ceil(BLOCKS) as usize;
-        let (channels, fixed) = (to.channels.into(), FixedAsync::Input);
-        let resampler = Async::new_sinc(ratio, 1.0, &parameters, block, channels, fixed)
+        let converter = resample::Converter::new(from, to.rate, to.channels, PIECE)
             .with_context(|| format!("from {from} to {} Hz", to.rate))?;
-        Ok(Self { resampler, rest: Vec::new() })
+        Ok(Self { converter, from: from.into(), to: to.rate.into(), taken: 0, given: 0 })
     }
 
-    fn convert(&mut self, samples: &[i32], channels: usize) -> Result<Vec<i32>> {
-        const FULL: f32 = 2_147_483_648.0;
-        self.rest.extend(samples.iter().map(|sample| *sample as f32 / FULL));
-        let mut converted = Vec::new();
-        loop {
-            let frames = self.resampler.input_frames_next();
-            let Some(block) = self.rest.get(..frames * channels) else { return Ok(converted) };
-            let block = InterleavedSlice::new(block, channels, frames).context("a block of frames")?;
-            let done = self.resampler.process(&block, None).context("resampling")?;
-            // A float that is too great becomes the greatest number.
-            converted.extend(done.take_data().into_iter().map(|sample| (sample * FULL) as i32));
-            self.rest.drain(..frames * channels);
-        }
+    /// Both sides last equally long, to within a frame.
+    fn convert(&mut self, samples: &[i32], channels: usize) -> Vec<i32> {
+        self.taken += (samples.len() / channels) as u64;
+        let due = self.taken * self.to / self.from;
+        let mut converted = vec![0; (due - self.given) as usize * channels];
+        self.given = due;
+        self.converter.convert(samples, &mut converted);
+        converted
     }
 }
 
@@ -93,17 +81,15 @@ fn map_channels(samples: &[i32], from: u8, to: u8) -> Vec<i32> {
     }
 }
 
-/// Samples at the top of 32 bits, in an encoding of HD Audio; bits that it lacks are cut off.
-fn narrow(encoding: Encoding, samples: &[i32]) -> Vec<u8> {
-    let spare = 32 - u32::from(encoding.significant_bits());
-    let top = |sample: &i32| (sample >> spare) << spare;
-    match encoding {
-        Encoding::U8 => samples.iter().map(|sample| (sample >> 24) as u8 ^ 0x80).collect(),
-        Encoding::S16 => samples.iter().flat_map(|sample| ((sample >> 16) as i16).to_le_bytes()).collect(),
-        Encoding::S20 | Encoding::S24 | Encoding::S32 => {
-            samples.iter().flat_map(|sample| top(sample).to_le_bytes()).collect()
-        }
+/// Samples at the top of 32 bits, in an encoding of HD Audio. Bits that a four-byte word does not carry are cut off.
+fn narrow(encoding: Encoding, mut samples: Vec<i32>) -> Bytes {
+    if let Encoding::S20 | Encoding::S24 = encoding {
+        let spare = 32 - u32::from(encoding.significant_bits());
+        samples.iter_mut().for_each(|sample| *sample = *sample >> spare << spare);
     }
+    let mut pcm = BytesMut::new();
+    ::sound::samples::narrow(encoding, &samples, &mut pcm);
+    pcm.freeze()
 }
 
 #[cfg(test)]
@@ -118,7 +104,7 @@ mod tests {
     fn what_needs_no_change_passes_bit_by_bit() {
         let samples = [i32::MIN, -1 << 16, 0, 1 << 16, 0x1234_0000, i32::MAX];
         let stereo = format(48_000, Encoding::S16, 2);
-        let pcm = Converter::new(stereo, stereo).unwrap().convert(&samples).unwrap();
+        let pcm = Converter::new(stereo, stereo).unwrap().convert(&samples);
         let expected = [i16::MIN, -1, 0, 1, 0x1234, i16::MAX];
         assert_eq!(pcm, expected.map(i16::to_le_bytes).concat());
     }
@@ -132,7 +118,7 @@ mod tests {
             (Encoding::S24, vec![0x00, 0x56, 0x34, 0x12]),
             (Encoding::S32, vec![0x78, 0x56, 0x34, 0x12]),
         ] {
-            assert_eq!(narrow(encoding, &[0x1234_5678]), pcm, "{encoding:?}");
+            assert_eq!(narrow(encoding, vec![0x1234_5678]), pcm, "{encoding:?}");
         }
     }
 
@@ -150,10 +136,10 @@ mod tests {
         let sine = |n: u32, rate: f64| (f64::from(n) * 997.0 * std::f64::consts::TAU / rate).sin();
         let samples: Vec<i32> = (0..44_100).map(|n| (sine(n, 44_100.0) * 1e9) as i32).collect();
         let mut converter = Converter::new(from, to).unwrap();
-        let pcm: Vec<u8> = samples.chunks(441).flat_map(|part| converter.convert(part).unwrap()).collect();
+        let pcm: Vec<u8> = samples.chunks(441).flat_map(|part| converter.convert(part)).collect();
         let heard: Vec<f64> =
             pcm.as_chunks().0.iter().map(|s| f64::from(i32::from_le_bytes(*s)) / 1e9).collect();
-        assert!((47_600..=48_000).contains(&heard.len()), "{} frames", heard.len());
+        assert!(heard.len() == 48_000, "{} frames", heard.len());
         // Of any sine: x(n-1) + x(n+1) = 2 cos(w) x(n).
         let twice_cos = 2.0 * (997.0 * std::f64::consts::TAU / 48_000.0).cos();
         let wrong = heard[1_000..40_000].windows(3).map(|w| (w[0] + w[2] - twice_cos * w[1]).abs());

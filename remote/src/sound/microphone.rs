@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use ::sound::{
     Sender,
-    choice::{Chooser, Link, Plan, Wish},
+    choice::{Chooser, Plan, Wish},
 };
 use anyhow::Result;
 use wire::audio::{Coded, Format, Missing, Reception, StreamId, ToHost};
@@ -27,7 +27,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Microphone {
     input: Input,
     wish: Wish,
-    link: Link,
+    round_trip: Option<Duration>,
     events: Events,
     source: Option<Box<dyn Source>>,
     /// When a source failed last, or could not be opened.
@@ -55,9 +55,9 @@ struct Recording {
 
 impl Microphone {
     pub(super) fn new(input: Input, wish: Wish, events: Events) -> Self {
-        let (link, recordings) = (Link::default(), BTreeMap::new());
+        let (round_trip, recordings) = (None, BTreeMap::new());
         let (source, failed, present, muted, xruns) = (None, None, false, false, 0);
-        Self { input, wish, link, events, source, failed, recordings, present, muted, xruns }
+        Self { input, wish, round_trip, events, source, failed, recordings, present, muted, xruns }
     }
 
     /// The VM wants to hear it, from now on.
@@ -70,7 +70,7 @@ impl Microphone {
         let bits = encoding.significant_bits();
         self.events.say(&Event::RecordingStarted { stream: stream.0, run, rate, bits, channels });
         let chooser = Chooser::new(self.wish, format);
-        let plan = chooser.plan(self.link);
+        let plan = chooser.plan(self.round_trip);
         let sender = Sender::new(stream, run, format, 0, plan);
         let (converter, sent, lost, last) = (None, 0, 0, None);
         let recording = Recording { run, format, converter, sender, chooser, plan, sent, lost, last };
@@ -111,18 +111,17 @@ impl Microphone {
 
     /// How long a message to the host and its answer take; none: it is not known.
     pub(super) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
-        self.link.round_trip = round_trip.unwrap_or_default();
+        self.round_trip = round_trip;
     }
 
     /// What the host says of a recording that it receives.
     pub(super) fn observe(&mut self, now: Duration, reception: &Reception) {
         let recording = self.recordings.get_mut(&reception.stream);
         if let Some(recording) = recording.filter(|recording| recording.run == reception.run) {
-            recording.plan = recording.chooser.observe(now, reception, self.link);
+            recording.plan = recording.chooser.observe(now, reception, self.round_trip);
             recording.sender.set_plan(recording.plan);
             recording.last = Some(*reception);
-            let round_trip = Some(self.link.round_trip).filter(|time| !time.is_zero());
-            let way = status::Way::new(recording.plan.codec, recording.last, round_trip);
+            let way = status::Way::new(recording.plan.codec, recording.last, self.round_trip);
             way.measure("record", reception.stream, self.xruns);
         }
     }
@@ -211,7 +210,7 @@ impl Microphone {
         let mut packets = Vec::new();
         for (stream, recording) in &mut self.recordings {
             recording.lose(now, *stream, (lost, rate), &mut packets);
-            recording.take(now, &samples, &mut packets)?;
+            recording.take(now, &samples, &mut packets);
         }
         Ok(packets.into_iter().map(ToHost::RecordedCoded).collect())
     }
@@ -260,11 +259,10 @@ impl Recording {
         }
     }
 
-    fn take(&mut self, now: Duration, samples: &[i32], out: &mut Vec<Coded>) -> Result<()> {
-        let Some(converter) = &mut self.converter else { return Ok(()) };
-        let pcm = converter.convert(samples)?;
+    fn take(&mut self, now: Duration, samples: &[i32], out: &mut Vec<Coded>) {
+        let Some(converter) = &mut self.converter else { return };
+        let pcm = converter.convert(samples);
         self.sent += pcm.len() as u64 / u64::from(self.format.frame_bytes());
         self.sender.push(now, &pcm, out);
-        Ok(())
     }
 }

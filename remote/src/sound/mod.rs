@@ -279,11 +279,6 @@ impl Handler<Heard> for Sound {
     fn handle(&mut self, heard: Heard, ctx: &mut Self::Context) {
         match heard {
             Heard::Audio(ToRemote::PlayCoded(packet)) => self.play(&packet),
-            Heard::Audio(ToRemote::Play(packet)) => {
-                if let Some(packet) = ::sound::codec::plain(packet) {
-                    self.play(&packet);
-                }
-            }
             Heard::Audio(ToRemote::Pause { stream, run, position }) => {
                 if let Some(voice) = self.voices.get_mut(&stream) {
                     voice.pause(run, position);

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use ::sound::{Config, Receiver, jitter::START_LAN};
+use ::sound::{Config, Receiver};
 use anyhow::Result;
 use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
@@ -63,7 +63,8 @@ impl Voice {
     pub(super) fn new(first: &Coded, sink: Result<Box<dyn Sink>>, events: Events) -> Option<Self> {
         let Coded { stream, run, format, ref block, .. } = *first;
         let (sink, failed) = or_clock(format, sink);
-        let config = Config { period: sink.period(), start: START_LAN, ..Config::LAN };
+        let skips_silence = !sink.keeps_all();
+        let config = Config { period: sink.period(), skips_silence, ..Config::LAN };
         let receiver = Receiver::new(first, config)
             .inspect_err(|error| tracing::warn!("the VM's sound cannot be played: {error}"))
             .ok()?;

@@ -71,10 +71,7 @@ impl World {
             match report {
                 ToHost::Jack { jack, present } => jacks.push((jack, present)),
                 ToHost::RecordedCoded(packet) if packet.stream == StreamId(stream) => packets.push(packet),
-                ToHost::Recorded(_)
-                | ToHost::RecordedCoded(_)
-                | ToHost::Reception(_)
-                | ToHost::Missing(_) => {}
+                ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {}
             }
         }
         (jacks, packets)

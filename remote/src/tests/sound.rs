@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use ::sound::choice::Wish;
 use actix::prelude::*;
 use tokio::{sync::mpsc, time::Instant};
-use wire::audio::{Encoding, Format, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Block, Codec, Coded, Encoding, Format, StreamId, ToHost, ToRemote};
 
 use super::world::probe;
 use crate::{
@@ -20,6 +20,14 @@ struct World {
     sound: Addr<Sound>,
     reports: mpsc::UnboundedReceiver<Report>,
     folder: tempfile::TempDir,
+}
+
+/// Frames as they are.
+fn packet(stream: u8, run: u32, position: u64, pcm: &[u8]) -> ToRemote {
+    let (frames, payload) = ((pcm.len() / 4) as u16, pcm.to_vec().into());
+    let block = Block { position, frames, codec: Codec::Pcm, payload };
+    let (again, copies) = (false, Vec::new());
+    ToRemote::PlayCoded(Coded { stream: StreamId(stream), run, again, format: FORMAT, block, copies })
 }
 
 impl World {
@@ -47,8 +55,7 @@ impl World {
         for (n, pcm) in frames.chunks(4 * 240).enumerate() {
             tokio::time::sleep_until(start + Duration::from_millis(5 * n as u64)).await;
             let position = from + 240 * n as u64;
-            let (stream, pcm) = (StreamId(stream), pcm.to_vec().into());
-            self.hear(ToRemote::Play(Packet { stream, run, position, format: FORMAT, pcm })).await;
+            self.hear(packet(stream, run, position, pcm)).await;
         }
     }
 
@@ -148,8 +155,7 @@ async fn stalled(stall: u32) -> Counts {
     world.play(1, 1, 0, &sent[..4 * 24_000]).await;
     tokio::time::sleep(Duration::from_millis(stall.into())).await;
     for (n, pcm) in (0u64..).zip(sent[4 * 24_000..].chunks(4 * 240)) {
-        let (stream, position, pcm) = (StreamId(1), 24_000 + 240 * n, pcm.to_vec().into());
-        world.hear(ToRemote::Play(Packet { stream, run: 1, position, format: FORMAT, pcm })).await;
+        world.hear(packet(1, 1, 24_000 + 240 * n, pcm)).await;
         if 5 * n >= u64::from(stall) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 use arbitrary::{Result, Unstructured};
 use hda::{
-    Config, Output,
+    Config, Output, Packet,
     driver::{Bare, Buffer, Driver, Host},
 };
 use pci::{Cx, Dma, Model, Width};
-use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Encoding, Format, Jack, StreamId, ToRemote};
 
 const MEMORY: usize = 1 << 20;
 const SOUND: u64 = 0x8_0000;
@@ -50,7 +50,7 @@ pub(crate) fn run(data: &[u8]) {
 /// The bytes of sound that are sent with this; notes what the remote is to record.
 fn sent(output: &Output, recording: &mut BTreeMap<u8, u32>) -> usize {
     match output {
-        Output::Audio(ToRemote::Play(packet)) => return packet.pcm.len(),
+        Output::Play(packet) => return packet.pcm.len(),
         Output::Audio(ToRemote::Record { stream, run, .. }) => {
             // A remote that has just come was told nothing yet: it may hear this a second time.
             let before = recording.insert(stream.0, *run);
@@ -89,7 +89,7 @@ fn playing() -> Bare {
 
 fn plug(bare: &mut Bare, jack: Jack, present: bool) {
     let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-    bare.hda.report(&mut cx, ToHost::Jack { jack, present });
+    bare.hda.set_jack(&mut cx, jack, present);
 }
 
 fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
@@ -124,8 +124,7 @@ fn act(bare: &mut Bare, data: &mut Unstructured<'_>) -> Result<()> {
             let position = if data.arbitrary()? { data.arbitrary()? } else { data.int_in_range(0..=2_000)? };
             let pcm = vec![1; data.int_in_range(0..=5_000)?].into();
             let packet = Packet { stream, run, position, format: FORMAT, pcm };
-            let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-            bare.hda.report(&mut cx, ToHost::Recorded(packet));
+            bare.hda.captured(&packet);
         }
         15 => {
             let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };

@@ -60,15 +60,6 @@ pub struct Plan {
     pub bits: u32,
 }
 
-/// What else is known of the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Link {
-    /// Round trip; zero: unknown, and taken for a local network.
-    pub round_trip: Duration,
-    /// Bits per second that it takes at most, if that is known.
-    pub capacity: Option<u64>,
-}
-
 /// When something is bad, and when it is good again; between the two all stays as it is.
 #[derive(Debug, Clone, Copy)]
 struct Band {
@@ -84,8 +75,6 @@ const ROUND_TRIP: Band = Band { good: 25_000, bad: 40_000 };
 const JITTER: Band = Band { good: 8_000, bad: 20_000 };
 /// A round trip of a local network.
 const LOCAL: Duration = Duration::from_millis(10);
-/// What a stream of PCM needs, in percent of what the link takes: more than twice or less than one and a half of it.
-const SHARE: Band = Band { good: 45, bad: 66 };
 /// Reports in a row that make a link bad.
 const BAD_REPORTS: u32 = 2;
 /// For how long it has to be good the first time, and how often that doubles: a link may be good only because of what was
@@ -146,28 +135,27 @@ impl Chooser {
         Self { wish, format, codec, copies, loss: 0, burst: 100 }
     }
 
-    /// Takes a report of the receiver; the plan from now on.
-    pub fn observe(&mut self, now: Duration, reception: &Reception, link: Link) -> Plan {
+    /// Takes a report of the receiver; the plan from now on. `round_trip`: to the receiver and back; a link of which nothing
+    /// is known is taken for one of a local network.
+    pub fn observe(&mut self, now: Duration, reception: &Reception, round_trip: Option<Duration>) -> Plan {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.loss = (self.loss * 31 + u64::from(reception.loss)) / 32;
         if reception.loss > 0 {
             self.burst = ((u32::from(self.burst) * 7 + u32::from(reception.burst)) / 8) as u16;
         }
-        let pcm = u64::from(self.format.rate) * u64::from(self.format.frame_bytes()) * 8;
-        let share = link.capacity.map_or(0, |capacity| pcm.saturating_mul(100) / capacity.max(1));
-        let round_trip = micros(link.round_trip);
+        let way = round_trip.unwrap_or_default();
         // On a link that is short, it is the computers at its ends that are late: another codec would be as late.
-        let jitter = if link.round_trip < LOCAL { 0 } else { micros(reception.jitter) };
-        let measures = [(LOSS_OF_PCM, self.loss), (ROUND_TRIP, round_trip), (JITTER, jitter), (SHARE, share)];
+        let jitter = if way < LOCAL { 0 } else { micros(reception.jitter) };
+        let measures = [(LOSS_OF_PCM, self.loss), (ROUND_TRIP, micros(way)), (JITTER, jitter)];
         self.codec.observe(now, &measures);
         self.copies.observe(now, &[(LOSS_WITHOUT_COPIES, self.loss)]);
-        self.plan(link)
+        self.plan(round_trip)
     }
 
     /// The plan of the moment.
     #[must_use]
-    pub fn plan(&self, link: Link) -> Plan {
-        let slow = link.round_trip > Duration::from_micros(ROUND_TRIP.bad);
+    pub fn plan(&self, round_trip: Option<Duration>) -> Plan {
+        let slow = round_trip > Some(Duration::from_micros(ROUND_TRIP.bad));
         let packet = if slow { LONG } else { SHORT };
         let wanted = match self.wish {
             Wish::Auto => self.codec.bad,

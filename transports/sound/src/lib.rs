@@ -14,7 +14,8 @@
 //! - **The clean path is exact**: PCM on a link that loses nothing comes out sample for sample, each once, in order, as
 //!   long as the sender's clock follows ([`clock`]) and nothing is resampled.
 //! - **A stall is a slip, a loss is a hole**: if nothing has come, the time line waits and nothing is lost; if something
-//!   later has come already, what is missing is made up ([`conceal`]) and the time line goes on.
+//!   later has come already, what is missing is made up ([`conceal`]) and the time line goes on. What a stall has added to
+//!   the latency goes with the next silence, or else slowly, by the clock.
 //!
 //! Not done here: mixing of streams, time stretching, forward error correction over several packets (Reed-Solomon).
 //! Volume is applied where the guest's amplifiers are, in `hda`; it only travels as [`wire::audio::Volume`].

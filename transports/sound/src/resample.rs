@@ -84,6 +84,13 @@ impl Resampler {
         self.inner.input_frames_next()
     }
 
+    /// How much later a frame comes out than it went in, in frames, as long as nothing is faster or slower.
+    #[must_use]
+    pub fn delay(&self) -> usize {
+        // The first one that comes out is a step after the place that this counts from.
+        self.inner.output_delay().saturating_sub(1)
+    }
+
     /// Makes `out` (whole frames) of as many frames as [`Self::needed`] has just asked for. Returns whether it could;
     /// if not, `out` is silent.
     pub fn process(&mut self, input: &[i32], out: &mut [i32]) -> bool {

@@ -7,6 +7,11 @@ const FADE: u32 = 200;
 /// How far ahead the quietest place is looked for, per second: 50 ms.
 const SEARCH: u32 = 20;
 
+/// How many frames at either end of a cut [`cut`] looks at.
+pub(crate) fn around(rate: u32) -> u64 {
+    u64::from(rate / SEARCH) + u64::from((rate / FADE).max(1))
+}
+
 /// Takes up to `frames` frames out of interleaved samples, at the quietest 5 ms near their beginning, with a cross-fade;
 /// tells how many it were. What is too short for a cross-fade loses its beginning instead.
 pub(crate) fn cut(samples: &mut Vec<i32>, frames: usize, rate: u32, channels: usize) -> usize {

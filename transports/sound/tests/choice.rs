@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sound::choice::{Chooser, Link, Wish};
+use sound::choice::{Chooser, Wish};
 use wire::audio::{Codec, Encoding, Format, Reception, StreamId};
 
 const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -25,9 +25,9 @@ fn reception(loss: u32, burst: u16, jitter: u64) -> Reception {
     }
 }
 
-fn lan() -> Link {
-    Link { round_trip: Duration::from_micros(500), capacity: Some(1_000_000_000) }
-}
+const LAN: Option<Duration> = Some(Duration::from_micros(500));
+const AWAY: Option<Duration> = Some(Duration::from_millis(15));
+const FAR: Option<Duration> = Some(Duration::from_millis(60));
 
 /// The plan after so many equal reports, ten a second, from this second on.
 fn after(
@@ -35,10 +35,10 @@ fn after(
     from: u64,
     reports: u64,
     reception: Reception,
-    link: Link,
+    round_trip: Option<Duration>,
 ) -> sound::choice::Plan {
     let plans = (0..reports)
-        .map(|n| chooser.observe(Duration::from_millis(from * 1_000 + n * 100), &reception, link));
+        .map(|n| chooser.observe(Duration::from_millis(from * 1_000 + n * 100), &reception, round_trip));
     plans.last().unwrap()
 }
 
@@ -47,28 +47,25 @@ fn each_link_gets_its_codec_and_its_copies() {
     struct Case {
         name: &'static str,
         reception: Reception,
-        link: Link,
+        round_trip: Option<Duration>,
         codec: Codec,
         frames: u16,
         distances: &'static [u8],
     }
-    let far = Link { round_trip: Duration::from_millis(60), capacity: None };
-    let narrow = Link { round_trip: Duration::from_millis(5), capacity: Some(2_000_000) };
     #[rustfmt::skip]
     let cases = [
-        Case { name: "a local network", reception: reception(0, 0, 500),          link: lan(),  codec: Codec::Pcm,  frames: 240, distances: &[] },
-        Case { name: "some loss",       reception: reception(10_000, 100, 500),   link: lan(),  codec: Codec::Pcm,  frames: 240, distances: &[2] },
-        Case { name: "bursts",          reception: reception(15_000, 300, 500),   link: lan(),  codec: Codec::Pcm,  frames: 240, distances: &[8] },
-        Case { name: "much loss",       reception: reception(50_000, 100, 500),   link: lan(),  codec: Codec::Opus, frames: 240, distances: &[2, 4] },
-        Case { name: "bad Wi-Fi",       reception: reception(50_000, 300, 9_000), link: lan(),  codec: Codec::Opus, frames: 240, distances: &[4, 8] },
-        Case { name: "far away",        reception: reception(0, 0, 4_000),        link: far,    codec: Codec::Opus, frames: 480, distances: &[] },
-        Case { name: "a narrow line",   reception: reception(0, 0, 4_000),        link: narrow, codec: Codec::Opus, frames: 240, distances: &[] },
-        Case { name: "busy ends",       reception: reception(0, 0, 25_000),       link: lan(),  codec: Codec::Pcm , frames: 240, distances: &[] },
-        Case { name: "much jitter",     reception: reception(0, 0, 25_000),       link: Link { round_trip: Duration::from_millis(15), capacity: None }, codec: Codec::Opus, frames: 240, distances: &[] },
+        Case { name: "a local network", reception: reception(0, 0, 500),          round_trip: LAN,  codec: Codec::Pcm,  frames: 240, distances: &[] },
+        Case { name: "some loss",       reception: reception(10_000, 100, 500),   round_trip: LAN,  codec: Codec::Pcm,  frames: 240, distances: &[2] },
+        Case { name: "bursts",          reception: reception(15_000, 300, 500),   round_trip: LAN,  codec: Codec::Pcm,  frames: 240, distances: &[8] },
+        Case { name: "much loss",       reception: reception(50_000, 100, 500),   round_trip: LAN,  codec: Codec::Opus, frames: 240, distances: &[2, 4] },
+        Case { name: "bad Wi-Fi",       reception: reception(50_000, 300, 9_000), round_trip: LAN,  codec: Codec::Opus, frames: 240, distances: &[4, 8] },
+        Case { name: "far away",        reception: reception(0, 0, 4_000),        round_trip: FAR,  codec: Codec::Opus, frames: 480, distances: &[] },
+        Case { name: "busy ends",       reception: reception(0, 0, 25_000),       round_trip: LAN,  codec: Codec::Pcm , frames: 240, distances: &[] },
+        Case { name: "much jitter",     reception: reception(0, 0, 25_000),       round_trip: AWAY, codec: Codec::Opus, frames: 240, distances: &[] },
     ];
-    for Case { name, reception, link, codec, frames, distances } in cases {
+    for Case { name, reception, round_trip, codec, frames, distances } in cases {
         let codec = if cfg!(feature = "opus") { codec } else { Codec::Pcm };
-        let plan = after(&mut Chooser::new(Wish::Auto, STEREO), 0, 200, reception, link);
+        let plan = after(&mut Chooser::new(Wish::Auto, STEREO), 0, 200, reception, round_trip);
         assert_eq!((plan.codec, plan.frames), (codec, frames), "{name}");
         if cfg!(feature = "opus") {
             assert_eq!(plan.distances.iter().collect::<Vec<_>>(), distances, "{name}");
@@ -80,16 +77,16 @@ fn each_link_gets_its_codec_and_its_copies() {
 #[cfg_attr(not(feature = "opus"), ignore = "needs Opus")]
 fn what_the_user_wishes_is_done_where_it_can_be() {
     let bad = reception(100_000, 100, 50_000);
-    assert_eq!(after(&mut Chooser::new(Wish::Pcm, STEREO), 0, 100, bad, lan()).codec, Codec::Pcm);
+    assert_eq!(after(&mut Chooser::new(Wish::Pcm, STEREO), 0, 100, bad, LAN).codec, Codec::Pcm);
     let good = reception(0, 0, 0);
-    assert_eq!(after(&mut Chooser::new(Wish::Opus, STEREO), 0, 100, good, lan()).codec, Codec::Opus);
+    assert_eq!(after(&mut Chooser::new(Wish::Opus, STEREO), 0, 100, good, LAN).codec, Codec::Opus);
     // Surround sound cannot be, nor can a rate of which no packet is whole.
     for format in [Format { channels: 6, ..STEREO }, Format { rate: 11_025, ..STEREO }] {
-        let plan = after(&mut Chooser::new(Wish::Opus, format), 0, 100, good, lan());
+        let plan = after(&mut Chooser::new(Wish::Opus, format), 0, 100, good, LAN);
         assert_eq!(plan.codec, Codec::Pcm, "{format:?}");
     }
     // Of 44.1 kHz, 10 ms are 441 frames.
-    let plan = Chooser::new(Wish::Opus, Format { rate: 44_100, ..STEREO }).plan(lan());
+    let plan = Chooser::new(Wish::Opus, Format { rate: 44_100, ..STEREO }).plan(LAN);
     assert_eq!((plan.codec, plan.frames), (Codec::Opus, 441));
     for (text, wish) in
         [("auto", Ok(Wish::Auto)), ("pcm", Ok(Wish::Pcm)), ("opus", Ok(Wish::Opus)), ("mp3", Err(()))]
@@ -101,17 +98,16 @@ fn what_the_user_wishes_is_done_where_it_can_be() {
 #[test]
 #[cfg_attr(not(feature = "opus"), ignore = "needs Opus")]
 fn one_bad_report_changes_nothing_and_half_a_minute_of_good_ones_changes_back() {
-    let way = Link { round_trip: Duration::from_millis(15), capacity: None };
     let mut chooser = Chooser::new(Wish::Auto, STEREO);
     let (good, bad) = (reception(0, 0, 1_000), reception(0, 0, 30_000));
-    assert_eq!(after(&mut chooser, 0, 1, bad, way).codec, Codec::Pcm);
-    assert_eq!(after(&mut chooser, 1, 10, good, way).codec, Codec::Pcm);
-    assert_eq!(after(&mut chooser, 2, 2, bad, way).codec, Codec::Opus);
-    assert_eq!(after(&mut chooser, 3, 290, good, way).codec, Codec::Opus, "29 s");
-    assert_eq!(after(&mut chooser, 32, 20, good, way).codec, Codec::Pcm);
+    assert_eq!(after(&mut chooser, 0, 1, bad, AWAY).codec, Codec::Pcm);
+    assert_eq!(after(&mut chooser, 1, 10, good, AWAY).codec, Codec::Pcm);
+    assert_eq!(after(&mut chooser, 2, 2, bad, AWAY).codec, Codec::Opus);
+    assert_eq!(after(&mut chooser, 3, 290, good, AWAY).codec, Codec::Opus, "29 s");
+    assert_eq!(after(&mut chooser, 32, 20, good, AWAY).codec, Codec::Pcm);
     // Between good and bad nothing changes, in either state.
     let middling = reception(0, 0, 12_000);
-    assert_eq!(after(&mut chooser, 40, 2_000, middling, way).codec, Codec::Pcm);
-    after(&mut chooser, 300, 2, bad, way);
-    assert_eq!(after(&mut chooser, 301, 2_000, middling, way).codec, Codec::Opus);
+    assert_eq!(after(&mut chooser, 40, 2_000, middling, AWAY).codec, Codec::Pcm);
+    after(&mut chooser, 300, 2, bad, AWAY);
+    assert_eq!(after(&mut chooser, 301, 2_000, middling, AWAY).codec, Codec::Opus);
 }

@@ -232,3 +232,76 @@ fn nobody_makes_a_sender_send_more_than_it_has() {
         "{again:?}"
     );
 }
+
+/// A second more than there is time for before each pull, in blocks of this many frames, each so far behind the one before
+/// it; what was decoded of it at most in one pull, and how many frames were refused.
+fn flood(codec: Codec, frames: u16, step: u64) -> (u64, u64) {
+    let plan = Plan { codec, frames, distances: Distances::NONE, bits: 128_000 };
+    let mut sender = Sender::new(StreamId(1), 1, FORMAT, 0, plan);
+    let mut sent = Vec::new();
+    sender.push(Duration::ZERO, &vec![1; 4 * usize::from(frames)], &mut sent);
+    let template = sent.remove(0);
+    assert_eq!(template.block.codec, codec);
+    let mut receiver = Receiver::at(StreamId(1), 1, FORMAT, 0, Config::LAN).unwrap();
+    let (mut most, mut before, mut position) = (0, 0, 0);
+    for n in 0..100u32 {
+        let now = Duration::from_millis(5) * n;
+        let end = receiver.playing() + WINDOW - u64::from(frames);
+        while position <= end {
+            let block = Block { position, ..template.block.clone() };
+            receiver.push(now, &Coded { block, ..template.clone() });
+            position += step;
+        }
+        receiver.pull(now, &mut [0; 480]);
+        let decoded = receiver.counters().decoded;
+        most = u64::max(most, decoded - before);
+        before = decoded;
+    }
+    let counters = receiver.counters();
+    assert!(counters.cut > 10 * WINDOW, "it is a flood: {counters:?}");
+    (most, counters.refused)
+}
+
+#[test]
+fn a_flood_is_dropped_as_it_came_and_one_pull_decodes_only_what_is_at_the_ends_of_the_cut() {
+    for (codec, frames) in [(Codec::Pcm, 240), (Codec::Pcm, 1), (Codec::Opus, 120), (Codec::Opus, 960)] {
+        let (most, refused) = flood(codec, frames, frames.into());
+        println!("{codec:?}, blocks of {frames}: {most} frames decoded in one pull");
+        // A pull of 5 ms, 55 ms at either end, 20 ms of warming up, and what is left of a block at each place.
+        let bound = 48 * (5 + 2 * 55 + 20) + 3 * u64::from(frames);
+        assert!(
+            most <= bound && refused == 0 || frames == 1,
+            "{codec:?}, {frames}: {most} of {bound}, {refused}"
+        );
+    }
+}
+
+#[test]
+fn blocks_that_overlap_are_refused_and_cost_nothing() {
+    let mut receiver = Receiver::at(StreamId(1), 1, FORMAT, 0, Config::LAN).unwrap();
+    let block = |position, frames: u16| {
+        let payload = Bytes::from(vec![1; 4 * usize::from(frames)]);
+        let block = Block { position, frames, codec: Codec::Pcm, payload };
+        Coded { stream: StreamId(1), run: 1, again: false, format: FORMAT, block, copies: Vec::new() }
+    };
+    (0..960).for_each(|n| receiver.push(Duration::ZERO, &block(n, 960)));
+    receiver.push(Duration::ZERO, &block(960, 960));
+    receiver.push(Duration::ZERO, &block(1_000, 10));
+    receiver.drain();
+    receiver.pull(Duration::ZERO, &mut [0; 2 * 2_000]);
+    let counters = receiver.counters();
+    assert_eq!((counters.played, counters.decoded), (1_920, 1_920), "{counters:?}");
+    assert_eq!(counters.refused, 959, "{counters:?}");
+}
+
+#[test]
+fn a_packet_that_holds_more_than_it_says_is_not_even_begun() {
+    let plan = Plan { codec: Codec::Opus, frames: 960, distances: Distances::NONE, bits: 128_000 };
+    let mut sent = Vec::new();
+    Sender::new(StreamId(1), 1, FORMAT, 0, plan).push(Duration::ZERO, &[9; 4 * 960], &mut sent);
+    let mut decoder = Decoder::new(FORMAT);
+    for (frames, fits) in [(120, false), (480, false), (960, true), (1_920, false)] {
+        let read = decoder.decode(Codec::Opus, &sent[0].block.payload, frames, 0, &mut Vec::new());
+        assert_eq!(read.is_ok(), fits, "{frames}");
+    }
+}

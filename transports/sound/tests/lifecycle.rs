@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sound::{Clocking, Config, Receiver, Sender, choice::Plan, jitter::CAP, redundancy::Distances};
-use wire::audio::{Codec, Coded, Encoding, Format, Packet, Reception, StreamId};
+use wire::audio::{Codec, Coded, Encoding, Format, Reception, StreamId};
 
 const FORMAT: Format = Format { rate: 8_000, encoding: Encoding::S32, channels: 1 };
 /// Frames of 5 ms.
@@ -206,20 +206,14 @@ fn a_device_that_stood_still_hears_the_newest_sound_when_it_goes_on() {
 }
 
 #[test]
-fn plain_packets_and_coded_ones_of_a_run_go_together_and_those_of_others_are_dropped() {
+fn packets_of_other_runs_are_dropped() {
     let mut desk = Desk::new(Config::LAN);
-    for (n, coded) in packets(40).iter().enumerate() {
-        let Coded { stream, run, format, block, .. } = coded.clone();
-        let (position, pcm) = (block.position, block.payload);
-        let plain = Packet { stream, run, position, format, pcm };
-        desk.receiver.push(desk.now, &Coded { run: 2, ..coded.clone() });
-        desk.receiver.push_pcm(desk.now, &Packet { run: 3, ..plain.clone() });
-        if n % 2 == 0 {
-            desk.receiver.push_pcm(desk.now, &plain);
-            desk.step(&[]);
-        } else {
-            desk.step(std::slice::from_ref(coded));
-        }
+    for coded in packets(40) {
+        desk.step(&[
+            Coded { run: 2, ..coded.clone() },
+            Coded { stream: StreamId(3), ..coded.clone() },
+            coded,
+        ]);
     }
     desk.receiver.drain();
     (0..20).for_each(|_| desk.step(&[]));

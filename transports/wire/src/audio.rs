@@ -2,8 +2,6 @@
 
 mod coded;
 
-use bytes::Bytes;
-
 pub use coded::{Block, Codec, Coded, MAX_COPIES, MAX_FRAMES, MAX_GAPS, Missing, Reception, Volume};
 
 /// A stream of one sound function, numbered by the host.
@@ -77,35 +75,9 @@ pub enum Jack {
     Microphone,
 }
 
-/// A run of frames of one stream.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Packet {
-    /// The stream.
-    pub stream: StreamId,
-    /// Which run of the stream: grows by one each time the guest starts it from a reset. Of a recording: the one that
-    /// [`ToRemote::Record`] began.
-    pub run: u32,
-    /// The index of the first frame since the run began.
-    pub position: u64,
-    /// The format of the frames.
-    pub format: Format,
-    /// Whole frames, interleaved.
-    pub pcm: Bytes,
-}
-
-/// Without the sound.
-impl core::fmt::Debug for Packet {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { stream, run, position, format, pcm } = self;
-        write!(f, "Packet({stream:?} run {run}, frame {position}, {format:?}, {} bytes)", pcm.len())
-    }
-}
-
 /// Sound messages to the remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToRemote {
-    /// Play these frames.
-    Play(Packet),
     /// The guest stopped the stream when it had sent `position` frames of this run; it may go on later.
     Pause {
         /// The stream.
@@ -132,7 +104,7 @@ pub enum ToRemote {
         /// The recording that ends.
         run: u32,
     },
-    /// Play these frames, which a codec has written.
+    /// Play these frames.
     PlayCoded(Coded),
     /// How the host receives the recording: what the remote chooses its codec by.
     Reception(Reception),
@@ -146,8 +118,6 @@ pub enum ToRemote {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToHost {
     /// Frames of the microphone, for the recording that was asked for.
-    Recorded(Packet),
-    /// The same, written by a codec.
     RecordedCoded(Coded),
     /// How the remote receives what is played: what the host's clock follows and its codec is chosen by.
     Reception(Reception),

@@ -4,7 +4,6 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use wire::{
     DecodeError, HEAD_LEN, Lane, MAX_BODY, Message, ToHost, ToRemote,
-    audio::{self, Encoding, Format, Packet, StreamId},
     control::{self, Answer, Attachment, BulkOnly, Descriptor, Hello, Profile, Refusal},
     usb::{
         self, Completion, DeviceId, Direction, Endpoint, Failure, Follow, Moved, PacketEnd, Packets, Payload,
@@ -114,21 +113,6 @@ fn streams_are_asked_for_by_endpoint() {
     let golden = "13 00 00 00  01000000  0900000000000000  0000000000000000  02000000  1000 0000  82 83";
     assert_eq!(hex(&encoded), spaced(golden));
     assert_eq!(ToRemote::decode(Lane::Ctl, encoded), Ok(message));
-}
-
-#[test]
-fn a_packet_of_sound_is_written_as_it_was_in_version_1() {
-    let packet = Packet {
-        stream: StreamId(4),
-        run: 2,
-        position: 480,
-        format: Format { rate: 48_000, encoding: Encoding::S16, channels: 2 },
-        pcm: Bytes::from_static(&[1, 2, 3, 4]),
-    };
-    let encoded = ToRemote::Audio(audio::ToRemote::Play(packet)).encode();
-    // kind, stream, encoding, channels | run | position | rate | zero | queued | zero | pcm
-    let golden = "20 04 02 02  02000000  e001000000000000  80bb0000  00000000 00000000 00000000  01020304";
-    assert_eq!(hex(&contiguous(&encoded)), spaced(golden));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use wire::{
     DecodeError, Lane, Message, ToHost, ToRemote,
-    audio::{self, Encoding, Format, Jack, Packet, StreamId},
+    audio::{self, Block, Codec, Coded, Encoding, Format, Jack, StreamId},
 };
 
 const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -18,9 +18,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn recorded() -> Packet {
-    let pcm = Bytes::from_static(&[1, 2, 3, 4]);
-    Packet { stream: StreamId(1), run: 3, position: 240, format: STEREO, pcm }
+fn recorded() -> Coded {
+    let payload = Bytes::from_static(&[1, 2, 3, 4]);
+    let block = Block { position: 240, frames: 1, codec: Codec::Pcm, payload };
+    Coded { stream: StreamId(1), run: 3, again: false, format: STEREO, block, copies: Vec::new() }
 }
 
 #[test]
@@ -47,7 +48,11 @@ fn what_is_asked_of_the_microphone_is_written_on_the_lane_that_loses_nothing() {
 fn what_the_remote_says_of_its_sound_is_read_back() {
     let jack = |jack, present| audio::ToHost::Jack { jack, present };
     let cases = [
-        (audio::ToHost::Recorded(recorded()), Lane::Audio, "29010202 03000000 f000000000000000 80bb0000"),
+        (
+            audio::ToHost::RecordedCoded(recorded()),
+            Lane::Audio,
+            "2b010202 03000000 f000000000000000 80bb0000",
+        ),
         (jack(Jack::Headphone, true), Lane::Ctl, "2a010100 00000000 0000000000000000 00000000"),
         (jack(Jack::Microphone, false), Lane::Ctl, "2a020000 00000000 0000000000000000 00000000"),
     ];
@@ -70,11 +75,10 @@ fn what_a_field_of_sound_cannot_be_is_named() {
         value: u8,
         field: &'static str,
     }
-    let packet = || audio::ToHost::Recorded(recorded());
+    let packet = || audio::ToHost::RecordedCoded(recorded());
     let jack = || audio::ToHost::Jack { jack: Jack::Microphone, present: true };
     #[rustfmt::skip]
     let cases = [
-        Case { name: "half a frame",      good: packet(), at: 3,  value: 3,   field: "pcm length" },
         Case { name: "no such encoding",  good: packet(), at: 2,  value: 6,   field: "encoding" },
         Case { name: "no channels",       good: packet(), at: 3,  value: 0,   field: "channels" },
         Case { name: "rate out of range", good: packet(), at: 18, value: 255, field: "rate" },
@@ -86,6 +90,21 @@ fn what_a_field_of_sound_cannot_be_is_named() {
         bytes[at] = value;
         let error = ToHost::decode(Lane::Audio, bytes.into()).unwrap_err();
         assert!(matches!(&error, DecodeError::Field { field: f, .. } if *f == field), "{name}: {error}");
+    }
+}
+
+/// Kinds of sound that nobody sends any more are not taken for others.
+#[test]
+fn sound_without_a_codec_is_an_unknown_kind() {
+    for (kind, to_remote) in [(0x20, true), (0x29, false), (0x28, false)] {
+        let mut message = vec![0; 36];
+        message[0] = kind;
+        let error = if to_remote {
+            ToRemote::decode(Lane::Audio, message.into()).map(|_| ()).unwrap_err()
+        } else {
+            ToHost::decode(Lane::Audio, message.into()).map(|_| ()).unwrap_err()
+        };
+        assert_eq!(error, DecodeError::Kind(kind));
     }
 }
 

@@ -27,12 +27,14 @@ mod controller;
 mod corb;
 pub mod driver;
 mod interrupt;
+mod packet;
 mod registers;
 mod rirb;
 mod stream;
 
 pub use arbitrary_int::u4;
 pub use controller::{Counters, Hda};
+pub use packet::Packet;
 use wire::audio::ToRemote;
 
 /// What a controller is built with.
@@ -69,7 +71,9 @@ impl Default for Config {
 /// What the controller asks its owner to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Sound for the remote.
+    /// Frames for the remote to play.
+    Play(Packet),
+    /// Whatever else is to be said to the remote.
     Audio(ToRemote),
     /// The interrupt with this MSI vector, always 0.
     Interrupt(u16),

@@ -5,9 +5,9 @@ mod common;
 
 use common::*;
 use hda::driver::{Bare, Driver, Host};
-use hda::{Config, Hda, Output};
+use hda::{Config, Hda, Output, Packet};
 use pci::{Cx, Model, Width};
-use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost};
+use wire::audio::{Encoding, Format, Jack, StreamId};
 
 const LAP: u32 = 3_840;
 
@@ -16,19 +16,23 @@ fn with(bare: &mut Bare, step: impl FnOnce(&mut Hda, &mut Cx<'_, Output>)) {
     step(&mut bare.hda, &mut cx);
 }
 
-fn say(bare: &mut Bare, report: ToHost) {
-    with(bare, |hda, cx| hda.report(cx, report));
+fn say(bare: &mut Bare, packet: Packet) {
+    with(bare, |hda, _| hda.captured(&packet));
 }
 
-fn packet(stream: u8, run: u32, position: u64, bytes: usize) -> ToHost {
+fn plug(bare: &mut Bare, jack: Jack, present: bool) {
+    with(bare, |hda, cx| hda.set_jack(cx, jack, present));
+}
+
+fn packet(stream: u8, run: u32, position: u64, bytes: usize) -> Packet {
     let (stream, pcm) = (StreamId(stream), vec![0x55; bytes].into());
-    ToHost::Recorded(Packet { stream, run, position, format: STEREO, pcm })
+    Packet { stream, run, position, format: STEREO, pcm }
 }
 
 /// A guest that records, as recording 1 of stream 0.
 fn recording() -> Driver<Bare> {
     let mut driver = Driver::start(Bare::new(Config::default(), RAM), DRIVER).unwrap();
-    say(driver.host(), ToHost::Jack { jack: Jack::Microphone, present: true });
+    plug(driver.host(), Jack::Microphone, true);
     driver.host().pass(ms(100));
     let microphone = driver.microphone().unwrap();
     driver.connect(microphone.converter, TAG, STEREO).unwrap();
@@ -51,7 +55,7 @@ fn plugs_remotes_and_resets_leave_nothing_behind() {
     for round in 0..10_000u32 {
         let bare = driver.host();
         let jack = if round % 2 == 0 { Jack::Headphone } else { Jack::Microphone };
-        say(bare, ToHost::Jack { jack, present: round % 4 < 2 });
+        plug(bare, jack, round % 4 < 2);
         with(bare, |hda, cx| hda.remote_came(cx));
         say(bare, packet(0, round, 0, 960));
         bare.pass(ms(1));
@@ -134,7 +138,7 @@ fn a_remote_that_sends_other_than_it_was_asked_for_cannot_make_the_guest_late_or
         let format = formats[round % formats.len()];
         let pcm = vec![1; format.frame_bytes() as usize].into();
         let alien = Packet { stream: StreamId(0), run: 1, position, format, pcm };
-        say(driver.host(), ToHost::Recorded(alien));
+        say(driver.host(), alien);
         let waiting = driver.host().hda.waiting(StreamId(0)).unwrap();
         assert!(waiting <= 48 * 150, "{waiting} frames wait");
         driver.host().pass(ms(1));
@@ -168,7 +172,7 @@ fn a_jack_that_never_rests_is_sensed_as_it_was_told() {
     let mut told = 0;
     for round in 0..1_000u64 {
         let before = driver.host().read(0x58, Width::Word);
-        say(driver.host(), ToHost::Jack { jack: Jack::Headphone, present: round % 2 == 0 });
+        plug(driver.host(), Jack::Headphone, round % 2 == 0);
         driver.host().pass(ms(round % 210));
         told += (driver.host().read(0x58, Width::Word) + 256 - before) % 256;
         let sense = driver.immediate(0x15, 0xf0900).unwrap() >> 31;

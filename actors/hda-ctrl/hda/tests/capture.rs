@@ -7,7 +7,7 @@ use common::*;
 use hda::driver::{Bare, Driver, Host, duration};
 use hda::{Config, Output};
 use pci::{Cx, Dma, Model, Width};
-use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Encoding, Format, Jack, StreamId, ToRemote};
 
 const STREAM: u8 = 0;
 const PERIOD: u32 = 960 * 4;
@@ -19,7 +19,7 @@ fn with(bare: &mut Bare, step: impl FnOnce(&mut hda::Hda, &mut Cx<'_, Output>)) 
 }
 
 fn plug(bare: &mut Bare, present: bool) {
-    with(bare, |hda, cx| hda.report(cx, ToHost::Jack { jack: Jack::Microphone, present }));
+    with(bare, |hda, cx| hda.set_jack(cx, Jack::Microphone, present));
     bare.pass(ms(100));
 }
 
@@ -66,8 +66,8 @@ fn say(driver: &mut Driver<Bare>, run: u32, position: u64, pcm: &[u8]) {
 }
 
 fn say_as(driver: &mut Driver<Bare>, format: Format, run: u32, position: u64, pcm: &[u8]) {
-    let packet = Packet { stream: StreamId(STREAM), run, position, format, pcm: pcm.to_vec().into() };
-    with(driver.host(), |hda, cx| hda.report(cx, ToHost::Recorded(packet)));
+    let packet = hda::Packet { stream: StreamId(STREAM), run, position, format, pcm: pcm.to_vec().into() };
+    driver.host().hda.captured(&packet);
 }
 
 fn memory(driver: &mut Driver<Bare>, frames: std::ops::Range<usize>) -> Vec<u8> {
@@ -194,7 +194,7 @@ fn what_was_not_asked_for_is_dropped() {
         say_as(&mut driver, format, run, 0, &sound);
         assert_eq!(driver.host().hda.waiting(StreamId(STREAM)), Some(0), "{name}");
     }
-    let packet = |stream, pcm: &[u8]| Packet {
+    let packet = |stream, pcm: &[u8]| hda::Packet {
         stream: StreamId(stream),
         run: 1,
         position: 0,

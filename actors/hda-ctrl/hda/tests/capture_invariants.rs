@@ -10,7 +10,7 @@ use hda::Config;
 use hda::driver::{Bare, Buffer, Driver};
 use pci::{Cx, Dma};
 use proptest::prelude::*;
-use wire::audio::{Encoding, Format, Jack, Packet, StreamId, ToHost};
+use wire::audio::{Encoding, Format, Jack, StreamId};
 
 fn formats() -> impl Strategy<Value = Format> {
     let rates = prop::sample::select(vec![8_000, 11_025, 22_050, 44_100, 48_000, 96_000, 192_000]);
@@ -39,7 +39,7 @@ fn recording(format: Format, buffers: &[Buffer], cyclic: u32, plugged: bool) -> 
     if plugged {
         let bare = driver.host();
         let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-        bare.hda.report(&mut cx, ToHost::Jack { jack: Jack::Microphone, present: true });
+        bare.hda.set_jack(&mut cx, Jack::Microphone, true);
         bare.pass(ms(100));
     }
     let microphone = driver.microphone().unwrap();
@@ -93,7 +93,7 @@ proptest! {
                 let pcm = (from..from + (packet * frame) as usize).map(|at| sequence[at % sequence.len()]);
                 let pcm = pcm.collect::<Vec<_>>().into();
                 let position = sent;
-                driver.host().hda.captured(&Packet { stream: StreamId(0), run, position, format, pcm });
+                driver.host().hda.captured(&hda::Packet { stream: StreamId(0), run, position, format, pcm });
                 sent += packet;
             }
             driver.host().out.clear();
@@ -140,7 +140,7 @@ proptest! {
         for (step, position, frames) in steps {
             time += Duration::from_nanos(step);
             let pcm = vec![0x55; 4 * frames].into();
-            let packet = Packet { stream: StreamId(0), run: 1, position, format: STEREO, pcm };
+            let packet = hda::Packet { stream: StreamId(0), run: 1, position, format: STEREO, pcm };
             with.host().hda.captured(&packet);
             prop_assert!(with.host().hda.waiting(StreamId(0)).unwrap() <= 48 * 150);
             (with.host().now, without.host().now) = (start + time, silent + time);

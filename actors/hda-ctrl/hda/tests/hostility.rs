@@ -10,7 +10,7 @@ use hda::driver::{Bare, Driver, Host};
 use hda::{Config, Hda, Output};
 use pci::{Cx, Dma, Model, Width};
 use proptest::prelude::*;
-use wire::audio::{Jack, Packet, StreamId, ToHost, ToRemote};
+use wire::audio::{Jack, StreamId, ToRemote};
 
 /// One thing that a guest can do.
 #[derive(Debug, Clone)]
@@ -173,13 +173,12 @@ proptest! {
                 }
                 Act::Plug(jack, present) => {
                     let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-                    bare.hda.report(&mut cx, ToHost::Jack { jack, present });
+                    bare.hda.set_jack(&mut cx, jack, present);
                 }
                 Act::Say(stream, run, position, bytes) => {
                     let (stream, pcm) = (StreamId(stream), vec![1; bytes].into());
-                    let packet = Packet { stream, run, position, format: STEREO, pcm };
-                    let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-                    bare.hda.report(&mut cx, ToHost::Recorded(packet));
+                    let packet = hda::Packet { stream, run, position, format: STEREO, pcm };
+                    bare.hda.captured(&packet);
                 }
                 Act::Come => {
                     // The new remote has heard nothing.
@@ -191,7 +190,7 @@ proptest! {
             // A verb is three calls.
             prop_assert!(bare.ram.accesses.get() <= 3 * ACCESSES, "{} accesses", bare.ram.accesses.get());
             let sent: usize = bare.out.iter().map(|output| match output {
-                Output::Audio(ToRemote::Play(packet)) => packet.pcm.len(),
+                Output::Play(packet) => packet.pcm.len(),
                 _ => 0,
             }).sum();
             prop_assert!(sent <= 3 * SOUND_BYTES, "{sent} bytes");

@@ -6,7 +6,7 @@ use common::*;
 use hda::driver::{Bare, Driver, Host};
 use hda::{Config, Output};
 use pci::{Cx, Dma, Model, Width};
-use wire::audio::{Jack, ToHost};
+use wire::audio::Jack;
 
 const HEADPHONE: u8 = 0x15;
 const MICROPHONE: u8 = 0x18;
@@ -28,7 +28,7 @@ fn listening() -> Driver<Bare> {
 
 fn plug(bare: &mut Bare, jack: Jack, present: bool) {
     let mut cx = Cx { now: bare.now, dma: &bare.ram, out: &mut bare.out };
-    bare.hda.report(&mut cx, ToHost::Jack { jack, present });
+    bare.hda.set_jack(&mut cx, jack, present);
 }
 
 /// The last entry of the response ring.

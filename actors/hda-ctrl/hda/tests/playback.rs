@@ -229,7 +229,7 @@ fn a_guest_that_hangs_is_heard_for_three_laps_at_most_and_again_when_it_is_back(
     // Laps of 80 ms, never acknowledged: the second begins with a completion pending, the third is the same.
     driver.host().pass(ms(1_000));
     let hanging = driver.host().take_played();
-    let heard = |packets: &[wire::audio::Packet]| {
+    let heard = |packets: &[hda::Packet]| {
         packets.iter().filter(|packet| packet.pcm.iter().any(|byte| *byte != 0)).count()
     };
     assert_eq!(hanging.len(), 200, "its clock runs on");

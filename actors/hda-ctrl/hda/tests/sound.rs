@@ -8,7 +8,7 @@ use pci::{Cx, Width};
 use wire::audio::{Encoding, Format, Jack};
 
 /// Plays 100 ms of a counter after `prepare`, and answers with what was in memory and what was heard.
-fn play(format: Format, prepare: impl FnOnce(&mut Driver<Bare>, u8)) -> (Vec<u8>, Vec<wire::audio::Packet>) {
+fn play(format: Format, prepare: impl FnOnce(&mut Driver<Bare>, u8)) -> (Vec<u8>, Vec<hda::Packet>) {
     let (mut driver, stream) = desk(format);
     let lap = format.frame_bytes() * (format.rate / 4);
     let sound = counter(lap as usize);

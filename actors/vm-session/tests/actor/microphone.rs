@@ -8,7 +8,7 @@ use pci::{Dma, Function, Region, Width};
 use tokio::time;
 use wire::{
     ToHost, ToRemote,
-    audio::{self, Encoding, Format, Jack, Packet, StreamId},
+    audio::{self, Block, Codec, Coded, Encoding, Format, Jack, StreamId},
 };
 
 const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -58,6 +58,14 @@ fn asked(run: u32) -> ToRemote {
     ToRemote::Audio(audio::ToRemote::Record { stream: StreamId(0), run, format: FORMAT })
 }
 
+/// Frames of the first recording.
+fn recorded(position: u64, pcm: &[u8]) -> ToHost {
+    let (frames, payload) = ((pcm.len() / 4) as u16, pcm.to_vec().into());
+    let block = Block { position, frames, codec: Codec::Pcm, payload };
+    let (stream, run, again, copies) = (StreamId(0), 1, false, Vec::new());
+    ToHost::Audio(audio::ToHost::RecordedCoded(Coded { stream, run, again, format: FORMAT, block, copies }))
+}
+
 fn stop(run: u32) -> ToRemote {
     ToRemote::Audio(audio::ToRemote::StopRecord { stream: StreamId(0), run })
 }
@@ -72,8 +80,7 @@ async fn what_a_remote_records_is_what_the_guest_hears() {
     assert_eq!(remote.hear().await, asked(1));
 
     let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
-    let packet = Packet { stream: StreamId(0), run: 1, position: 0, format: FORMAT, pcm: pcm.clone().into() };
-    remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
+    remote.say(recorded(0, &pcm)).await;
     time::sleep(Duration::from_millis(60)).await;
     let mut heard = vec![0; RING as usize];
     world.hda.memory.read(SOUND, &mut heard).unwrap();
@@ -167,9 +174,7 @@ async fn a_remote_that_floods_sound_does_not_keep_the_guest_waiting() {
     record(&world.hda).await;
     assert_eq!(remote.hear().await, asked(1));
     reads_go_on_beside(&world, async |n| {
-        let (stream, pcm) = (StreamId(0), vec![1; 960].into());
-        let packet = Packet { stream, run: 1, position: 240 * n, format: FORMAT, pcm };
-        remote.say(ToHost::Audio(audio::ToHost::Recorded(packet))).await;
+        remote.say(recorded(240 * n, &[1; 960])).await;
     })
     .await;
 }

@@ -22,7 +22,7 @@ mod opus;
 use core::time::Duration;
 
 use bytes::Bytes;
-use wire::audio::{Block, Codec, Coded, Format, MAX_FRAMES, Packet};
+use wire::audio::{Block, Codec, Format};
 
 use crate::{
     conceal::Concealer,
@@ -221,16 +221,6 @@ impl Decoder {
     fn make_opus(&mut self, frames: usize, out: &mut Vec<i32>) {
         self.concealer.make(frames, out);
     }
-}
-
-/// Plain frames as a codec that changes nothing has them; `None`: there are none, or too many for one block.
-#[must_use]
-pub fn plain(packet: Packet) -> Option<Coded> {
-    let Packet { stream, run, position, format, pcm: payload } = packet;
-    let frames = payload.len() / (format.frame_bytes() as usize).max(1);
-    let frames = u16::try_from(frames).ok().filter(|frames| (1..=MAX_FRAMES).contains(frames))?;
-    let block = Block { position, frames, codec: Codec::Pcm, payload };
-    Some(Coded { stream, run, again: false, format, block, copies: Vec::new() })
 }
 
 /// Samples as PCM on the wire.

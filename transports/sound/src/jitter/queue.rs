@@ -16,7 +16,7 @@ pub enum Arrival {
     Late(u64),
     /// It lies so many frames further ahead than may wait.
     Ahead(u64),
-    /// It is empty, ends beyond all numbers, or there is no room.
+    /// It is empty, ends beyond all numbers, or is in part what waits already; or there is no room.
     Refused,
 }
 
@@ -94,15 +94,16 @@ impl<T> Queue<T> {
         if end > furthest {
             return Arrival::Ahead(end - furthest);
         }
-        if self.blocks.range(..=position).next_back().is_some_and(|(_, held)| held.end >= end) {
-            return Arrival::Duplicate;
+        // No sender cuts its frames in two ways; from one that did, a frame could be had at the price of many blocks.
+        match self.blocks.range(..end).next_back() {
+            Some((first, held)) if *first <= position && held.end >= end => return Arrival::Duplicate,
+            Some((_, held)) if held.end > position => return Arrival::Refused,
+            _ => {}
         }
-        let replaced = self.blocks.get(&position).map_or(0, |held| held.weight);
-        let full = self.blocks.len() >= BLOCKS && replaced == 0;
-        if full || self.weight - replaced + weight > self.heaviest {
+        if self.blocks.len() >= BLOCKS || self.weight + weight > self.heaviest {
             return Arrival::Refused;
         }
-        self.weight = self.weight - replaced + weight;
+        self.weight += weight;
         self.end = self.end.max(end);
         self.blocks.insert(position, Held { end, weight, payload });
         Arrival::Stored

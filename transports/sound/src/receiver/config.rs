@@ -20,6 +20,8 @@ pub struct Config {
     pub period: Duration,
     /// What waits at first: [`crate::jitter::START_LAN`] or [`crate::jitter::START_WAN`].
     pub start: Duration,
+    /// Whether silence may be left out when more waits than has to, as after a stall. Not for a file.
+    pub skips_silence: bool,
 }
 
 impl Config {
@@ -28,6 +30,7 @@ impl Config {
         clocking: Clocking::SenderFollows,
         period: Duration::from_millis(10),
         start: crate::jitter::START_LAN,
+        skips_silence: true,
     };
 }
 
@@ -42,8 +45,10 @@ pub struct Counters {
     pub concealed: u64,
     /// Frames of silence, or made up, for which the time line waited.
     pub waited: u64,
-    /// Frames that were cut out, because too many waited.
+    /// Frames that were cut out, because too many waited: of silence, if there was time to wait for it.
     pub cut: u64,
+    /// Frames that were decoded or made up, heard or not: what it cost.
+    pub decoded: u64,
     /// Packets that came when their time was over.
     pub late: u64,
     /// Packets that came twice; copies and answers are not counted.

@@ -154,8 +154,13 @@ impl Meter {
     }
 
     /// Notes how late a packet is on the device's time line. Whether the sender's time line has slipped.
-    pub(super) fn delay(&mut self, now: Duration, position: u64) -> bool {
-        self.arrived = Some(now);
+    pub(super) fn delay(&mut self, now: Duration, position: u64, frames: u64) -> bool {
+        // What comes right behind another was late because of that one: it is counted once.
+        let apart = time_of(frames, self.rate) / 8;
+        let behind = self.arrived.replace(now).is_some_and(|before| now.saturating_sub(before) < apart);
+        if behind {
+            return false;
+        }
         let delay = self.relative(now, position);
         let (sum, count, _) = self.mean;
         self.mean = (sum.saturating_add(delay), count.saturating_add(1), delay);

@@ -11,24 +11,25 @@
 //! A missing frame is made up only when something later has come: then the time line goes on.
 
 mod config;
+mod following;
 mod holes;
 mod meter;
 mod playout;
 
 use core::{ops::Range, time::Duration};
 
-use wire::audio::{Block, Coded, Format, Missing, Packet, Reception, StreamId};
+use wire::audio::{Block, Codec, Coded, Format, Missing, Reception, StreamId};
 
 use crate::{
-    clock::{Limits, Servo},
     codec::Decoder,
     frames_in,
     jitter::{Arrival, CAP, Queue, STALL, Target},
     redundancy::{Ask, Asker},
-    resample::{Resampler, Unfit},
+    resample::Unfit,
     time_of,
 };
 pub use config::{Clocking, Config, Counters};
+use following::Following;
 use holes::Holes;
 use meter::Meter;
 use playout::{Held, State};
@@ -65,7 +66,9 @@ pub struct Receiver {
     owed: u64,
     target: Target,
     meter: Meter,
-    following: Option<(Servo, Resampler)>,
+    following: Option<Following>,
+    /// The last frames that were played as they came.
+    past: Vec<i32>,
     scratch: Vec<i32>,
     /// Of the last pull: see [`Self::fillers`].
     fillers: Vec<Range<usize>>,
@@ -111,15 +114,11 @@ impl Receiver {
         config: Config,
     ) -> Result<Self, Unfit> {
         let window = frames_in(WINDOW, format.rate);
-        // PCM is the heaviest; as much again for blocks that overlap.
+        // PCM is the heaviest; as much again for a block that is over in part, and for Opus that pretends to be short.
         let heaviest = usize::try_from(window).unwrap_or(usize::MAX) * format.frame_bytes() as usize * 2;
         let following = match config.clocking {
             Clocking::SenderFollows => None,
-            Clocking::Resample(rate) => {
-                let most = usize::try_from(frames_in(LONGEST_PERIOD, rate)).unwrap_or(usize::MAX);
-                let resampler = Resampler::new(format.rate, rate, format.channels, most)?;
-                Some((Servo::new(Limits::RESAMPLER), resampler))
-            }
+            Clocking::Resample(rate) => Some(Following::new(format.rate, rate, format.channels)?),
         };
         Ok(Self {
             stream,
@@ -137,6 +136,7 @@ impl Receiver {
             target: Target::new(config.start),
             meter: Meter::new(format.rate),
             following,
+            past: Vec::new(),
             scratch: Vec::new(),
             fillers: Vec::new(),
             asker: Asker::default(),
@@ -177,16 +177,6 @@ impl Receiver {
             if !self.queue.knows(copy.position) {
                 self.store(copy);
             }
-        }
-    }
-
-    /// Takes a packet of plain PCM, as [`wire::audio::ToRemote::Play`] has it.
-    pub fn push_pcm(&mut self, now: Duration, packet: &Packet) {
-        let frames = packet.pcm.len() / (packet.format.frame_bytes() as usize).max(1);
-        let same = (self.stream, self.run, self.format) == (packet.stream, packet.run, packet.format);
-        if let Some(frames) = u16::try_from(frames).ok().filter(|_| same) {
-            let (position, codec, payload) = (packet.position, wire::audio::Codec::Pcm, packet.pcm.clone());
-            self.arrive(now, &Block { position, frames, codec, payload }, true);
         }
     }
 
@@ -261,12 +251,6 @@ impl Receiver {
         self.queue.end().saturating_sub(self.playing())
     }
 
-    /// What the resampler does at the moment, parts per billion; 0 without one.
-    #[must_use]
-    pub fn ratio(&self) -> i32 {
-        self.following.as_ref().map_or(0, |(servo, _)| servo.ratio())
-    }
-
     /// A report for the sender, ten times a second at most. There is none while nothing comes.
     pub fn report(&mut self) -> Option<Reception> {
         self.report.take()
@@ -303,7 +287,7 @@ impl Receiver {
         if self.catching_up.take().is_some() {
             self.meter.forget_line();
         }
-        if self.meter.delay(now, position) {
+        if self.meter.delay(now, position, frames) {
             self.target.undo(now);
             (self.slowest, self.looked) = (Duration::ZERO, None);
         }
@@ -345,6 +329,10 @@ impl Receiver {
     }
 
     fn store(&mut self, block: &Block) -> Arrival {
+        let frame = self.format.frame_bytes() as usize;
+        if block.codec == Codec::Pcm && block.payload.len() != usize::from(block.frames) * frame {
+            return Arrival::Refused;
+        }
         // A slice would keep the whole message, of which a peer could make it the smallest part.
         let payload = bytes::Bytes::copy_from_slice(&block.payload);
         let weight = payload.len();
@@ -387,6 +375,10 @@ impl Receiver {
     }
 
     fn decoded_frames(&self) -> u64 {
-        (self.decoded.len() / usize::from(self.format.channels.max(1))) as u64
+        (self.decoded.len() / self.channels()) as u64
+    }
+
+    fn channels(&self) -> usize {
+        self.format.channels.max(1).into()
     }
 }

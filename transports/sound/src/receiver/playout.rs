@@ -5,7 +5,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use wire::audio::{Codec, Reception};
 
-use super::{LONGEST_PERIOD, REPORT, Receiver};
+use super::{Following, LONGEST_PERIOD, REPORT, Receiver};
 use crate::{
     frames_in,
     jitter::{CAP, Next, STALL},
@@ -16,6 +16,12 @@ use crate::{
 const LOOK: Duration = Duration::from_secs(1);
 /// The target's growth that is waited for at once, when repairs begin to take longer; less is left to the clock.
 const AT_ONCE: Duration = Duration::from_millis(2);
+
+/// What a decoder hears of the sound behind a cut before it is heard: Opus is itself again after that.
+const WARM: Duration = Duration::from_millis(20);
+
+/// What is less loud than this is no more than the last bit of 16 going to and fro.
+const QUIET: u32 = 1 << 17;
 
 /// A block that waits.
 #[derive(Debug, Clone)]
@@ -39,7 +45,7 @@ impl Receiver {
     /// Fills whole frames for the device, interleaved, each sample at the top of 32 bits. `now`: when the first of them
     /// is asked for.
     pub fn pull(&mut self, now: Duration, out: &mut [i32]) {
-        let channels = usize::from(self.format.channels.max(1));
+        let channels = self.channels();
         let rate = match self.config.clocking {
             super::Clocking::SenderFollows => self.format.rate,
             super::Clocking::Resample(rate) => rate,
@@ -54,23 +60,17 @@ impl Receiver {
             None => {
                 self.take(now, frames, &mut heard);
                 out.copy_from_slice(heard.get(..out.len()).unwrap_or_default());
+                self.keep_past(out);
             }
-            Some((servo, mut resampler)) => {
-                let needed = resampler.needed(frames.max(1));
-                self.take(now, needed, &mut heard);
-                if frames > 0 {
-                    resampler.process(&heard, out);
-                }
-                self.following = Some((servo, resampler));
-            }
+            Some(following) => self.pull_resampled(now, following, &mut heard, out),
         }
         self.scratch = heard;
         self.look_after(now);
     }
 
     /// Appends exactly so many frames of the time line.
-    fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
-        let channels = usize::from(self.format.channels.max(1));
+    pub(super) fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
+        let channels = self.channels();
         let end = out.len() + frames * channels;
         self.fillers.clear();
         self.start(now, frames, out);
@@ -139,8 +139,8 @@ impl Receiver {
         }
         self.fed(now);
         self.decoder.forget_concealment();
-        let channels = usize::from(self.format.channels.max(1));
-        while self.decoded_frames() < excess && self.decode_next() {}
+        let channels = self.channels();
+        self.decode_until(excess);
         let samples = usize::try_from(excess).unwrap_or(usize::MAX).saturating_mul(channels);
         let samples = samples.min(self.decoded.len());
         out.extend(self.decoded.drain(..samples));
@@ -154,15 +154,21 @@ impl Receiver {
         if excess == 0 {
             return;
         }
-        // What is cut has to be heard at both ends of the cut: all of it is decoded, a second at most.
-        while self.decode_next() {}
-        let (frames, channels) = (usize::try_from(excess).unwrap_or(usize::MAX), self.format.channels.into());
-        self.counters.cut += splice::cut(&mut self.decoded, frames, rate, channels) as u64;
+        // Only what is at either end of the cut has to be heard; what is between is dropped as it came.
+        let around = splice::around(rate);
+        self.decode_until(around);
+        let dropped = excess.saturating_sub(self.decoded_frames() + frames_in(WARM, rate));
+        self.queue.skip(dropped);
+        let rest = excess - dropped;
+        self.decode_until(rest + around);
+        let (rest, channels) = (usize::try_from(rest).unwrap_or(usize::MAX), self.format.channels.into());
+        self.counters.cut += dropped + splice::cut(&mut self.decoded, rest, rate, channels) as u64;
     }
 
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
     fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
-        let channels = usize::from(self.format.channels.max(1));
+        let channels = self.channels();
+        self.skip_silence(now);
         if !self.decoded.is_empty() {
             let samples = self.decoded.len().min(wanted * channels);
             out.extend(self.decoded.drain(..samples));
@@ -193,6 +199,7 @@ impl Receiver {
                 self.miss(frames as u64);
                 self.decoder.conceal(frames, out);
                 self.counters.concealed += frames as u64;
+                self.counters.decoded += frames as u64;
             }
             Next::Empty if self.drained => self.state = State::Waiting,
             Next::Empty => {
@@ -203,10 +210,25 @@ impl Receiver {
         }
     }
 
+    /// Leaves out what is silence anyway, if more waits than has to.
+    fn skip_silence(&mut self, now: Duration) {
+        if !self.config.skips_silence || self.decoded.is_empty() {
+            return;
+        }
+        let spare = frames_in(self.target.spare(now), self.format.rate);
+        let frames = usize::try_from(spare).unwrap_or(usize::MAX).min(self.decoded.len() / self.channels());
+        if frames > 0 && self.decoded.iter().all(|sample| sample.unsigned_abs() < QUIET) {
+            self.decoded.drain(..frames * self.channels());
+            self.counters.cut += frames as u64;
+            self.target.lower(time_of(frames as u64, self.format.rate));
+        }
+    }
+
     fn wait(&mut self, frames: usize, out: &mut Vec<i32>) {
-        let first = out.len() / usize::from(self.format.channels.max(1));
+        let first = out.len() / self.channels();
         self.fill(first, first + frames);
         self.decoder.conceal(frames, out);
+        self.counters.decoded += frames as u64;
         self.counters.waited += frames as u64;
     }
 
@@ -243,22 +265,25 @@ impl Receiver {
         self.holes.leave(first, self.queue.head());
     }
 
-    /// Decodes the next block, or makes up the next gap, behind what is decoded. Whether there was any.
-    fn decode_next(&mut self) -> bool {
-        match self.queue.next() {
-            Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
-            Next::Gap(missing) => {
-                self.miss(missing);
-                let frames = usize::try_from(missing).unwrap_or(usize::MAX);
-                self.decoder.conceal(frames, &mut self.decoded);
+    /// Decodes blocks, and makes up gaps, until so many frames are decoded, or nothing is left.
+    fn decode_until(&mut self, frames: u64) {
+        while let lacking @ 1.. = frames.saturating_sub(self.decoded_frames()) {
+            match self.queue.next() {
+                Next::Block { payload, skip, frames } => self.decode(&payload, skip, frames),
+                Next::Gap(missing) => {
+                    let missing = missing.min(lacking);
+                    self.miss(missing);
+                    self.counters.decoded += missing;
+                    self.decoder.conceal(usize::try_from(missing).unwrap_or(usize::MAX), &mut self.decoded);
+                }
+                Next::Empty => return,
             }
-            Next::Empty => return false,
         }
-        true
     }
 
     fn decode(&mut self, held: &Held, skip: u64, frames: u64) {
         let size = |frames: u64| usize::try_from(frames).unwrap_or(usize::MAX);
+        self.counters.decoded += skip + frames;
         let (all, skip) = (size(skip.saturating_add(frames)), size(skip));
         self.exact &= held.codec == Codec::Pcm;
         if self.decoder.decode(held.codec, &held.payload, all, skip, &mut self.decoded).is_err() {
@@ -285,7 +310,7 @@ impl Receiver {
         self.follow(now);
         let Some(level) = self.meter.take_level() else { return };
         let target = self.target.get();
-        if let Some((servo, resampler)) = &mut self.following {
+        if let Some(Following { servo, resampler, .. }) = &mut self.following {
             resampler.set_ratio(servo.observe(now, level, target));
         }
         let losses = self.meter.take_losses();

@@ -1,4 +1,4 @@
-//! Sound messages: the fixed head and PCM as it is.
+//! Sound messages: the fixed head, and what a codec has written as it is.
 
 mod coded;
 
@@ -7,13 +7,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::{DecodeError, HEAD_LEN, Head, kind};
 use crate::{
     Lane, Message,
-    audio::{Encoding, Format, Jack, Packet, StreamId, ToHost, ToRemote},
+    audio::{Encoding, Format, Jack, StreamId, ToHost, ToRemote},
 };
 
 pub(super) fn encode(message: ToRemote) -> Message {
     let empty = |lane, head| Message { lane, head, body: Bytes::new() };
     match message {
-        ToRemote::Play(packet) => encode_packet(kind::PLAY, packet),
         ToRemote::Pause { stream, run, position } => {
             empty(Lane::Audio, audio_head(kind::PAUSE, stream, run, position, None))
         }
@@ -34,17 +33,11 @@ pub(super) fn encode(message: ToRemote) -> Message {
 pub(super) fn encode_report(report: ToHost) -> Message {
     let empty = |lane, head| Message { lane, head, body: Bytes::new() };
     match report {
-        ToHost::Recorded(packet) => encode_packet(kind::RECORDED, packet),
         ToHost::RecordedCoded(message) => coded::encode(kind::RECORDED_CODED, message),
         ToHost::Reception(reception) => coded::encode_reception(kind::RECEPTION, &reception),
         ToHost::Missing(missing) => coded::encode_missing(kind::MISSING, &missing),
         ToHost::Jack { jack, present } => empty(Lane::Ctl, jack_head(jack, present)),
     }
-}
-
-fn encode_packet(kind: u8, packet: Packet) -> Message {
-    let Packet { stream, run, position, format, pcm } = packet;
-    Message { lane: Lane::Audio, head: audio_head(kind, stream, run, position, Some(format)), body: pcm }
 }
 
 pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, DecodeError> {
@@ -57,7 +50,7 @@ pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, Dec
         kind::HOST_RECEPTION => ToRemote::Reception(coded::decode_reception(head, &body)?),
         kind::HOST_MISSING => ToRemote::Missing(coded::decode_missing(head, &body)?),
         kind::VOLUME => ToRemote::Volume(coded::decode_volume(head)?),
-        _ => ToRemote::Play(packet(head, body)?),
+        other => return Err(DecodeError::Kind(other)),
     })
 }
 
@@ -67,17 +60,8 @@ pub(super) fn decode_report(kind: u8, head: &Head, body: Bytes) -> Result<ToHost
         kind::RECEPTION => ToHost::Reception(coded::decode_reception(head, &body)?),
         kind::MISSING => ToHost::Missing(coded::decode_missing(head, &body)?),
         kind::JACK => ToHost::Jack { jack: jack(head)?, present: present(head)? },
-        _ => ToHost::Recorded(packet(head, body)?),
+        other => return Err(DecodeError::Kind(other)),
     })
-}
-
-fn packet(head: &Head, pcm: Bytes) -> Result<Packet, DecodeError> {
-    let (stream, run, position) = place(head);
-    let format = format(head)?;
-    if !pcm.len().is_multiple_of(format.frame_bytes() as usize) {
-        return Err(DecodeError::Field { field: "pcm length", value: pcm.len() as u64 });
-    }
-    Ok(Packet { stream, run, position, format, pcm })
 }
 
 fn place(head: &Head) -> (StreamId, u32, u64) {

@@ -11,7 +11,7 @@ use crate::{Lane, MAX_BODY, Message, usb::Completion};
 /// The length of the head of a data message, bytes, the kind byte included.
 pub const HEAD_LEN: usize = 32;
 
-/// The kind byte. Numbers are never reused; gaps leave room within a group.
+/// The kind byte. Numbers are never reused (0x20 and 0x29 were sound without a codec); gaps leave room within a group.
 mod kind {
     pub(super) const CONTROL: u8 = 0x01;
     pub(super) const SUBMIT: u8 = 0x10;
@@ -20,7 +20,6 @@ mod kind {
     pub(super) const STREAMS: u8 = 0x13;
     pub(super) const FOLLOW: u8 = 0x14;
     pub(super) const COMPLETED: u8 = 0x18;
-    pub(super) const PLAY: u8 = 0x20;
     pub(super) const PAUSE: u8 = 0x21;
     pub(super) const RECORD: u8 = 0x22;
     pub(super) const STOP_RECORD: u8 = 0x23;
@@ -28,7 +27,6 @@ mod kind {
     pub(super) const HOST_RECEPTION: u8 = 0x25;
     pub(super) const HOST_MISSING: u8 = 0x26;
     pub(super) const VOLUME: u8 = 0x27;
-    pub(super) const RECORDED: u8 = 0x29;
     pub(super) const JACK: u8 = 0x2a;
     pub(super) const RECORDED_CODED: u8 = 0x2b;
     pub(super) const RECEPTION: u8 = 0x2c;
@@ -112,7 +110,7 @@ impl ToRemote {
             kind::SUBMIT | kind::FOLLOW | kind::CANCEL | kind::RESET | kind::STREAMS => {
                 usb::decode(kind, lane, &head, body).map(Self::Usb)
             }
-            kind::PLAY..=kind::VOLUME => audio::decode(kind, &head, body).map(Self::Audio),
+            kind::PAUSE..=kind::VOLUME => audio::decode(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }
@@ -138,7 +136,7 @@ impl ToHost {
         match kind {
             kind::CONTROL => control::decode(&body).map(Self::Control),
             kind::COMPLETED => usb::decode_completion(lane, &head, body).map(Self::Completed),
-            kind::RECORDED..=kind::MISSING => audio::decode_report(kind, &head, body).map(Self::Audio),
+            kind::JACK..=kind::MISSING => audio::decode_report(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }

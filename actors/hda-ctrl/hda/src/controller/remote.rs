@@ -1,28 +1,16 @@
 //! What the remote says: what its microphone hears, what is plugged into its jacks.
 
 use pci::Cx;
-use wire::audio::{Jack, Packet, StreamId, ToHost};
+use wire::audio::{Jack, StreamId};
 
 use super::Hda;
-use crate::Output;
 use crate::clock::Drift;
 use crate::codec;
 use crate::rirb::Response;
 use crate::stream::Stream;
+use crate::{Output, Packet};
 
 impl Hda {
-    /// Takes what the remote says.
-    pub fn report(&mut self, cx: &mut Cx<'_, Output>, report: ToHost) {
-        match report {
-            ToHost::Recorded(packet) => self.captured(&packet),
-            ToHost::Jack { jack, present } => self.set_jack(cx, jack, present),
-            // Codecs and repairs are the business of whoever sends and receives for this model.
-            ToHost::RecordedCoded(_) | ToHost::Reception(_) | ToHost::Missing(_) => {
-                tracing::debug!(?report, "not for the controller");
-            }
-        }
-    }
-
     /// Takes frames for a recording that was asked for (`Record`): in its format, paced by the host's clock as the
     /// guest's is, numbered from its beginning. What nobody has asked for is dropped; what is missing when its time
     /// has come is silence; more than 150 ms never wait.

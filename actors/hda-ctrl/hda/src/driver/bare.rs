@@ -3,10 +3,9 @@
 use core::time::Duration;
 
 use pci::{Cx, Dma, Model, Ram, Width};
-use wire::audio::{Packet, ToRemote};
 
 use super::Host;
-use crate::{Config, Hda, Output};
+use crate::{Config, Hda, Output, Packet};
 
 /// The model with memory of its own, and time that passes when it is told to.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ impl<D: Dma> Bare<D> {
     /// Takes the packets that were to be played so far; pauses and interrupts are dropped.
     pub fn take_played(&mut self) -> Vec<Packet> {
         let packet = |output| match output {
-            Output::Audio(ToRemote::Play(packet)) => Some(packet),
+            Output::Play(packet) => Some(packet),
             Output::Audio(_) | Output::Interrupt(_) => None,
         };
         self.out.drain(..).filter_map(packet).collect()

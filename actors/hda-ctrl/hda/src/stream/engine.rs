@@ -11,16 +11,16 @@
 //! slip instead of asking for more.
 
 use pci::{Dma, DmaError};
-use wire::audio::{Packet, StreamId};
+use wire::audio::StreamId;
 
 use super::bdl::Ring;
 use super::format::Shape;
 use super::packets::Packets;
 use super::rate::Timeline;
 use super::recorder::{Loss, Recorder};
-use crate::Output;
 use crate::clock::LinkTime;
 use crate::codec::Path;
+use crate::{Output, Packet};
 
 /// Which way a stream's sound goes, seen from the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

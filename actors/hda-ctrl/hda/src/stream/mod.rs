@@ -25,11 +25,11 @@ pub(crate) use recorder::Loss;
 pub(crate) use registers::{StreamRegister, TABLE};
 
 use pci::Dma;
-use wire::audio::{Packet, StreamId};
+use wire::audio::StreamId;
 
-use crate::Output;
 use crate::clock::LinkTime;
 use crate::codec::Path;
+use crate::{Output, Packet};
 use bdl::Ring;
 use engine::Engine;
 use registers::{StreamControl, StreamStatus, fixed};

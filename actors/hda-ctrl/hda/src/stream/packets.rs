@@ -2,13 +2,13 @@
 
 use bytes::BytesMut;
 use pci::{Dma, DmaError};
-use wire::audio::{Format, Packet, StreamId, ToRemote, Volume};
+use wire::audio::{Format, StreamId, ToRemote, Volume};
 
 use super::attention::Attention;
 use super::bdl::Ring;
 use super::format::Shape;
-use crate::Output;
 use crate::codec::{Fader, Levels, Path};
+use crate::{Output, Packet};
 
 /// Packets per second.
 const PER_SECOND: u64 = 200;
@@ -150,6 +150,6 @@ impl Packets {
         let pcm = self.pending.split_to(bytes).freeze();
         let (stream, run, position) = (self.stream, self.run, self.first);
         self.first += bytes as u64 / self.frame_bytes;
-        out.push(Output::Audio(ToRemote::Play(Packet { stream, run, position, format, pcm })));
+        out.push(Output::Play(Packet { stream, run, position, format, pcm }));
     }
 }

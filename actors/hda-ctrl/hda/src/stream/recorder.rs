@@ -12,12 +12,12 @@
 use std::collections::VecDeque;
 
 use pci::{Dma, DmaError};
-use wire::audio::{Encoding, Packet, StreamId, ToRemote};
+use wire::audio::{Encoding, StreamId, ToRemote};
 
 use super::bdl::Ring;
 use super::format::Shape;
-use crate::Output;
 use crate::codec::{Fader, Path};
+use crate::{Output, Packet};
 
 /// What may wait at most, in milliseconds.
 const CAP: u64 = 150;

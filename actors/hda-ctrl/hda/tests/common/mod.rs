@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use hda::driver::{Bare, Buffer, Driver, Kind};
 use hda::{Config, Output, Speakers};
 use pci::{Dma, DmaError, Ram};
-use wire::audio::{Encoding, Format, Packet, ToRemote};
+use wire::audio::{Encoding, Format, ToRemote};
 
 pub const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
 pub const TAG: u8 = 5;
@@ -63,7 +63,7 @@ pub fn counter(bytes: usize) -> Vec<u8> {
 }
 
 /// All sound of one run in order; panics at a gap or an overlap.
-pub fn heard(packets: &[Packet]) -> Vec<u8> {
+pub fn heard(packets: &[hda::Packet]) -> Vec<u8> {
     let mut sound = Vec::new();
     let mut next = packets.first().map_or(0, |packet| packet.position);
     for packet in packets {
