@@ -1,6 +1,7 @@
 //! A sound card that is a piece of software: it takes frames at its own pace, like one, and perhaps writes them into a
-//! WAV file: every frame of the run that came, once and in order, and what was made up for frames that were lost. Silence
-//! for which a card's time line would wait is not in it, and what a card would skip is.
+//! WAV file: every frame of the run that came, once and in order, and what was made up for frames that were lost, or
+//! silence: each is where it belongs in the VM's time. Silence for which a card's time line would wait is not in it, and
+//! what a card would skip is.
 
 use std::{ops::Range, time::Duration};
 
@@ -11,6 +12,11 @@ use super::{Sink, pace::Pace, wav::Tape};
 
 /// The most that it wants at once: if it is not looked after for longer, its clock stands still.
 const LONGEST: Duration = Duration::from_millis(100);
+/// The most silence that a file gets at a time: longer than devices are held without a link.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+
+/// Frames of silence that are written at once.
+const SILENCE: usize = 4096;
 
 /// The sink of one run.
 pub(super) struct Paced {
@@ -53,6 +59,19 @@ impl Sink for Paced {
             from = filler.end * channels;
         }
         self.write(samples.get(from..).unwrap_or_default())
+    }
+
+    fn skip(&mut self, frames: u64) -> Result<()> {
+        let Some(tape) = &mut self.tape else { return Ok(()) };
+        let mut left = frames.min(::sound::frames_in(LONGEST_SILENCE, self.format.rate));
+        let silence = vec![0; usize::from(self.format.channels) * SILENCE];
+        while left > 0 {
+            let now = left.min(SILENCE as u64);
+            let samples = silence.get(..now as usize * usize::from(self.format.channels)).unwrap_or_default();
+            tape.write(&::sound::codec::pcm(self.format, samples))?;
+            left -= now;
+        }
+        Ok(())
     }
 
     fn keeps_all(&self) -> bool {
@@ -126,5 +145,23 @@ mod tests {
         sink.take(&pcm[..2], &[]).unwrap();
         sink.settle().unwrap();
         assert_eq!(samples(&path).len(), 14);
+    }
+
+    #[test]
+    fn what_never_came_is_silence_in_its_place_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.wav");
+        let mut sink = Paced::new(FORMAT, Pace::default(), Some(Tape::create(path.clone(), FORMAT).unwrap()));
+        sink.take(&[1 << 16; 4], &[]).unwrap();
+        sink.skip(10_000).unwrap();
+        sink.take(&[2 << 16; 2], &[]).unwrap();
+        sink.settle().unwrap();
+        let samples = samples(&path);
+        assert_eq!((samples.len(), samples[3], samples[4], samples[20_003]), (20_006, 1 << 16, 0, 0));
+        assert_eq!(samples[20_004], 2 << 16);
+        sink.skip(u64::MAX).unwrap();
+        sink.settle().unwrap();
+        let seconds = hound::WavReader::open(&path).unwrap().duration() / FORMAT.rate;
+        assert_eq!(u64::from(seconds), LONGEST_SILENCE.as_secs());
     }
 }

@@ -18,6 +18,10 @@ pub(crate) trait Sink {
     fn wants(&mut self, now: Duration) -> Result<usize>;
     /// Takes whole frames, samples at the top of 32 bits. `fillers`: the frames that are no part of the run.
     fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()>;
+    /// So many frames of the run never came, and nothing was made up for them: a file has silence in their place.
+    fn skip(&mut self, _frames: u64) -> Result<()> {
+        Ok(())
+    }
     /// Whether it takes frames out of their turn rather than have none of them: it is a file.
     fn keeps_all(&self) -> bool;
     /// No more frames follow for now: what waits is played although it may be less than a good start.

@@ -38,6 +38,8 @@ pub(super) struct Voice {
     end: u64,
     /// Counted here, beside what the receiver counts; and of sinks before this one.
     more: Counts,
+    /// Frames that never came and nothing was made up for, as far as the sink knows.
+    unheard: u64,
     /// The sink got something else than frames of the run.
     dry: bool,
     stretch: Option<Stretch>,
@@ -78,6 +80,7 @@ impl Voice {
             events,
             end: block.position,
             more: Counts::default(),
+            unheard: 0,
             dry: false,
             stretch: None,
             totals: Counts::default(),
@@ -231,9 +234,23 @@ impl Voice {
         let plays = self.stretch.as_ref().is_some_and(|stretch| stretch.heard && !stretch.complete);
         self.more.underruns += u64::from(dry && plays && !self.dry);
         self.dry = dry;
-        let taken = self.sink.take(&self.samples, self.receiver.fillers());
+        let taken = self.hand_on();
         self.check(taken);
         false
+    }
+
+    /// Gives the sink what was pulled, and in their place the frames that never came and nothing was made up for: the time
+    /// line has waited for them.
+    fn hand_on(&mut self) -> Result<()> {
+        let counters = self.receiver.counters();
+        let unheard = counters.lost.saturating_sub(counters.concealed);
+        let missing = unheard.saturating_sub(std::mem::replace(&mut self.unheard, unheard));
+        let fillers = self.receiver.fillers();
+        let waited = fillers.last().map_or(0, |filler| filler.end * usize::from(self.format.channels));
+        let (before, after) = self.samples.split_at(waited.min(self.samples.len()));
+        self.sink.take(before, fillers)?;
+        self.sink.skip(missing)?;
+        self.sink.take(after, &[])
     }
 
     /// Ends the stretch, whether everything was played or not.
@@ -253,6 +270,11 @@ impl Voice {
         let bits = encoding.significant_bits();
         let (stream, run, file) = (self.stream.0, self.run, self.sink.file());
         self.events.say(&Event::SoundStarted { stream, run, position, rate, bits, channels, file });
+        // What came between the stretches, if there was something.
+        let missing = position.saturating_sub(self.end);
+        self.more.gaps = self.more.gaps.saturating_add(missing);
+        let skipped = self.sink.skip(missing);
+        self.check(skipped);
         let before = self.counts();
         self.stretch = Some(Stretch { before, complete: false, heard: false, last: now });
     }
