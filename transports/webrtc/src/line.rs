@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use wire::Lane;
 
 use crate::{
-    Config, Error,
+    Config, Error, OpusTrack,
     message::{Incoming, MAX_FRAME, NUDGE, Outgoing, PIECE},
     peer::Peer,
 };
@@ -73,12 +73,14 @@ pub(crate) struct Line {
     pub(crate) handshake: VecDeque<Bytes>,
     outbound: [mpsc::UnboundedSender<Outgoing>; Lane::ALL.len()],
     link: mpsc::UnboundedSender<Outgoing>,
+    /// The track for sound, until somebody takes it.
+    pub(crate) opus: Option<OpusTrack>,
 }
 
 impl Line {
-    pub(crate) async fn new(config: &Config, mdns: bool) -> Result<Self, Error> {
+    pub(crate) async fn new(config: &Config, mdns: bool, opus: bool) -> Result<Self, Error> {
         let (tell, events) = mpsc::unbounded_channel();
-        let peer = Arc::new(Peer::new(config, mdns, tell.clone()).await?);
+        let peer = Arc::new(Peer::new(config, mdns, opus, tell.clone()).await?);
         let mut inbound = Vec::with_capacity(Lane::ALL.len());
         let mut outbound = Vec::with_capacity(Lane::ALL.len());
         let iso = peer.channel(Some(Lane::Iso)).await?;
@@ -104,6 +106,7 @@ impl Line {
             opened: false,
             ready: false,
             link,
+            opus: None,
             handshake: VecDeque::new(),
             inbound: inbound.try_into().map_err(|_| whole())?,
             outbound: outbound.try_into().map_err(|_| whole())?,
