@@ -19,8 +19,14 @@ impl Answerer {
     /// [`Error::Sdp`]: the offer cannot be used. [`Error::SetUp`]: an address cannot be bound, or a server cannot be used.
     pub async fn new(config: &Config, offer: &str) -> Result<Self, Error> {
         let (offer, shape) = sdp::offer(offer)?;
-        let line = Line::new(config, shape.mdns).await?;
-        let answer = line.peer.answer(offer).await?;
+        let opus = config.opus && shape.audio;
+        let mut line = Line::new(config, shape.mdns, opus).await?;
+        line.peer.take_offer(offer).await?;
+        let added = if opus { Some(line.peer.add_opus().await?) } else { None };
+        let answer = line.peer.answer().await?;
+        if let Some(added) = added {
+            line.opus = added.agreed().await;
+        }
         Ok(Self { line, answer })
     }
 

@@ -36,7 +36,7 @@ pub struct Config {
     pub in_flight: usize,
     /// A peer that nothing was heard of for so long is gone.
     pub lost_after: Duration,
-    /// Whether the host plays its sound on an Opus track of its own, if the offer has room for one.
+    /// Whether a host adds an Opus track for its sound, if the offer has a section for one.
     pub opus: bool,
     /// Who gives sockets, time and tasks; its UDP sockets get larger buffers. Tests put bad networks here.
     pub runtime: Arc<dyn Runtime>,

@@ -26,7 +26,8 @@ impl Control {
     /// # Errors
     /// [`Error::Sdp`]: the offer cannot be used.
     pub async fn answer_restart(&self, offer: &str) -> Result<String, Error> {
-        self.peer.answer(sdp::offer(offer)?.0).await
+        self.peer.take_offer(sdp::offer(offer)?.0).await?;
+        self.peer.answer().await
     }
 
     /// Ends a restart with the peer's answer.

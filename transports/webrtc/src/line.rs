@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use wire::Lane;
 
 use crate::{
-    Config, Error,
-    message::{Incoming, MAX_FRAME, Outgoing, PIECE},
+    Config, Error, OpusTrack,
+    message::{Incoming, MAX_FRAME, NUDGE, Outgoing, PIECE},
     peer::Peer,
 };
 
@@ -29,6 +29,11 @@ const FRESH: usize = 32;
 /// A peer sends so many messages on the channel of the link at most: ready or heard or both, two of the handshake,
 /// close, closed.
 const LINK_MESSAGES: usize = 6;
+/// A message that is the last one for so long is nudged, this often and in this time from one to the next: apart, as what
+/// comes together is acknowledged together.
+const NUDGE_AFTER: Duration = Duration::from_millis(20);
+const NUDGES: usize = 4;
+const NUDGE_EVERY: Duration = Duration::from_millis(5);
 /// The time in which the other channels follow one that has ended.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -68,21 +73,24 @@ pub(crate) struct Line {
     pub(crate) handshake: VecDeque<Bytes>,
     outbound: [mpsc::UnboundedSender<Outgoing>; Lane::ALL.len()],
     link: mpsc::UnboundedSender<Outgoing>,
+    /// The track for sound, until somebody takes it.
+    pub(crate) opus: Option<OpusTrack>,
 }
 
 impl Line {
-    pub(crate) async fn new(config: &Config, mdns: bool) -> Result<Self, Error> {
+    pub(crate) async fn new(config: &Config, mdns: bool, opus: bool) -> Result<Self, Error> {
         let (tell, events) = mpsc::unbounded_channel();
-        let peer = Arc::new(Peer::new(config, mdns, tell.clone()).await?);
+        let peer = Arc::new(Peer::new(config, mdns, opus, tell.clone()).await?);
         let mut inbound = Vec::with_capacity(Lane::ALL.len());
         let mut outbound = Vec::with_capacity(Lane::ALL.len());
+        let iso = peer.channel(Some(Lane::Iso)).await?;
         let open = async |lane: Option<Lane>| {
-            let channel = peer.channel(lane).await?;
+            let channel = if lane == Some(Lane::Iso) { iso.clone() } else { peer.channel(lane).await? };
             let (to_link, from_channel) = mpsc::channel(INBOUND);
             let (from_link, to_channel) = mpsc::unbounded_channel();
             let reader = Reader::new(lane, to_link, tell.clone());
             tokio::spawn(reader.run(channel.clone(), Arc::downgrade(&peer)));
-            tokio::spawn(write(lane, channel, to_channel, tell.clone()));
+            tokio::spawn(write(lane, channel, iso.clone(), to_channel, tell.clone()));
             Ok::<_, Error>((from_channel, from_link))
         };
         for lane in Lane::ALL {
@@ -98,6 +106,7 @@ impl Line {
             opened: false,
             ready: false,
             link,
+            opus: None,
             handshake: VecDeque::new(),
             inbound: inbound.try_into().map_err(|_| whole())?,
             outbound: outbound.try_into().map_err(|_| whole())?,
@@ -183,6 +192,7 @@ impl Reader {
                 self.pass(lane, frame).await;
             }
             Incoming::More(piece) if lane == Lane::Bulk => self.join(&piece)?,
+            Incoming::Nudge if lane == Lane::Iso => {}
             other => return Err(format!("on {lane:?}: {other:?}")),
         }
         Ok(())
@@ -200,7 +210,9 @@ impl Reader {
             Incoming::Handshake(message) => Event::Handshake(message),
             Incoming::Close { frames, reason } => Event::Close { frames, reason },
             Incoming::Closed => Event::Closed,
-            Incoming::Frame(_) | Incoming::More(_) => return Err("a frame on no lane".to_owned()),
+            Incoming::Frame(_) | Incoming::More(_) | Incoming::Nudge => {
+                return Err("a frame on no lane".to_owned());
+            }
         });
         Ok(())
     }
@@ -227,11 +239,23 @@ impl Reader {
 async fn write(
     lane: Option<Lane>,
     channel: Arc<dyn DataChannel>,
+    iso: Arc<dyn DataChannel>,
     mut messages: mpsc::UnboundedReceiver<Outgoing>,
     tell: mpsc::UnboundedSender<Event>,
 ) {
     let max = if lane == Some(Lane::Bulk) { PIECE } else { 1 + MAX_FRAME };
-    while let Some(message) = messages.recv().await {
+    let reliable = lane.is_some_and(|lane| !lane.may_lose());
+    let mut lone = false;
+    loop {
+        let message = tokio::select! {
+            biased;
+            message = messages.recv() => message,
+            () = nudge(&*channel, &*iso), if lone => {
+                lone = false;
+                continue;
+            }
+        };
+        let Some(message) = message else { return };
         let len = message.frame_len();
         let late = lane.is_some_and(Lane::may_lose) && messages.len() >= FRESH;
         for piece in message.messages(max).take_while(|_| !late) {
@@ -240,8 +264,22 @@ async fn write(
                 return;
             }
         }
+        lone = reliable;
         if let (Some(lane), Some(len)) = (lane, len) {
             let _ = tell.send(Event::Sent(lane, len));
         }
+    }
+}
+
+/// Follows the last message of a burst with messages that say nothing, while it is not acknowledged: if it was lost, each
+/// of them lets the peer tell so, and the third time it is sent again. Otherwise it would wait for a timer of a second.
+async fn nudge(channel: &dyn DataChannel, iso: &dyn DataChannel) {
+    tokio::time::sleep(NUDGE_AFTER).await;
+    for _ in 0..NUDGES {
+        if channel.outstanding_bytes().await.unwrap_or_default() == 0 {
+            return;
+        }
+        let _ = iso.send(BytesMut::from(&[NUDGE][..])).await;
+        tokio::time::sleep(NUDGE_EVERY).await;
     }
 }

@@ -18,6 +18,8 @@ const HEARD: u8 = 3;
 const HANDSHAKE: u8 = 4;
 const CLOSE: u8 = 5;
 const CLOSED: u8 = 6;
+/// On ISO only: nothing, sent so that SCTP notices what was lost before it.
+pub(crate) const NUDGE: u8 = 7;
 
 /// A message, as it is to be sent.
 #[derive(Debug, Clone)]
@@ -79,6 +81,7 @@ pub(crate) enum Incoming {
     Frame(Bytes),
     /// A piece of a frame that is not the last one.
     More(Bytes),
+    Nudge,
     Ready,
     Heard,
     Handshake(Bytes),
@@ -101,6 +104,7 @@ impl Incoming {
         match message.get_u8() {
             FRAME => Ok(Self::Frame(message)),
             MORE => Ok(Self::More(message)),
+            NUDGE if message.is_empty() => Ok(Self::Nudge),
             READY if message.is_empty() => Ok(Self::Ready),
             HEARD if message.is_empty() => Ok(Self::Heard),
             HANDSHAKE => Ok(Self::Handshake(message)),
@@ -160,7 +164,8 @@ mod tests {
     fn what_is_no_message_is_named() {
         for (message, error) in [
             (vec![], "empty message"),
-            (vec![7], "message of kind 0x07"),
+            (vec![8], "message of kind 0x08"),
+            (vec![7, 0], "message of kind 0x07"),
             (vec![6, 0], "message of kind 0x06"),
             (vec![5, 0], "torn close"),
             (vec![0; 65_537], "message of 65537 bytes"),

@@ -18,7 +18,7 @@ impl Offerer {
     /// # Errors
     /// [`Error::SetUp`]: an address cannot be bound, or a server cannot be used.
     pub async fn new(config: &Config) -> Result<Self, Error> {
-        let line = Line::new(config, false).await?;
+        let line = Line::new(config, false, false).await?;
         let offer = line.peer.offer(false).await?;
         Ok(Self { line, offer })
     }

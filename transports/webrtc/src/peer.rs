@@ -19,6 +19,7 @@ use crate::{
     Config, Error,
     error::malformed,
     line::Event,
+    opus::{self, Added},
     runtime::{Roomy, receive_window},
     sdp,
 };
@@ -43,10 +44,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Binds sockets and starts the driver. `mdns`: candidates of the peer may be names.
+    /// Binds sockets and starts the driver. `mdns`: candidates of the peer may be names. `opus`: it may take sound.
     pub(crate) async fn new(
         config: &Config,
         mdns: bool,
+        opus: bool,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Self, Error> {
         let provider = crypto::default_provider()
@@ -80,6 +82,7 @@ impl Peer {
         let connection = PeerConnectionBuilder::new()
             .with_configuration(configuration)
             .with_setting_engine(settings)
+            .with_media_engine(opus::media(opus)?)
             .with_handler(Arc::new(Handler { events, gathering: gathering_tx }))
             .with_runtime(Arc::new(Roomy(config.runtime.clone())))
             .with_udp_addrs(config.bind.clone())
@@ -103,6 +106,18 @@ impl Peer {
         self.connection.create_data_channel(&label, Some(init)).await.map_err(Error::SetUp)
     }
 
+    /// A track for sound, to be added after the offer was taken and before it is answered.
+    pub(crate) async fn add_opus(&self) -> Result<Added, Error> {
+        // The certificate is random, so its hash is.
+        let [a, b, c, d, ..] = self.fingerprint;
+        Added::new(&*self.connection, u32::from_be_bytes([a, b, c, d])).await
+    }
+
+    /// Takes the peer's offer.
+    pub(crate) async fn take_offer(&self, offer: RTCSessionDescription) -> Result<(), Error> {
+        self.connection.set_remote_description(offer).await.map_err(malformed)
+    }
+
     /// Our offer, with all our candidates. `restart`: under new ICE credentials.
     pub(crate) async fn offer(&self, restart: bool) -> Result<String, Error> {
         if restart {
@@ -112,9 +127,8 @@ impl Peer {
         self.describe(offer).await
     }
 
-    /// Our answer to the peer's offer, with all our candidates.
-    pub(crate) async fn answer(&self, offer: RTCSessionDescription) -> Result<String, Error> {
-        self.connection.set_remote_description(offer).await.map_err(malformed)?;
+    /// Our answer to the offer that was taken, with all our candidates.
+    pub(crate) async fn answer(&self) -> Result<String, Error> {
         let answer = self.connection.create_answer(None).await.map_err(malformed)?;
         self.describe(answer).await
     }

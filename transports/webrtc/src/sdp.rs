@@ -53,6 +53,12 @@ fn check(sdp: &str) -> Result<Shape, SdpError> {
     if !values("m=application ").any(|section| section.ends_with("webrtc-datachannel")) {
         return Err(SdpError::NoDataChannels);
     }
+    // The crate below notices this when it has taken half of an answer already.
+    for credential in ["a=ice-ufrag:", "a=ice-pwd:"] {
+        if values(credential).next().is_none_or(str::is_empty) {
+            return Err(SdpError::Malformed(format!("there is no `{credential}`")));
+        }
+    }
     // Zero is no limit.
     let limits = values("a=max-message-size:").filter_map(|limit| limit.parse::<u64>().ok());
     if let Some(limit) = limits.filter(|limit| *limit > 0).min().filter(|limit| *limit < MAX_MESSAGE as u64) {

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 use wire::Lane;
 
 use crate::{
-    Control,
+    Control, OpusTrack,
     line::{Event, Line},
     message::{MAX_FRAME, Outgoing, PIECE},
     peer::ordered,
@@ -110,6 +110,12 @@ impl WebRtc {
     #[must_use]
     pub fn control(&self) -> Control {
         Control { peer: self.line.peer.clone() }
+    }
+
+    /// The track that carries sound to the peer, once: if [`crate::Config::opus`] says so and the peer has offered to take
+    /// it. It works as long as the link lives.
+    pub fn take_opus(&mut self) -> Option<OpusTrack> {
+        self.line.opus.take()
     }
 
     /// Takes note of what has happened, and wakes the task when more does.

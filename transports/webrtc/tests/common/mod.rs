@@ -1,6 +1,7 @@
 //! Two ends of a link on loopback.
 #![allow(dead_code, reason = "each test uses some of it")]
 
+pub(crate) mod network;
 pub(crate) mod raw;
 
 use webrtc::{Answerer, Config, Error, Offerer, SecretKey, WebRtc};

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use async_rtc::{
     data_channel::{DataChannel, DataChannelEvent, RTCDataChannelInit},
+    media_stream::track_remote::{TrackRemote, TrackRemoteEvent},
     peer_connection::{
-        PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
+        MediaEngine, PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState,
         RTCSessionDescription, SettingEngineBuilder,
     },
 };
@@ -18,12 +19,23 @@ pub(crate) const LINK: usize = 5;
 /// A message on the channel of the link: our channels are open.
 pub(crate) const READY: &[u8] = &[2];
 
-struct Handler(watch::Sender<bool>);
+struct Handler(watch::Sender<bool>, mpsc::UnboundedSender<Seen>);
 
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
     async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
         self.0.send_replace(state == RTCIceGatheringState::Complete);
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        let see = self.1.clone();
+        tokio::spawn(async move {
+            while let Some(event) = track.poll().await {
+                if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                    let _ = see.send(Seen::Sound(packet.header.timestamp, packet.payload.to_vec()));
+                }
+            }
+        });
     }
 }
 
@@ -32,6 +44,7 @@ impl PeerConnectionEventHandler for Handler {
 pub(crate) enum Seen {
     Opened(usize),
     Message(usize, Vec<u8>),
+    Sound(u32, Vec<u8>),
     Closed(usize),
 }
 
@@ -45,19 +58,22 @@ pub(crate) struct Raw {
 impl Raw {
     pub(crate) async fn new() -> Self {
         let (gather, gathered) = watch::channel(false);
+        let (see, seen) = mpsc::unbounded_channel();
+        let mut media = MediaEngine::default();
+        media.register_default_codecs().unwrap();
         let long_messages = SettingEngineBuilder::new()
             .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(256 << 10))
             .build();
         let connection: Arc<dyn PeerConnection> = Arc::new(
             PeerConnectionBuilder::new()
-                .with_handler(Arc::new(Handler(gather)))
+                .with_handler(Arc::new(Handler(gather, see.clone())))
+                .with_media_engine(media)
                 .with_setting_engine(long_messages)
                 .with_udp_addrs(vec!["127.0.0.1:0"])
                 .build()
                 .await
                 .unwrap(),
         );
-        let (see, seen) = mpsc::unbounded_channel();
         let mut channels = Vec::new();
         for id in 0..=LINK {
             let init = RTCDataChannelInit { negotiated: Some(id as u16), ..Default::default() };
