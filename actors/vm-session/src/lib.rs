@@ -14,6 +14,7 @@
 //! again when a remote returns, both jacks are empty, and the guest's sound runs on: into silence, and out of it.
 #![forbid(unsafe_code)]
 
+mod carried;
 mod children;
 mod link_of_the_moment;
 mod ports;
@@ -36,6 +37,7 @@ use tokio::{runtime::Handle, time::Instant};
 use usb_ctrl::Submit;
 use wire::ToRemote;
 
+pub use carried::{Carried, LaneCarried};
 pub use children::Child;
 use children::{HdaSeat, UsbSeat};
 use link_of_the_moment::{CurrentLink, Inbound, LinkEnded};
@@ -79,7 +81,7 @@ pub enum Event {
         id: (u16, u16),
     },
     /// Counters, once a second while they move.
-    Counted(Counters),
+    Counted(Box<Counters>),
     /// A child ended too often; the device it stood for is lost until the worker is started anew.
     GaveUp {
         /// Which.
@@ -87,7 +89,7 @@ pub enum Event {
     },
 }
 
-/// What went to the remote since the start.
+/// What went to the remote since the start, and how it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames of sound sent.
@@ -96,6 +98,10 @@ pub struct Counters {
     pub requests: u64,
     /// Links that came up.
     pub links: u64,
+    /// Devices that are lent at the moment.
+    pub devices: u64,
+    /// What the session of the moment has carried.
+    pub carried: Carried,
 }
 
 /// What a VmSession is made of.
@@ -172,9 +178,11 @@ impl VmSession {
 
     fn count(&mut self) {
         self.hda.sound.set_round_trip(self.session.stats().round_trip);
+        self.counters.devices = self.ports.attached().len() as u64;
+        self.counters.carried = Carried::by(&self.session);
         if self.counters != self.counted {
             self.counted = self.counters;
-            self.tell(Event::Counted(self.counters));
+            self.tell(Event::Counted(Box::new(self.counters)));
         }
     }
 }
