@@ -52,8 +52,9 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
     let config = path("host.toml");
     let vm = |name: &str| format!("[vm.{name}]\nsocket_dir = {:?}\nremotes = [\"any\"]\n", path(name));
     let text = format!(
-        "listen = \"127.0.0.1:0\"\nkey_file = {:?}\nmetrics = \"{endpoint}\"\n{}{}",
+        "listen = \"127.0.0.1:0\"\nkey_file = {:?}\ncontrol = {:?}\nmetrics = \"{endpoint}\"\n{}{}",
         path("host.key"),
+        path("control.sock"),
         vm("a"),
         vm("b")
     );
