@@ -36,6 +36,8 @@ pub(crate) enum Command {
     ///
     /// The code is valid once, for two minutes and three tries. Waits for the remote. Exit code 1 if none was paired.
     Pair(Pair),
+    /// Tell what every VM of the running host has: its remote, what is lent, and how the way there is.
+    Status(Ask),
     /// Refuse a remote's key from now on, whatever the configuration says, and end what it has at the moment.
     Revoke(Judge),
     /// Refuse a revoked key no more: what the configuration lists it for counts again.
@@ -73,6 +75,15 @@ pub(crate) struct Pair {
     /// The VM's name in the configuration.
     pub(crate) vm: String,
     /// Print one JSON object for the code, and one for what became of it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

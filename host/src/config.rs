@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -33,6 +34,10 @@ pub(crate) struct Config {
     /// user's runtime folder.
     #[serde(default)]
     pub(crate) control: Option<PathBuf>,
+    /// Where metrics are served over HTTP for Prometheus, such as "127.0.0.1:9411"; nowhere if nothing is said. Whoever
+    /// reaches it reads them.
+    #[serde(default)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// The VMs by name.
     #[serde(default)]
     pub(crate) vm: BTreeMap<String, Vm>,

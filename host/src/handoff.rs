@@ -18,7 +18,9 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixDatagram};
 
-/// The largest packet, bytes: a first handshake frame (at most 1 KiB) and little beside it.
+use crate::counted::Counted;
+
+/// The largest packet, bytes: a first handshake frame (at most 1 KiB) and little beside it, or what was counted.
 const MAX_PACKET: usize = 8192;
 
 /// What the manager tells a worker.
@@ -81,15 +83,8 @@ pub(crate) enum ToManager {
         /// `idVendor:idProduct`.
         id: String,
     },
-    /// What went to the remote since the worker started.
-    Counted {
-        /// Frames of sound.
-        frames: u64,
-        /// USB requests.
-        requests: u64,
-        /// Links that came up.
-        links: u64,
-    },
+    /// What was counted, once a second while it moves.
+    Counted(Box<Counted>),
     /// A controller failed too often.
     GaveUp {
         /// Which.

@@ -10,7 +10,9 @@ mod adopting;
 mod cli;
 mod config;
 mod control;
+mod counted;
 mod doctor;
+mod exported;
 mod handoff;
 mod manager;
 mod print_args;
@@ -49,6 +51,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(serve) => manager::serve(&serve, cli.log)?,
         Command::Vm(vm) => worker::run(&vm)?,
         Command::Pair(pair) => return client::pair(&pair),
+        Command::Status(ask) => return control::status::run(&ask),
         Command::Revoke(judge) => return client::revoke(&judge),
         Command::Allow(judge) => return client::allow(&judge),
         Command::Key(key) => {

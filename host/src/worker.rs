@@ -181,7 +181,7 @@ impl From<Event> for ToManager {
             Event::Attached { name, id: (vendor, product) } => {
                 Self::Attached { name, id: format!("{vendor:04x}:{product:04x}") }
             }
-            Event::Counted(c) => Self::Counted { frames: c.frames, requests: c.requests, links: c.links },
+            Event::Counted(counters) => Self::Counted(Box::new((*counters).into())),
             Event::GaveUp { child } => Self::GaveUp { controller: format!("{child:?}") },
         }
     }

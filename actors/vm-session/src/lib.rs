@@ -15,6 +15,7 @@
 //! [`HoldTimes`] is unplugged cleanly, and plugged again when a remote returns.
 #![forbid(unsafe_code)]
 
+mod carried;
 mod children;
 mod descriptors;
 mod hold;
@@ -41,6 +42,7 @@ use tokio::{runtime::Handle, time::Instant};
 use usb_ctrl::Submit;
 use wire::ToRemote;
 
+pub use carried::{Carried, LaneCarried};
 pub use children::Child;
 use children::{HdaSeat, UsbSeat};
 pub use hold::HoldTimes;
@@ -99,7 +101,7 @@ pub enum Event {
         id: (u16, u16),
     },
     /// Counters, once a second while they move.
-    Counted(Counters),
+    Counted(Box<Counters>),
     /// A child ended too often; the device it stood for is lost until the worker is started anew.
     GaveUp {
         /// Which.
@@ -107,7 +109,7 @@ pub enum Event {
     },
 }
 
-/// What went to the remote since the start.
+/// What went to the remote since the start, and how it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Frames of sound sent.
@@ -116,6 +118,10 @@ pub struct Counters {
     pub requests: u64,
     /// Links that came up.
     pub links: u64,
+    /// Devices that are lent at the moment.
+    pub devices: u64,
+    /// What the session of the moment has carried.
+    pub carried: Carried,
 }
 
 /// What a VmSession is made of.
@@ -195,11 +201,13 @@ impl VmSession {
     }
 
     fn count(&mut self) {
-        let round_trip = self.live.as_ref().and_then(|live| live.session.stats().round_trip);
-        self.hda.sound.set_round_trip(round_trip);
+        let session = self.live.as_ref().map(|live| &live.session);
+        self.hda.sound.set_round_trip(session.and_then(|session| session.stats().round_trip));
+        self.counters.devices = self.ports.attached().len() as u64;
+        self.counters.carried = session.map(Carried::by).unwrap_or_default();
         if self.counters != self.counted {
             self.counted = self.counters;
-            self.tell(Event::Counted(self.counters));
+            self.tell(Event::Counted(Box::new(self.counters)));
         }
     }
 }

@@ -18,7 +18,11 @@ use crate::{
 };
 
 /// How long a host may take to answer at once.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to do where a running host is needed.
+pub(super) const NO_HOST: &str =
+    "no farbus-host runs with this configuration (as this user); start it with `farbus-host serve`";
 
 /// `farbus-host pair`: shows a code and waits for what becomes of it.
 ///
@@ -27,9 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn pair(args: &Pair) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
     config.vm(&args.vm)?;
-    let mut line = Line::open(&config)?.context(
-        "no farbus-host runs with this configuration: only a running one can pair; start it with `farbus-host serve`",
-    )?;
+    let mut line = Line::open(&config)?.context(NO_HOST)?;
     let code = match line.ask(&Request::Pair { vm: args.vm.clone() }, PATIENCE)? {
         Reply::Code(code) => code,
         other => return unexpected(other),
@@ -103,7 +105,7 @@ pub(crate) fn seconds_since_1970() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn unexpected(reply: Reply) -> Result<ExitCode> {
+pub(super) fn unexpected(reply: Reply) -> Result<ExitCode> {
     match reply {
         Reply::Error(error) => bail!(error),
         _ => bail!("the running farbus-host answers something else: is it of the same release?"),
@@ -119,7 +121,7 @@ struct CodeShown<'a> {
 }
 
 /// Prints an object, or words for people, and does not keep them back: a person waits for a code.
-fn say(json: bool, what: &impl Serialize, words: impl FnOnce() -> String) -> Result<()> {
+pub(super) fn say(json: bool, what: &impl Serialize, words: impl FnOnce() -> String) -> Result<()> {
     let line = if json { serde_json::to_string(what)? } else { words() };
     let mut out = io::stdout().lock();
     writeln!(out, "{line}")?;

@@ -7,8 +7,11 @@
 pub(crate) mod client;
 pub(crate) mod place;
 pub(crate) mod server;
+pub(crate) mod status;
 
 use serde::{Deserialize, Serialize};
+
+use crate::counted::Counted;
 
 /// The longest request, bytes.
 pub(crate) const REQUEST: usize = 4 << 10;
@@ -27,6 +30,8 @@ pub(crate) enum Request {
     Revoke { key: String },
     /// Refuse this key no more.
     Allow { key: String },
+    /// Tell what every VM has.
+    Status,
 }
 
 /// What became of a request.
@@ -49,6 +54,8 @@ pub(crate) enum Reply {
         /// Whether it was.
         was_revoked: bool,
     },
+    /// What every VM has.
+    Status(Status),
     /// Nothing, and why.
     Error(String),
 }
@@ -83,4 +90,38 @@ pub(crate) enum Outcome {
     Replaced,
     /// There is no code of this number any more.
     Unknown,
+}
+
+/// What every VM has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Where remotes connect to.
+    pub(crate) address: String,
+    pub(crate) fingerprint: String,
+    pub(crate) uptime_s: u64,
+    pub(crate) vms: Vec<VmStatus>,
+}
+
+/// What one VM has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VmStatus {
+    pub(crate) vm: String,
+    /// The process id of its worker, if it runs.
+    pub(crate) worker: Option<u32>,
+    pub(crate) remote: Option<Remote>,
+    /// Frames that were sent again or received in vain, of all, parts of a million.
+    pub(crate) loss_ppm: u64,
+    #[serde(flatten)]
+    pub(crate) counted: Counted,
+}
+
+/// The remote that has a VM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Remote {
+    pub(crate) key: String,
+    /// What it calls itself.
+    pub(crate) name: String,
+    pub(crate) address: Option<String>,
+    pub(crate) transport: Option<String>,
+    pub(crate) linked_for_s: u64,
 }

@@ -18,6 +18,7 @@ use super::{
     limits::{self, PlaceId, Source},
     pairing,
     registry::{Decision, Registry},
+    seen::LetIn,
 };
 use crate::{
     handoff::ToWorker,
@@ -134,6 +135,8 @@ impl Inside {
         };
         match self.registry.decide(caller.key, &caller.hello) {
             Decision::Adopt { vm, worker } => {
+                let (key, name) = (caller.key, caller.hello.name);
+                self.manager.do_send(LetIn { vm: vm.clone(), key, name });
                 let socket = OwnedFd::from(stream.into_std()?);
                 let message = ToWorker::Adopt { first: first.as_bytes().to_vec() };
                 let handed = worker.send((message, Some(socket))).await;

@@ -9,6 +9,7 @@ mod pairing;
 mod process;
 mod registry;
 mod revoking;
+mod seen;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc, time::Duration};
 
@@ -29,17 +30,18 @@ use crate::{
         Reply, Request, place,
         server::{Asked, Server, SocketFile},
     },
+    exported::{self, Exported},
     handoff::{ToManager, ToWorker},
     report::{Report, Reporter},
     state::State,
 };
 use book::Book;
 use door::{Inside, Limits};
-use limits::Source;
 use pairing::Waiting;
 use process::Launch;
 use registry::Registry;
 use revoking::Stamp;
+use seen::AllSeen;
 
 /// How long a worker may take to end by itself when the manager ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -53,6 +55,7 @@ const STATE: Duration = Duration::from_secs(1);
 pub(crate) fn serve(args: &Serve, log: LogFormat) -> Result<()> {
     let config = Config::load(&args.config.config)?;
     let key = crate::load_key(&config.key_file)?;
+    config.metrics.map_or(Ok(()), exported::serve)?;
     let reporter = Reporter { json: args.json };
     let launch = Launch { config: args.config.config.clone(), log };
     System::new().block_on(run(config, key, reporter, launch))
@@ -136,6 +139,8 @@ struct ConnectionManager {
     book: Book,
     waiting: Waiting,
     limits: Limits,
+    seen: AllSeen,
+    exported: Exported,
     restarts: std::collections::BTreeMap<String, Restarts>,
     start: Instant,
     ending: bool,
@@ -176,6 +181,8 @@ impl ConnectionManager {
             book: Book::default(),
             waiting: Waiting::default(),
             limits,
+            seen: AllSeen::default(),
+            exported: Exported::default(),
             restarts: Default::default(),
             start: Instant::now(),
             ending: false,
@@ -188,6 +195,7 @@ impl ConnectionManager {
             Request::Await { pairing } => return self.await_pairing(pairing),
             Request::Revoke { key } => self.revoke(&key),
             Request::Allow { key } => self.allow(&key),
+            Request::Status => self.status(),
         };
         Box::pin(std::future::ready(reply))
     }
@@ -204,7 +212,7 @@ impl ConnectionManager {
         }
     }
 
-    fn say(&self, vm: String, message: ToManager) {
+    fn say(&mut self, vm: String, message: ToManager) {
         let report = match message {
             ToManager::Ready => match self.registry.ready(&vm) {
                 Some((policy, worker)) => Report::VmReady {
@@ -218,22 +226,31 @@ impl ConnectionManager {
             ToManager::Linked { remote, transport } => {
                 let remote = PublicKey(remote);
                 self.registry.remote_linked(&vm, remote);
+                self.linked(&vm, remote, &transport);
                 // Its key may have been revoked since it was let in.
                 self.send_away_if_refused(&vm, remote);
                 Report::Linked { remote: remote.to_string(), transport, vm }
             }
             // It keeps the VM while its devices are held.
-            ToManager::Detached { reason } => Report::Detached { vm, reason },
-            ToManager::Resumed { transport, after_ms } => Report::Resumed { vm, transport, after_ms },
-            ToManager::Proved { from } => {
-                return self.limits.borrow_mut().trust(Source::of(from.ip()));
+            ToManager::Detached { reason } => {
+                self.away(&vm);
+                Report::Detached { vm, reason }
             }
+            ToManager::Resumed { transport, after_ms } => {
+                self.back(&vm, &transport);
+                Report::Resumed { vm, transport, after_ms }
+            }
+            ToManager::Proved { from } => return self.proved(vm, from),
             ToManager::LinkLost { reason } => {
                 self.registry.remote_left(&vm);
+                self.left(&vm);
                 Report::LinkLost { vm, reason }
             }
             ToManager::Attached { name, id } => Report::Attached { vm, name, id },
-            ToManager::Counted { frames, requests, links } => Report::Counted { vm, frames, requests, links },
+            ToManager::Counted(counted) => match self.counted(vm, *counted) {
+                Some(report) => report,
+                None => return,
+            },
             ToManager::GaveUp { controller } => Report::GaveUp { vm, controller },
         };
         self.reporter.say(&report);
@@ -241,6 +258,8 @@ impl ConnectionManager {
 
     fn worker_ended(&mut self, vm: String, status: std::io::Result<ExitStatus>, ctx: &mut Context<Self>) {
         self.registry.worker_ended(&vm);
+        self.left(&vm);
+        Exported::worker_ended(&vm);
         if self.ending {
             return;
         }

@@ -13,6 +13,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
+/// What the names of remotes' sockets begin with.
+const PREFIX: &[u8] = b"remote-";
+
 /// What the places depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct Around {
@@ -82,7 +85,10 @@ impl Around {
         let folder = self.folder();
         let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
         self.check(&folder)?;
-        let sockets = entries.flatten().map(|entry| entry.path()).filter(|path| is_socket(path));
+        // A host may have its own here.
+        let remotes =
+            entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX));
+        let sockets = remotes.map(|entry| entry.path()).filter(|path| is_socket(path));
         let mut running: Vec<_> = sockets.filter(|path| answers(path)).collect();
         running.sort();
         Ok(running)
@@ -167,9 +173,10 @@ mod tests {
         let alive = UnixListener::bind(folder.join("remote-1.sock")).unwrap();
         drop(UnixListener::bind(folder.join("remote-2.sock")).unwrap());
         fs::write(folder.join("remote-3.sock"), "").unwrap();
+        let host = UnixListener::bind(folder.join("host-1.sock")).unwrap();
         assert_eq!(around.running().unwrap(), [folder.join("remote-1.sock")]);
         assert!(!folder.join("remote-2.sock").exists(), "stale sockets go");
-        drop(alive);
+        drop((alive, host));
         assert!(around.running().unwrap().is_empty());
     }
 }

@@ -70,8 +70,11 @@ impl Host {
     /// # Errors
     /// It does not come up.
     pub async fn start_with(folder: &Path, seats: Vec<Seat>) -> Result<Self> {
-        let mut config =
-            format!("listen = \"127.0.0.1:0\"\nkey_file = {:?}\n", folder.join("host.key").to_string_lossy());
+        let mut config = format!(
+            "listen = \"127.0.0.1:0\"\nkey_file = {:?}\ncontrol = {:?}\n",
+            folder.join("host.key").to_string_lossy(),
+            folder.join("control.sock").to_string_lossy()
+        );
         for seat in &seats {
             let socket_dir = seat.folder.to_string_lossy();
             let remotes = if seat.extra.contains("remotes") { "" } else { "remotes = [\"any\"]\n" };

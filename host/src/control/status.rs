@@ -1,0 +1,131 @@
+//! `farbus-host status`: what every VM has, in words.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use super::{
+    Reply, Request, Status, VmStatus,
+    client::{Line, NO_HOST, PATIENCE, say, unexpected},
+};
+use crate::{cli::Ask, config::Config, counted::Counted};
+
+/// Asks and prints.
+///
+/// # Errors
+/// No host runs with this configuration, or it does not answer.
+pub(crate) fn run(args: &Ask) -> Result<ExitCode> {
+    let config = Config::load(&args.config.config)?;
+    let Some(mut line) = Line::open(&config)? else { anyhow::bail!(NO_HOST) };
+    match line.ask(&Request::Status, PATIENCE)? {
+        Reply::Status(status) => say(args.json, &status, || words(&status))?,
+        other => return unexpected(other),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn words(Status { address, fingerprint, uptime_s, vms }: &Status) -> String {
+    let mut words = format!("listening on {address} for {}; key {fingerprint}", time(*uptime_s));
+    for vm in vms {
+        words += &format!("\n{}", of_vm(vm));
+    }
+    words
+}
+
+fn of_vm(VmStatus { vm, worker, remote, loss_ppm, counted }: &VmStatus) -> String {
+    let worker = worker.map_or("no worker at the moment".to_owned(), |id| format!("worker {id}"));
+    let Some(remote) = remote else { return format!("vm {vm}: {worker}, no remote") };
+    let Counted {
+        frames,
+        requests,
+        devices,
+        round_trip_us,
+        jitter_us,
+        resumes,
+        hand_overs,
+        held_ms,
+        lanes,
+        ..
+    } = counted;
+    let from = remote.address.as_deref().unwrap_or("somewhere");
+    let round_trip = round_trip_us.map_or("not known yet".to_owned(), millis);
+    let mut words = format!(
+        "vm {vm}: {worker}, remote `{}` at {from} by {} for {}\n  key {}\n  {devices} devices lent, {requests} USB requests, {frames} frames of sound\n  \
+         round trip {round_trip}, jitter {}, loss {}.{:04} %, {resumes} resumes, {hand_overs} hand-overs, held {}\n  \
+         lane        sent bytes  received bytes      queued  sent again",
+        remote.name,
+        remote.transport.as_deref().unwrap_or("no link at the moment"),
+        time(remote.linked_for_s),
+        remote.key,
+        millis(*jitter_us),
+        loss_ppm / 10_000,
+        loss_ppm % 10_000,
+        millis(held_ms.saturating_mul(1000)),
+    );
+    for lane in lanes {
+        words += &format!(
+            "\n  {:<6} {:>15} {:>15} {:>11} {:>11}",
+            lane.lane, lane.sent_bytes, lane.received_bytes, lane.queued_bytes, lane.retransmitted_frames
+        );
+    }
+    words
+}
+
+fn millis(micros: u64) -> String {
+    format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
+}
+
+fn time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{control::Remote, counted::LaneCounted};
+
+    #[test]
+    fn people_read_who_has_a_vm_and_how_the_way_there_is() {
+        let remote = Remote {
+            key: "abc".into(),
+            name: "laptop".into(),
+            address: Some("192.0.2.7:5".into()),
+            transport: Some("noise-tcp".into()),
+            linked_for_s: 7500,
+        };
+        let lane = LaneCounted {
+            lane: "bulk".into(),
+            sent_bytes: 12_345,
+            queued_bytes: 17,
+            ..LaneCounted::default()
+        };
+        let counted = Counted {
+            devices: 2,
+            round_trip_us: Some(1234),
+            held_ms: 250,
+            lanes: vec![lane],
+            ..Counted::default()
+        };
+        let vm =
+            VmStatus { vm: "desk".into(), worker: Some(7), remote: Some(remote), loss_ppm: 12_345, counted };
+        let words = of_vm(&vm);
+        for part in [
+            "vm desk: worker 7, remote `laptop` at 192.0.2.7:5 by noise-tcp for 2 h 5 min",
+            "2 devices lent",
+            "round trip 1.23 ms",
+            "loss 1.2345 %",
+            "held 250.00 ms",
+            "bulk             12345",
+        ] {
+            assert!(words.contains(part), "{part}: {words}");
+        }
+        assert_eq!(
+            of_vm(&VmStatus { worker: None, remote: None, ..vm }),
+            "vm desk: no worker at the moment, no remote"
+        );
+    }
+}

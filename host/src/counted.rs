@@ -1,0 +1,137 @@
+//! What a worker counts, as it is said to the manager, shown by `farbus-host status --json`, and exported.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use vm_session::{Counters, LaneCarried};
+use wire::Lane;
+
+/// What a VM's worker has counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counted {
+    /// Frames of sound sent since the worker started.
+    pub(crate) frames: u64,
+    /// USB requests sent since then.
+    pub(crate) requests: u64,
+    /// Links that came up since then.
+    pub(crate) links: u64,
+    /// Devices that are lent.
+    pub(crate) devices: u64,
+    /// The latest round trip, microseconds.
+    pub(crate) round_trip_us: Option<u64>,
+    /// How much round trips vary, microseconds.
+    pub(crate) jitter_us: u64,
+    /// How often this session went on after it had lost its link.
+    pub(crate) resumes: u64,
+    /// How often it moved to another link.
+    pub(crate) hand_overs: u64,
+    /// How long it was without a link in all, milliseconds.
+    pub(crate) held_ms: u64,
+    /// What its lanes have carried.
+    pub(crate) lanes: Vec<LaneCounted>,
+}
+
+/// What a lane of the session has carried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneCounted {
+    pub(crate) lane: String,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_frames: u64,
+    pub(crate) received_frames: u64,
+    /// Frames sent again.
+    pub(crate) retransmitted_frames: u64,
+    /// Frames received that were of no use.
+    pub(crate) discarded_frames: u64,
+    /// Messages that found no room.
+    pub(crate) dropped_messages: u64,
+    /// Bytes that wait.
+    pub(crate) queued_bytes: u64,
+}
+
+impl Counted {
+    /// What was sent again of all that was sent, and received in vain of all that was received: parts of a million.
+    pub(crate) fn loss_ppm(&self) -> u64 {
+        let sum = |of: fn(&LaneCounted) -> u64| self.lanes.iter().map(of).fold(0, u64::saturating_add);
+        let lost = sum(|lane| lane.retransmitted_frames.saturating_add(lane.discarded_frames));
+        let all = sum(|lane| lane.sent_frames.saturating_add(lane.received_frames));
+        lost.saturating_mul(1_000_000) / all.max(1)
+    }
+
+    /// Whether it says of sound, requests and links what this one says.
+    pub(crate) fn moved_as(&self, other: &Self) -> bool {
+        (self.frames, self.requests, self.links) == (other.frames, other.requests, other.links)
+    }
+}
+
+impl From<Counters> for Counted {
+    fn from(counters: Counters) -> Self {
+        let Counters { frames, requests, links, devices, carried } = counters;
+        Self {
+            frames,
+            requests,
+            links,
+            devices,
+            round_trip_us: carried.round_trip.map(micros),
+            jitter_us: micros(carried.jitter),
+            resumes: carried.resumes,
+            hand_overs: carried.hand_overs,
+            held_ms: micros(carried.held) / 1000,
+            lanes: Lane::ALL.into_iter().zip(carried.lanes).map(LaneCounted::from).collect(),
+        }
+    }
+}
+
+impl From<(Lane, LaneCarried)> for LaneCounted {
+    fn from((lane, carried): (Lane, LaneCarried)) -> Self {
+        let LaneCarried {
+            sent_bytes,
+            received_bytes,
+            sent_frames,
+            received_frames,
+            retransmitted_frames,
+            discarded_frames,
+            dropped_messages,
+            queued_bytes,
+        } = carried;
+        Self {
+            lane: format!("{lane:?}").to_lowercase(),
+            sent_bytes,
+            received_bytes,
+            sent_frames,
+            received_frames,
+            retransmitted_frames,
+            discarded_frames,
+            dropped_messages,
+            queued_bytes,
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_is_what_was_in_vain_of_all_that_was_carried() {
+        assert_eq!(Counted::default().loss_ppm(), 0);
+        let lane = LaneCounted { sent_frames: 90, received_frames: 10, ..LaneCounted::default() };
+        let lossy = LaneCounted { retransmitted_frames: 3, discarded_frames: 1, ..lane.clone() };
+        let counted = Counted { lanes: vec![lane, lossy], ..Counted::default() };
+        assert_eq!(counted.loss_ppm(), 20_000);
+    }
+
+    #[test]
+    fn the_largest_report_fits_a_packet_of_the_workers_channel() {
+        let mut counters =
+            Counters { frames: u64::MAX, requests: u64::MAX, links: u64::MAX, ..Counters::default() };
+        counters.carried.round_trip = Some(Duration::MAX);
+        counters.carried.lanes.iter_mut().for_each(|lane| lane.sent_bytes = u64::MAX);
+        let bytes = rmp_serde::to_vec_named(&Counted::from(counters)).unwrap();
+        assert!(bytes.len() < 4096, "{}", bytes.len());
+    }
+}
