@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, runtime::Handle, sync::mpsc, task::AbortHandle};
 use vm_session::LinkUp;
 use wire::control::Answer;
 
-use crate::handoff::ToManager;
+use crate::{handoff::ToManager, signalling};
 
 /// Handshakes at the same time; one more ends the one that has lasted longest. A remote needs one round trip for its
 /// own, and the manager lets one source in 20 times a second.
@@ -76,10 +76,16 @@ async fn handshake(
     socket.set_nonblocking(true)?;
     let stream = TcpStream::from_std(socket)?;
     let from = stream.peer_addr()?;
-    let link = noise_tcp::accept(stream, FirstFrame::from_bytes(first)?, key, answer).await?;
+    let near = stream.local_addr()?.ip();
+    let first = FirstFrame::from_bytes(first)?;
+    let signalling = noise_tcp::identify(&first, key)?.hello.signalling;
+    let link = noise_tcp::accept(stream, first, key, answer).await?;
     if let Some(to_manager) = to_manager.upgrade() {
         // A manager that does not listen for so long has lost the right to know.
         let _ = to_manager.try_send(ToManager::Proved { from });
+    }
+    if signalling {
+        return Ok(Box::new(signalling::answer(link, near, key, answer).await?));
     }
     Ok(Box::new(link))
 }

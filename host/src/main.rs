@@ -17,6 +17,7 @@ mod handoff;
 mod manager;
 mod print_args;
 mod report;
+mod signalling;
 mod state;
 mod worker;
 

@@ -10,6 +10,7 @@ use crate::{
     control::Target,
     sound::{Headphones, Pace},
     usb::which::Selector,
+    ways::{Way, Wish as Transport},
 };
 
 /// Lends USB devices, the keyboard, disk files, the speakers and the microphone of this computer to a virtual machine, through a farbus-host.
@@ -59,6 +60,9 @@ pub(crate) enum Command {
     Unmute(Status),
     /// Tell the VM of the running `connect` that headphones are plugged in, or not.
     Headphones(Plug),
+    /// Move the session of the running `connect` to a link of another kind, or to a new one of the same kind; the VM does
+    /// not notice.
+    Switch(Switch),
     /// List the USB and sound devices of this computer, whether each would be lent, and why not.
     Devices(Devices),
     /// Wait, and give devices back when the `connect` that took them is gone without having done so.
@@ -99,6 +103,15 @@ pub(crate) struct Forget {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct Switch {
+    /// The kind of link to move to.
+    #[arg(value_enum)]
+    pub(crate) to: Way,
+    #[command(flatten)]
+    pub(crate) status: Status,
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Connect {
     /// The host.
     #[arg(value_name = "HOST:PORT")]
@@ -112,6 +125,9 @@ pub(crate) struct Connect {
     /// The VM; needed only if the host lets this remote have several.
     #[arg(long, value_name = "NAME")]
     pub(crate) vm: Option<String>,
+    /// The kind of link: `auto` tries both and keeps the better one.
+    #[arg(long, value_enum, default_value = "noise-tcp")]
+    pub(crate) transport: Transport,
     /// Lend a keyboard: typed in this terminal, or scripted by lines on standard input if that is not a terminal:
     /// `type TEXT`, `key CTRL+ALT+DELETE`, `wait MILLISECONDS`, `# comment`.
     #[arg(long)]

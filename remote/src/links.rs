@@ -1,9 +1,10 @@
 //! The links of the session: how they come, what comes over them, and how they go.
 //!
 //! ```text
-//!   no session:   one attempt at a time, with growing pauses
+//!   no session:   an attempt, or one of each kind, with growing pauses: the first link begins the session
 //!   detached:     attempts side by side, many at first: the first link that is there takes the session on
-//!   switch:       one attempt beside the link of the moment: the session moves when both are there
+//!   attached:     one attempt beside the link of the moment, to compare or because somebody wants to switch:
+//!                 the session moves when the link is there, if it is wanted or better
 //! ```
 
 use std::{collections::BTreeMap, time::Duration};
@@ -14,24 +15,23 @@ use futures_util::{
     FutureExt,
     stream::{self, StreamExt},
 };
-use link::{Driven, Link, Outbound};
-use noise_tcp::HandshakeError;
+use link::{Driven, Outbound};
 use session::{LinkId, LinkKind, NewLink};
 use tokio::runtime::Handle;
-use wire::{Lane, control::Answer};
+use wire::Lane;
 
 use crate::{
     events::Event,
     live::Live,
-    remote::{Attempt, Remote},
+    quality,
+    remote::Remote,
+    ways::{Attempt, Linked, NoLink, Way, Wish},
 };
 
 /// The most frames that one item of the inbound stream carries.
 const FRAMES_PER_TURN: usize = 16;
-/// An attempt to go on with a session has at least so long: more than the handshake takes on most links.
-const ATTEMPT: Duration = Duration::from_secs(1);
-/// On a slow link it has so many round trips.
-const ATTEMPT_ROUND_TRIPS: u32 = 8;
+/// How long the slower of two kinds of links is waited for at the beginning.
+const RACE: Duration = Duration::from_millis(2500);
 
 /// What came over a link.
 pub(crate) struct Came {
@@ -53,15 +53,18 @@ pub(crate) struct Line {
     pub(crate) waiting: bool,
     /// The kind of link, for people.
     pub(crate) name: &'static str,
+    pub(crate) way: Way,
+    /// How long the host's answer took when it was made.
+    pub(crate) round_trip: Option<Duration>,
     inbound: SpawnHandle,
 }
 
 /// Attempts to get a link that have come to nothing yet.
 #[derive(Default)]
 pub(crate) struct Attempts {
-    running: BTreeMap<u64, SpawnHandle>,
+    running: BTreeMap<LinkId, (Way, SpawnHandle)>,
     last: u64,
-    /// The next one.
+    /// The next ones.
     next: Option<SpawnHandle>,
 }
 
@@ -71,9 +74,20 @@ impl Attempts {
         self.next.is_some() || !self.running.is_empty()
     }
 
+    /// Whether this kind is being tried.
+    pub(crate) fn tries(&self, way: Way) -> bool {
+        self.running.values().any(|(running, _)| *running == way)
+    }
+
+    fn give_up(&mut self, attempt: LinkId, ctx: &mut Context<Remote>) -> bool {
+        let running = self.running.remove(&attempt);
+        running.is_some_and(|(_, handle)| ctx.cancel_future(handle))
+    }
+
     /// All are given up.
     fn cancel(&mut self, ctx: &mut Context<Remote>) {
-        for attempt in std::mem::take(&mut self.running).into_values().chain(self.next.take()) {
+        let running = std::mem::take(&mut self.running).into_values().map(|(_, handle)| handle);
+        for attempt in running.chain(self.next.take()) {
             ctx.cancel_future(attempt);
         }
     }
@@ -92,15 +106,31 @@ fn pause(outage: Duration) -> Duration {
 }
 
 impl Remote {
-    /// Tries once to get a link.
-    pub(crate) fn try_to_connect(&mut self, ctx: &mut Context<Self>) {
+    /// Tries to get a link for a new session.
+    pub(crate) fn try_to_begin(&mut self, ctx: &mut Context<Self>) {
+        self.attempt(self.way, None, ctx);
+        if self.wish == Wish::Auto {
+            self.attempt(self.way.other(), None, ctx);
+        }
+    }
+
+    /// Tries once to get a link of this kind, for no longer than this.
+    pub(crate) fn attempt(&mut self, way: Way, limit: Option<Duration>, ctx: &mut Context<Self>) -> LinkId {
         self.attempts.last += 1;
-        let number = self.attempts.last;
-        let attempt = (self.connector)().into_actor(self).map(move |attempt, act, ctx| {
-            act.attempts.running.remove(&number);
-            act.attempted(LinkId(number), attempt, ctx);
+        let id = LinkId(self.attempts.last);
+        let attempt = (self.connector)(way).into_actor(self).map(move |attempt, act, ctx| {
+            act.attempts.running.remove(&id);
+            act.attempted(id, way, attempt, ctx);
         });
-        self.attempts.running.insert(number, ctx.spawn(attempt));
+        self.attempts.running.insert(id, (way, ctx.spawn(attempt)));
+        if let Some(limit) = limit {
+            ctx.run_later(limit, move |act, ctx| {
+                if act.attempts.give_up(id, ctx) {
+                    act.switched(id, Err("the host does not answer in time".to_owned()));
+                }
+            });
+        }
+        id
     }
 
     /// Nothing is heard on the link of the moment: it may be dead, and another one be had.
@@ -116,41 +146,64 @@ impl Remote {
         self.attempts.next = None;
         let outage = self.live.as_ref().and_then(Live::outage);
         let Some(outage) = outage.filter(|_| !self.ending()) else { return };
-        self.try_to_connect(ctx);
-        let limit =
-            self.round_trip().map_or(ATTEMPT, |round_trip| ATTEMPT.max(round_trip * ATTEMPT_ROUND_TRIPS));
-        let number = self.attempts.last;
-        ctx.run_later(limit, move |act, ctx| {
-            act.attempts.running.remove(&number).map(|attempt| ctx.cancel_future(attempt));
-        });
+        let other = (self.wish == Wish::Auto).then(|| self.way.other());
+        for way in [Some(self.way), other].into_iter().flatten() {
+            // What hangs in TCP may hang for long; WebRTC tries again by itself, and costs more.
+            if way == Way::NoiseTcp || !self.attempts.tries(way) {
+                self.attempt(way, Some(way.limit(self.round_trip())), ctx);
+            }
+        }
         self.attempts.next = Some(ctx.run_later(pause(outage), Self::try_to_resume));
     }
 
-    fn attempted(&mut self, id: LinkId, attempt: Attempt, ctx: &mut Context<Self>) {
+    fn attempted(&mut self, id: LinkId, way: Way, attempt: Attempt, ctx: &mut Context<Self>) {
         match attempt {
-            Ok((link, Answer::Welcome { vm })) => self.linked(id, link, vm, ctx),
-            Ok((_, Answer::Refused { reason, text })) | Err(HandshakeError::Refused { reason, text }) => {
+            Ok(linked) => self.linked(id, way, linked, ctx),
+            Err(NoLink::Refused { reason, text }) => {
+                self.switched(id, Err(text.clone()));
                 self.refused(reason, text, ctx);
             }
-            // A session that goes on has its next attempt already.
-            Err(error) if self.live.is_some() => tracing::debug!(%error, "no link"),
+            // A session that goes on has its next attempt already, and of two kinds the other one may come.
+            Err(error) if self.live.is_some() || !self.attempts.running.is_empty() => {
+                tracing::debug!(%error, %way, "no link");
+                self.switched(id, Err(error.to_string()));
+            }
             Err(error) => self.try_again(error.to_string(), Duration::ZERO, ctx),
         }
     }
 
-    /// A link is there, for the session that there is or for a new one.
-    fn linked(&mut self, id: LinkId, link: Box<dyn Link>, vm: String, ctx: &mut Context<Self>) {
+    /// A link is there: for a new session, for one that has none, or for one that may want it.
+    fn linked(&mut self, id: LinkId, way: Way, linked: Linked, ctx: &mut Context<Self>) {
         if self.ending() {
             return;
         }
-        self.attempts.cancel(ctx);
-        self.vm = Some(vm);
-        if self.live.is_none() {
+        let Some(live) = &self.live else {
             self.session += 1;
+            (self.vm, self.way) = (Some(linked.vm.clone()), way);
             self.live = Some(Live::new(self.tap.clone(), self.start));
+            // The other kind may be better, and may be slower to come.
+            let session = self.session;
+            ctx.run_later(RACE, move |act, ctx| {
+                if act.session == session && act.live.as_ref().is_some_and(|live| live.outage().is_none()) {
+                    act.stop_trying(ctx);
+                }
+            });
+            return self.join(id, way, linked, ctx);
+        };
+        if live.outage().is_none()
+            && !self.switching(id)
+            && !quality::better(linked.round_trip, live.quality())
+        {
+            return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
+        self.attempts.cancel(ctx);
+        self.way = way;
+        self.join(id, way, linked, ctx);
+    }
+
+    fn join(&mut self, id: LinkId, way: Way, linked: Linked, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
-        let driven = Driven::start(link, &Handle::current());
+        let driven = Driven::start(linked.link, &Handle::current());
         let name = driven.profile.name;
         let kind = LinkKind { ordered: driven.profile.ordered, lossy: driven.profile.lossy };
         let link = NewLink { id, kind, binding: driven.binding, opens: true };
@@ -158,11 +211,15 @@ impl Remote {
         let frames = stream::poll_fn(move |cx| inbound.poll_batch(cx, FRAMES_PER_TURN)).map(What::Frames);
         // The end comes after everything that was said before it.
         let came = frames.chain(end.map(What::End).into_stream()).map(move |what| Came { link: id, what });
-        let line = Line { outbound, waiting: false, name, inbound: ctx.add_stream(came) };
+        let round_trip = linked.round_trip;
+        let line = Line { outbound, waiting: false, name, way, round_trip, inbound: ctx.add_stream(came) };
         let Some(live) = &mut self.live else { return };
         match live.join(now, link, line) {
             Ok(()) => self.transmit(ctx),
-            Err(error) => tracing::info!(%error, "the session does not take a link"),
+            Err(error) => {
+                tracing::info!(%error, "the session does not take a link");
+                self.switched(id, Err(error.to_string()));
+            }
         }
     }
 
@@ -171,6 +228,7 @@ impl Remote {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
         let (transport, after) = (live.transport(link), live.attached(now));
+        self.switched(link, Ok(transport.to_owned()));
         if resumed {
             let after_ms = after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
             return self.events.say(&Event::Resumed { transport, after_ms });
@@ -197,6 +255,7 @@ impl Remote {
         match what {
             What::Frames(frames) => self.receive(link, frames, ctx),
             What::End(reason) => {
+                self.switched(link, Err(reason.clone()));
                 self.line_lost(link, reason, ctx);
                 // Whoever waited for the goodbye may have lost patience.
                 self.farewell.take().map(|said| said.send(()));
@@ -213,7 +272,7 @@ impl Remote {
         }
     }
 
-    /// The session is over, or ends: nothing more is tried.
+    /// The session is over, or has what it wants: nothing more is tried.
     pub(crate) fn stop_trying(&mut self, ctx: &mut Context<Self>) {
         self.attempts.cancel(ctx);
     }

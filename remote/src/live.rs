@@ -75,6 +75,18 @@ impl Live {
         self.lines.get(&link).map_or("none", |line| line.name)
     }
 
+    /// The link that it is on: when it was made its round trip was this, and now it is that, as far as it is known.
+    pub(crate) fn on(&self) -> Option<(LinkId, Option<Duration>, Option<Duration>)> {
+        let link = self.session.link()?;
+        Some((link, self.lines.get(&link)?.round_trip, self.session.stats().round_trip))
+    }
+
+    /// The round trip of the link it is on.
+    pub(crate) fn quality(&self) -> Option<Duration> {
+        let (_, made, now) = self.on()?;
+        now.or(made)
+    }
+
     /// It has no link from now on; why.
     pub(crate) fn detached(&mut self, now: Duration) -> String {
         self.detached = Some(now);

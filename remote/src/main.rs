@@ -25,12 +25,14 @@ mod medium;
 mod pair;
 mod port;
 mod ports;
+mod quality;
 mod remote;
 mod sound;
 #[cfg(test)]
 mod tests;
 mod typing;
 mod usb;
+mod ways;
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -46,7 +48,7 @@ use capture::{Tap, Totals, Writer};
 use clap::Parser;
 use futures_util::FutureExt;
 use link::Link;
-use noise_tcp::{HandshakeError, PublicKey, SecretKey};
+use noise_tcp::{PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
@@ -55,7 +57,7 @@ use tracing_subscriber::EnvFilter;
 use wire::control::{Hello, Refusal};
 
 use crate::{
-    cli::{Ask, Cli, Command, Connect, Format, KeyFile, Plug, Status},
+    cli::{Ask, Cli, Command, Connect, Format, KeyFile, Plug, Status, Switch},
     control::{
         Request, client,
         place::{self, Around},
@@ -63,9 +65,10 @@ use crate::{
     },
     events::Events,
     lender::{Lender, Stop},
-    remote::{Begin, Connector, GIVING_BACK, Leave, Parts, Remote},
+    remote::{Begin, GIVING_BACK, Leave, Parts, Remote},
     sound::{Input, Output, Sound},
     usb::bus::Watch,
+    ways::To,
 };
 
 fn main() -> ExitCode {
@@ -98,6 +101,9 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Headphones(Plug { headphones: plugged, status: Status { control, json } }) => {
             return client::run(control, &Request::Headphones { plugged }, json);
+        }
+        Command::Switch(Switch { to, status: Status { control, json } }) => {
+            return client::run(control, &Request::Switch { to }, json);
         }
         Command::GiveBack => return Ok(usb::keeper::wait(io::stdin().lock())),
         Command::Pair(args) => {
@@ -145,34 +151,10 @@ fn serve(connect: Connect) -> Result<ExitCode> {
     code
 }
 
-/// Connects over TCP with Noise.
-fn connector(connect: &Connect, key: Arc<SecretKey>, host: PublicKey) -> Connector {
-    let hello = Arc::new(hello(connect.vm.clone()));
-    let address = connect.host.clone();
-    Box::new(move || {
-        let (address, key, hello) = (address.clone(), Arc::clone(&key), Arc::clone(&hello));
-        async move {
-            let (link, answer) = noise_tcp::connect(&*address, host, &key, &hello).await.map_err(for_good)?;
-            Ok((Box::new(link) as Box<dyn Link>, answer))
-        }
-        .boxed()
-    })
-}
-
 /// What this remote says of itself.
 fn hello(vm: Option<String>) -> Hello {
     let name = rustix::system::uname().nodename().to_string_lossy().chars().take(64).collect();
-    Hello { version: wire::VERSION, vm, name }
-}
-
-/// Who has another key than the host is not asked again.
-fn for_good(error: HandshakeError) -> HandshakeError {
-    match error {
-        HandshakeError::AnotherHost { .. } => {
-            HandshakeError::Refused { reason: Refusal::NotAllowed, text: error.to_string() }
-        }
-        other => other,
-    }
+    Hello { version: wire::VERSION, vm, name, signalling: false }
 }
 
 fn start_capture(file: &Path) -> Result<(Tap, Writer)> {
@@ -203,8 +185,9 @@ async fn lend_until_ended(
     let seed = RandomState::new().hash_one(std::process::id());
     let (output, input) = (Output::new(connect.audio.clone())?, Input::new(connect.mic.clone())?);
     let (headphones, codec) = (connect.headphones, connect.audio_codec);
-    let remote =
-        Remote::new(Parts { connector: connector(&connect, key, host), events, seed, tap, ended }).start();
+    let to = To { address: connect.host.clone(), host, key, hello: hello(connect.vm.clone()) };
+    let (connector, wish) = (ways::connector(to), connect.transport);
+    let remote = Remote::new(Parts { connector, wish, events, seed, tap, ended }).start();
     let (said, ends) = port::ends();
     // Kept until the end: it gives the terminal back.
     let (lent, _terminal) = lend::prepare(&connect, events, &said, &remote).await?;

@@ -12,16 +12,14 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use actix::prelude::*;
-use futures_util::future::{BoxFuture, join, join_all};
-use link::Link;
-use noise_tcp::HandshakeError;
+use futures_util::future::{join, join_all};
 use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
 use wire::{
     Lane, ToHost, ToRemote, audio,
-    control::{self, Answer, Refusal},
+    control::{self, Refusal},
 };
 
 use crate::{
@@ -31,7 +29,9 @@ use crate::{
     links::Attempts,
     live::Live,
     port::{Do, Ended, Ends, PortId, What},
+    quality::Quality,
     sound::{End, Heard, Report},
+    ways::{Connector, Way, Wish},
 };
 
 /// The exit code for a host that refuses for good.
@@ -41,14 +41,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// How long devices may take to be given back to this computer.
 pub(crate) const GIVING_BACK: Duration = Duration::from_secs(5);
 
-/// Tries to get a link: what came of it.
-pub(crate) type Connector = Box<dyn Fn() -> BoxFuture<'static, Attempt>>;
-/// A link with the host's answer, or why there is none.
-pub(crate) type Attempt = Result<(Box<dyn Link>, Answer), HandshakeError>;
-
 /// What a Remote is made of.
 pub(crate) struct Parts {
     pub(crate) connector: Connector,
+    /// Which links are tried.
+    pub(crate) wish: Wish,
     pub(crate) events: Events,
     pub(crate) seed: u64,
     /// Records the USB traffic.
@@ -60,7 +57,11 @@ pub(crate) struct Parts {
 /// The actor.
 pub(crate) struct Remote {
     pub(crate) connector: Connector,
+    pub(crate) wish: Wish,
+    /// The kind of link that the session prefers.
+    pub(crate) way: Way,
     pub(crate) attempts: Attempts,
+    pub(crate) quality: Quality,
     pub(crate) events: Events,
     backoff: Backoff,
     /// None when it is ending.
@@ -107,10 +108,13 @@ pub(crate) struct Leave;
 
 impl Remote {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { connector, events, seed, tap, ended } = parts;
+        let Parts { connector, wish, events, seed, tap, ended } = parts;
         Self {
             connector,
+            wish,
+            way: wish.first(),
             attempts: Attempts::default(),
+            quality: Quality::default(),
             events,
             backoff: Backoff::new(seed),
             ended: Some(ended),
@@ -162,7 +166,7 @@ impl Remote {
         self.events.say(&Event::Disconnected { reason, again_in_ms });
         ctx.run_later(after, |act, ctx| {
             if !act.ending() && act.live.is_none() {
-                act.try_to_connect(ctx);
+                act.try_to_begin(ctx);
             }
         });
     }
@@ -309,7 +313,8 @@ impl Handler<Begin> for Remote {
         (self.ends, self.sound) = (ends.map(Some), Some(sound));
         self.lent.extend(lent.into_iter().map(|lent| (lent.id, lent)));
         self.listen(ctx);
-        self.try_to_connect(ctx);
+        self.try_to_begin(ctx);
+        self.watch_quality(ctx);
     }
 }
 

@@ -83,6 +83,7 @@ fn words(reply: &Reply) -> String {
         Reply::Status { report, kept, sound } => {
             status(report) + &sound.to_string() + &heading("not lent:", &lines(kept))
         }
+        Reply::Switched { transport } => format!("the session is on {transport} now\n"),
         Reply::Sound(sound) => sound.to_string(),
         Reply::Error(_) => String::new(),
     }

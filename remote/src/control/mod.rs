@@ -16,6 +16,7 @@ use crate::{
     ports::Report,
     sound::{self, Headphones},
     usb::which::Selector,
+    ways::Way,
 };
 
 /// The longest request, bytes.
@@ -35,6 +36,8 @@ pub(crate) enum Request {
     Status,
     /// Mute the microphone, or not.
     Mute { muted: bool },
+    /// Move the session to a link of this kind.
+    Switch { to: Way },
     /// Tell the VM whether headphones are plugged in.
     Headphones { plugged: Headphones },
 }
@@ -64,6 +67,8 @@ pub(crate) enum Reply {
         kept: Vec<Outcome>,
         sound: sound::status::Status,
     },
+    /// The session is on a link of this kind now.
+    Switched { transport: String },
     /// How the sound is.
     Sound(sound::status::Status),
     /// Nothing, and why.

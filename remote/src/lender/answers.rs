@@ -12,6 +12,7 @@ use crate::{
     control::{Outcome, Reply, Request, Target},
     events::Gone,
     ports::{Status, Unlend, Whom},
+    quality::Switch,
     sound::Ask,
 };
 
@@ -58,6 +59,14 @@ impl<H: Clone + Unpin + 'static> Handler<Request> for Lender<H> {
                     (Ok(report), Ok(sound)) => Reply::Status { report, kept: act.kept(), sound },
                     _ => ending(),
                 }))
+            }
+            Request::Switch { to } => {
+                let switched = self.parts.remote.send(Switch(to)).map(|switched| match switched {
+                    Ok(Ok(transport)) => Reply::Switched { transport },
+                    Ok(Err(reason)) => Reply::Error(format!("the session stays where it is: {reason}")),
+                    Err(_) => ending(),
+                });
+                Box::pin(switched.into_actor(self))
             }
             Request::Mute { muted } => self.ask(Ask::Mute(muted)),
             Request::Headphones { plugged } => self.ask(Ask::Headphones(plugged)),

@@ -10,6 +10,7 @@ use noise::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, ToSocketAddrs},
+    time::Instant,
 };
 use wire::{
     DecodeError,
@@ -97,8 +98,10 @@ async fn connect_with(
         let mut stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
         socket::tune(&stream);
         let (noise, first) = Initiator::begin(suite, PROLOGUE, host, me, hello)?;
+        let asked = Instant::now();
         write_message(&mut stream, first.as_bytes()).await.map_err(closed_by_host)?;
         let message = read_message(&mut stream).await.map_err(closed_by_host)?;
+        let round_trip = asked.elapsed();
         let pinned = host.fingerprint();
         match Fingerprint::read(&message) {
             Some(found) if found == pinned => return Err(HandshakeError::ClosedByHost),
@@ -110,6 +113,7 @@ async fn connect_with(
             Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
             welcome @ Answer::Welcome { .. } => {
                 let mut link = transport(stream, finished);
+                link.answered_after(round_trip);
                 link.confirm().and(poll_fn(|cx| link.poll_flush(cx)).await).map_err(|error| match error {
                     LinkError::Lost(error) => closed_by_host(error),
                     other => HandshakeError::Unproved(other.to_string()),
@@ -274,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_host_takes_every_suite() {
         let (host, remote) = (SecretKey::generate(), SecretKey::generate());
-        let hello = Hello { version: wire::VERSION, vm: None, name: "x".repeat(200) };
+        let hello = Hello { version: wire::VERSION, vm: None, name: "x".repeat(200), signalling: false };
         let answer = Answer::Welcome { vm: "a".to_owned() };
         for suite in Suite::ALL {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

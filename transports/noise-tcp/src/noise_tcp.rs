@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -43,6 +44,7 @@ pub struct NoiseTcp {
     opener: Opener,
     stats: Stats,
     state: State,
+    round_trip: Option<Duration>,
 }
 
 enum State {
@@ -86,7 +88,26 @@ impl NoiseTcp {
             opener: Opener::new(),
             stats: Stats::default(),
             state: State::Open,
+            round_trip: None,
         }
+    }
+
+    /// How long the peer's answer took in the handshake; none at the end that answered.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    pub(crate) fn answered_after(&mut self, round_trip: Duration) {
+        self.round_trip = Some(round_trip);
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
     }
 
     /// Lets our direction take its next key after so many records or bytes, whichever comes first; 2^20 and 2^30 if

@@ -66,7 +66,7 @@ async fn pair(at: usize, harm: Harm) -> (Result<NoiseTcp, HandshakeError>, Resul
     let (host, remote) = (SecretKey::generate(), SecretKey::generate());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (addr, _proxy) = proxy(listener.local_addr().unwrap(), at, harm).await;
-    let hello = Hello { version: wire::VERSION, vm: None, name: String::new() };
+    let hello = Hello { version: wire::VERSION, vm: None, name: String::new(), signalling: false };
     let answer = Answer::Welcome { vm: "a".to_owned() };
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();

@@ -15,7 +15,7 @@ use wire::{
 };
 
 fn hello() -> Hello {
-    Hello { version: wire::VERSION, vm: Some("a".to_owned()), name: "desk".to_owned() }
+    Hello { version: wire::VERSION, vm: Some("a".to_owned()), name: "desk".to_owned(), signalling: false }
 }
 
 fn welcome() -> Answer {

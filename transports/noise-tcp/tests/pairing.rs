@@ -11,7 +11,7 @@ use tokio::{
 use wire::control::{Answer, Hello};
 
 fn hello() -> Hello {
-    Hello { version: wire::VERSION, vm: None, name: "desk".to_owned() }
+    Hello { version: wire::VERSION, vm: None, name: "desk".to_owned(), signalling: false }
 }
 
 /// The host's side, up to its last word.

@@ -75,8 +75,8 @@ impl Incoming {
     /// # Errors
     /// It does not prove its key, hangs up, or takes longer than [`crate::DEADLINE`].
     pub async fn accept(mut self, answer: &Answer) -> Result<WebRtc, Error> {
-        let (peer, binding) = handshake::respond(&mut self.line, self.responder, answer).await?;
-        Ok(WebRtc::new(self.line, peer, binding))
+        let met = handshake::respond(&mut self.line, self.responder, answer).await?;
+        Ok(WebRtc::new(self.line, met))
     }
 
     /// Tells it that it is not welcome, with `answer` as the reason, and hangs up.

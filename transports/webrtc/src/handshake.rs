@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use link::PeerKey;
 use noise::{Caller, Finished, FirstFrame, Initiator, MessageError, PublicKey, Responder, SecretKey, Suite};
+use tokio::time::Instant;
 use wire::control::{Answer, Hello};
 
 use crate::{
@@ -19,6 +20,16 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 const PROLOGUE: &[u8] = b"farbus/1 webrtc";
+
+/// What a handshake has shown.
+pub(crate) struct Met {
+    /// The peer's key.
+    pub(crate) peer: PeerKey,
+    /// What both ends have, and no others.
+    pub(crate) binding: [u8; 32],
+    /// How long the peer's answer took, at the end that asked.
+    pub(crate) round_trip: Option<Duration>,
+}
 
 /// What both ends have to have seen: the certificate of the offerer, and that of the answerer.
 pub(crate) fn prologue(offerer: [u8; 32], answerer: [u8; 32]) -> Vec<u8> {
@@ -46,18 +57,20 @@ pub(crate) async fn initiate(
     host: PublicKey,
     me: &SecretKey,
     hello: &Hello,
-) -> Result<(Answer, PeerKey, [u8; 32]), Error> {
+) -> Result<(Answer, Met), Error> {
     let prologue = prologue(line.peer.fingerprint, line.peer.remote_fingerprint().await?);
     let (noise, first) = Initiator::begin(Suite::best(), &prologue, host, me, hello)?;
     let shake = async {
+        let asked = Instant::now();
         send(line, first.as_bytes());
         let message = receive(line).await?;
+        let round_trip = Some(asked.elapsed());
         let (answer, mut finished) = noise.finish(&message)?;
         if let Answer::Refused { reason, text } = answer {
             return Err(Error::Refused { reason, text });
         }
         send(line, &confirmation(&mut finished)?);
-        Ok((answer, finished.peer, finished.binding))
+        Ok((answer, Met { peer: finished.peer, binding: finished.binding, round_trip }))
     };
     in_time(DEADLINE, shake).await
 }
@@ -70,11 +83,7 @@ pub(crate) async fn identify(line: &mut Line, me: &SecretKey) -> Result<(Respond
 }
 
 /// The rest of the host's side: the answer, and the proof that the remote owns its key.
-pub(crate) async fn respond(
-    line: &mut Line,
-    responder: Responder,
-    answer: &Answer,
-) -> Result<(PeerKey, [u8; 32]), Error> {
+pub(crate) async fn respond(line: &mut Line, responder: Responder, answer: &Answer) -> Result<Met, Error> {
     let (message, mut finished) = responder.answer(answer)?;
     let shake = async {
         send(line, &message);
@@ -82,7 +91,7 @@ pub(crate) async fn respond(
         let mut plain = vec![0; proof.len()];
         let read = finished.transport.read_message(&proof, &mut plain);
         read.map_err(|error| MessageError::Unproved(error.to_string()))?;
-        Ok((finished.peer, finished.binding))
+        Ok(Met { peer: finished.peer, binding: finished.binding, round_trip: None })
     };
     in_time(DEADLINE, shake).await
 }

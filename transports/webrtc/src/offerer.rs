@@ -1,6 +1,5 @@
 //! The remote's side of signalling.
 
-use link::PeerKey;
 use noise::{PublicKey, SecretKey};
 use wire::control::{Answer, Hello};
 
@@ -58,8 +57,7 @@ impl Offerer {
         hello: &Hello,
     ) -> Result<(WebRtc, Answer), Error> {
         handshake::opened(&mut self.line).await?;
-        let (answer, peer, binding): (Answer, PeerKey, _) =
-            handshake::initiate(&mut self.line, host, me, hello).await?;
-        Ok((WebRtc::new(self.line, peer, binding), answer))
+        let (answer, met) = handshake::initiate(&mut self.line, host, me, hello).await?;
+        Ok((WebRtc::new(self.line, met), answer))
     }
 }

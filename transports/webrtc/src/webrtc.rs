@@ -14,6 +14,7 @@ use wire::Lane;
 
 use crate::{
     Control, OpusTrack,
+    handshake::Met,
     line::{Event, Line},
     message::{MAX_FRAME, Outgoing, PIECE},
     peer::ordered,
@@ -48,6 +49,7 @@ pub struct WebRtc {
     line: Line,
     peer: PeerKey,
     binding: [u8; 32],
+    round_trip: Option<Duration>,
     stats: Stats,
     /// Bytes that wait to be handed to SCTP, by lane.
     waiting: [usize; Lane::ALL.len()],
@@ -91,11 +93,12 @@ impl State {
 }
 
 impl WebRtc {
-    pub(crate) fn new(line: Line, peer: PeerKey, binding: [u8; 32]) -> Self {
+    pub(crate) fn new(line: Line, Met { peer, binding, round_trip }: Met) -> Self {
         Self {
             line,
             peer,
             binding,
+            round_trip,
             stats: Stats::default(),
             waiting: [0; Lane::ALL.len()],
             sent: 0,
@@ -104,6 +107,12 @@ impl WebRtc {
             close: None,
             state: State::Open,
         }
+    }
+
+    /// How long the peer's answer took in the handshake; none at the end that answered.
+    #[must_use]
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
     }
 
     /// A handle for what is to be done while the link is driven elsewhere.

@@ -20,6 +20,9 @@ pub struct Hello {
     /// A name for people to read, such as its host name.
     #[serde(default)]
     pub name: String,
+    /// The link carries an offer of another one and its answer, and no session.
+    #[serde(default)]
+    pub signalling: bool,
 }
 
 /// What the host answers, inside the second handshake message.

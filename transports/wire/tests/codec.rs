@@ -163,14 +163,17 @@ fn control_messages_are_read_back_and_unknown_fields_are_skipped() {
         colour: u8,
     }
     let newer = rmp_serde::to_vec_named(&NewerHello { version: 1, name: "n".into(), colour: 3 }).unwrap();
-    assert_eq!(Hello::decode(&newer), Ok(Hello { version: 1, vm: None, name: "n".into() }));
+    assert_eq!(
+        Hello::decode(&newer),
+        Ok(Hello { version: 1, vm: None, name: "n".into(), signalling: false })
+    );
 }
 
 #[test]
 fn texts_of_a_size_the_peer_chose_are_refused() {
     let answer = Answer::Refused { reason: Refusal::Busy, text: "x".repeat(control::MAX_TEXT + 1) };
     assert!(matches!(Answer::decode(&answer.encode()), Err(DecodeError::Field { field: "text", .. })));
-    let hello = Hello { version: 1, vm: Some("x".repeat(5000)), name: String::new() };
+    let hello = Hello { version: 1, vm: Some("x".repeat(5000)), name: String::new(), signalling: false };
     assert!(matches!(Hello::decode(&hello.encode()), Err(DecodeError::Long { .. })));
 }
 

@@ -29,7 +29,7 @@ fn code(text: &str) -> Code {
 }
 
 fn hello() -> Hello {
-    Hello { version: wire::VERSION, vm: None, name: "desk".to_owned() }
+    Hello { version: wire::VERSION, vm: None, name: "desk".to_owned(), signalling: false }
 }
 
 impl World {

@@ -13,7 +13,7 @@ pub(crate) fn config() -> Config {
 }
 
 pub(crate) fn hello() -> Hello {
-    Hello { version: wire::VERSION, vm: Some("a".to_owned()), name: "desk".to_owned() }
+    Hello { version: wire::VERSION, vm: Some("a".to_owned()), name: "desk".to_owned(), signalling: false }
 }
 
 pub(crate) fn welcome() -> Answer {

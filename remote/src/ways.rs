@@ -1,0 +1,200 @@
+//! The ways to a host: Noise over TCP, and WebRTC, whose offer and answer go over a connection of the first kind. The
+//! host's port is all that has to be known.
+
+use std::{future::poll_fn, io, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use futures_util::{FutureExt, future::BoxFuture};
+use link::{Frame, Link, LinkError};
+use noise_tcp::{HandshakeError, NoiseTcp, PublicKey, SecretKey};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout};
+use webrtc::Offerer;
+use wire::{
+    Lane,
+    control::{Answer, Hello, Refusal},
+};
+
+/// How long the host may take to answer an offer.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A kind of link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Way {
+    /// Noise over one TCP connection: the fastest on a good network.
+    NoiseTcp,
+    /// WebRTC data channels over UDP: sound does not wait for what was lost.
+    Webrtc,
+}
+
+impl Way {
+    /// The other one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::NoiseTcp => Self::Webrtc,
+            Self::Webrtc => Self::NoiseTcp,
+        }
+    }
+
+    /// How long an attempt may take on a link whose round trip is known, or not.
+    pub(crate) fn limit(self, round_trip: Option<Duration>) -> Duration {
+        let (least, round_trips) = match self {
+            Self::NoiseTcp => (Duration::from_secs(1), 8),
+            Self::Webrtc => (Duration::from_secs(6), 16),
+        };
+        round_trip.map_or(least, |round_trip| least.max(round_trip * round_trips))
+    }
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoiseTcp => "noise-tcp",
+            Self::Webrtc => "webrtc",
+        })
+    }
+}
+
+/// Which links are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wish {
+    /// Noise over TCP only.
+    NoiseTcp,
+    /// WebRTC only.
+    Webrtc,
+    /// Both at first, and the better one is kept, by its round trip; the other one again when it gets bad.
+    Auto,
+}
+
+impl Wish {
+    /// The kind that is tried first.
+    pub(crate) fn first(self) -> Way {
+        match self {
+            Self::NoiseTcp | Self::Auto => Way::NoiseTcp,
+            Self::Webrtc => Way::Webrtc,
+        }
+    }
+}
+
+/// Why there is no link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoLink {
+    /// The host does not want this remote.
+    #[error("refused: {text}")]
+    Refused { reason: Refusal, text: String },
+    /// Something else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// A link whose host has said who has what.
+pub(crate) struct Linked {
+    pub(crate) link: Box<dyn Link>,
+    pub(crate) vm: String,
+    /// How long the host's answer in the handshake took.
+    pub(crate) round_trip: Option<Duration>,
+}
+
+/// What an attempt comes to.
+pub(crate) type Attempt = Result<Linked, NoLink>;
+/// Tries to get a link of a kind.
+pub(crate) type Connector = Box<dyn Fn(Way) -> BoxFuture<'static, Attempt>>;
+
+/// What it takes to connect.
+pub(crate) struct To {
+    pub(crate) address: String,
+    pub(crate) host: PublicKey,
+    pub(crate) key: Arc<SecretKey>,
+    pub(crate) hello: Hello,
+}
+
+/// Connects to this host, in either way.
+pub(crate) fn connector(to: To) -> Connector {
+    let to = Arc::new(to);
+    Box::new(move |way| {
+        let to = Arc::clone(&to);
+        async move {
+            match way {
+                Way::NoiseTcp => by_tcp(&to, &to.hello).await.map(|(link, vm)| {
+                    let round_trip = link.round_trip();
+                    Linked { link: Box::new(link), vm, round_trip }
+                }),
+                Way::Webrtc => by_webrtc(&to).await,
+            }
+        }
+        .boxed()
+    })
+}
+
+async fn by_tcp(to: &To, hello: &Hello) -> Result<(NoiseTcp, String), NoLink> {
+    let (link, answer) = noise_tcp::connect(&*to.address, to.host, &to.key, hello).await?;
+    Ok((link, welcomed(answer)?))
+}
+
+async fn by_webrtc(to: &To) -> Attempt {
+    let (mut signalling, _) = by_tcp(to, &Hello { signalling: true, ..to.hello.clone() }).await?;
+    let mut config = webrtc::Config::default();
+    // Whatever leads to the host leads back: loopback is nowhere in the default.
+    config.bind.extend(signalling.local_addr().ok().map(|local| (local.ip(), 0).into()));
+    let offerer = Offerer::new(&config).await?;
+    let offer = Frame { lane: Lane::Ctl, head: offerer.offer().to_owned().into(), body: Default::default() };
+    let answer = timeout(ANSWER, exchange(&mut signalling, offer)).await;
+    let answer = answer.map_err(|_| NoLink::Failed("the host does not answer the offer".to_owned()))??;
+    offerer.take_answer(&answer).await?;
+    let begun = Instant::now();
+    let (link, answer) = offerer.connect(to.host, &to.key, &to.hello).await?;
+    tracing::debug!(after = ?begun.elapsed(), "a connection by WebRTC has come about");
+    let round_trip = link.round_trip();
+    Ok(Linked { link: Box::new(link), vm: welcomed(answer)?, round_trip })
+}
+
+/// Sends one frame, and takes one.
+async fn exchange(link: &mut NoiseTcp, frame: Frame) -> Result<String, NoLink> {
+    poll_fn(|cx| link.poll_ready(cx)).await?;
+    link.send(frame)?;
+    poll_fn(|cx| link.poll_flush(cx)).await?;
+    let (_, answer) = poll_fn(|cx| link.poll_receive(cx)).await?;
+    String::from_utf8(answer.into()).map_err(|_| NoLink::Failed("the host's answer is no text".to_owned()))
+}
+
+fn welcomed(answer: Answer) -> Result<String, NoLink> {
+    match answer {
+        Answer::Welcome { vm } => Ok(vm),
+        Answer::Refused { reason, text } => Err(NoLink::Refused { reason, text }),
+    }
+}
+
+impl From<HandshakeError> for NoLink {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Refused { reason, text } => Self::Refused { reason, text },
+            // Another host's key: no later attempt is any better.
+            HandshakeError::AnotherHost { .. } => {
+                Self::Refused { reason: Refusal::NotAllowed, text: error.to_string() }
+            }
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
+impl From<webrtc::Error> for NoLink {
+    fn from(error: webrtc::Error) -> Self {
+        match error {
+            webrtc::Error::Refused { reason, text } => Self::Refused { reason, text },
+            other => Self::Failed(format!("WebRTC: {other}")),
+        }
+    }
+}
+
+impl From<LinkError> for NoLink {
+    fn from(error: LinkError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<io::Error> for NoLink {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
