@@ -55,6 +55,8 @@ enum Says {
     Half,
     /// A first message that has the form of one.
     Whole,
+    /// The first message of a pairing.
+    Asks,
 }
 
 impl Says {
@@ -63,6 +65,7 @@ impl Says {
             Self::Nothing => Vec::new(),
             Self::Half => [&[0, 200, 1][..], &[7; 90]].concat(),
             Self::Whole => [&[0, 200, 1][..], &[7; 199]].concat(),
+            Self::Asks => [&[0, 34, b'P', 1][..], &[7; 32]].concat(),
         }
     }
 }
@@ -190,6 +193,11 @@ async fn a_paired_remote_gets_in_during_a_flood_of_half_messages_from_elsewhere(
 #[tokio::test]
 async fn a_paired_remote_gets_in_during_a_flood_of_whole_messages_from_elsewhere() -> Result<()> {
     weather(From::ELSEWHERE, Says::Whole).await
+}
+
+#[tokio::test]
+async fn a_paired_remote_gets_in_during_a_flood_of_pairings_from_elsewhere() -> Result<()> {
+    weather(From::ELSEWHERE, Says::Asks).await
 }
 
 #[tokio::test]

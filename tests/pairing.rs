@@ -8,6 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lab::farbus::{Host, Program, Seat};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
 /// The exit code of a remote that is refused.
 const REFUSED: Option<i32> = Some(3);
@@ -111,6 +115,74 @@ async fn a_paired_remote_connects_without_naming_a_key_and_still_does_after_the_
     let mut again = world.host(&["serve"])?;
     again.wait_for("vm_ready").await?;
     world.connect()?.wait_for("connected").await?;
+    Ok(())
+}
+
+/// Carries one connection to the host, and notes what the remote said, message by message.
+async fn eavesdrop(listener: TcpListener, host: String) -> Result<Vec<Vec<u8>>> {
+    let (mut remote, _) = listener.accept().await?;
+    let mut host = TcpStream::connect(host).await?;
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        let message = message(&mut remote).await?;
+        host.write_all(&message).await?;
+        said.push(message);
+        let answer = self::message(&mut host).await?;
+        remote.write_all(&answer).await?;
+    }
+    Ok(said)
+}
+
+/// The next message, with its length before it.
+async fn message(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut message = vec![0; 2 + usize::from(length)];
+    message[..2].copy_from_slice(&length.to_be_bytes());
+    stream.read_exact(&mut message[2..]).await?;
+    Ok(message)
+}
+
+#[tokio::test]
+async fn what_was_said_in_a_pairing_pairs_nobody_when_it_is_said_again() -> Result<()> {
+    let world = World::start("").await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let between = listener.local_addr()?.to_string();
+    let heard = tokio::spawn(eavesdrop(listener, world.host.address.clone()));
+    let (mut showing, code) = world.code().await?;
+    let mut remote = world.remote(&["pair", &between, &code, "--json"])?;
+    remote.wait_for("paired").await.context("whoever only listens disturbs nobody")?;
+    showing.wait_for("paired").await?;
+    let said = heard.await??;
+
+    let replay = async || -> Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(&world.host.address).await?;
+        let mut answer = Vec::new();
+        for said in &said {
+            // A host that has hung up is as good as one that refuses.
+            if stream.write_all(said).await.is_err() {
+                break;
+            }
+            match message(&mut stream).await {
+                Ok(message) => answer = message,
+                Err(_) => break,
+            }
+        }
+        Ok(answer)
+    };
+    ensure!(replay().await? == [0, 2, 1, 0], "the code is used: nobody is expected");
+    let (_showing, code) = world.code().await?;
+    let offer = replay().await?;
+    ensure!(
+        offer[2] == 0 && offer.len() > 60,
+        "what was said belongs to another offer: the host hangs up after its own"
+    );
+    // Whoever cuts messages short spends no try either.
+    for end in 0..said[0].len() {
+        let mut stream = TcpStream::connect(&world.host.address).await?;
+        stream.write_all(&said[0][..end]).await?;
+    }
+    let mut remote = world.remote(&["pair", &world.host.address, &code, "--json"])?;
+    remote.wait_for("paired").await?;
     Ok(())
 }
 

@@ -100,6 +100,13 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
         ensure!(exported.contains(line), "{line} is not in\n{exported}");
     }
 
+    // What workers measure themselves comes once a second.
+    let measured = timeout(PATIENCE, async {
+        while !metrics(endpoint).await?.contains("farbus_worker_start_seconds{vm=\"b\"}") {}
+        anyhow::Ok(())
+    });
+    measured.await.context("the workers' own measures never came")??;
+
     ensure!(remote.stop().await?.success());
     host.wait_for("link_lost").await?;
     status(&config, |status| status["vms"].is_array() && status["vms"][0]["remote"].is_null()).await?;

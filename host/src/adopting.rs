@@ -89,3 +89,70 @@ async fn handshake(
     }
     Ok(Box::new(link))
 }
+
+#[cfg(test)]
+mod tests {
+    use actix::prelude::*;
+    use tokio::{
+        io::AsyncReadExt,
+        net::TcpListener,
+        sync::mpsc::{UnboundedSender, unbounded_channel},
+    };
+    use wire::control::Hello;
+
+    use super::*;
+
+    /// Has whatever links come.
+    struct Session(UnboundedSender<LinkUp>);
+
+    impl Actor for Session {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<LinkUp> for Session {
+        type Result = ();
+
+        fn handle(&mut self, link: LinkUp, _: &mut Self::Context) {
+            let _ = self.0.send(link);
+        }
+    }
+
+    #[actix::test]
+    async fn replays_push_each_other_out_and_the_remote_itself_comes_in() {
+        let (key, remote) = (SecretKey::generate(), SecretKey::generate());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (linked, mut links) = unbounded_channel();
+        let session = Session(linked).start().recipient();
+        let (events, mut told) = mpsc::channel(4);
+        let mut adopting = Adopting::new("a", key.clone(), Handle::current(), events.downgrade(), session);
+        let connect = |remote: SecretKey, host| {
+            let hello = Hello { version: wire::VERSION, vm: None, name: String::new() };
+            tokio::spawn(async move { noise_tcp::connect(addr, host, &remote, &hello).await.map(drop) })
+        };
+        // A first message, seen on the network.
+        let caller = connect(remote.clone(), key.public());
+        let (mut seen, _) = listener.accept().await.unwrap();
+        let first = noise_tcp::read_first(&mut seen).await.unwrap().as_bytes().to_vec();
+        caller.abort();
+
+        let mut replays = Vec::new();
+        for _ in 0..AT_ONCE {
+            let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
+            replays.push(ours.unwrap());
+            adopting.adopt(first.clone(), theirs.unwrap().0.into_std().unwrap().into());
+        }
+        let genuine = connect(remote, key.public());
+        let (mut stream, from) = listener.accept().await.unwrap();
+        let first = noise_tcp::read_first(&mut stream).await.unwrap().as_bytes().to_vec();
+        adopting.adopt(first, stream.into_std().unwrap().into());
+
+        genuine.await.unwrap().unwrap();
+        assert_eq!(told.recv().await, Some(ToManager::Proved { from }));
+        assert!(links.recv().await.is_some());
+        let mut answer = Vec::new();
+        // A reset or an end: the oldest replay is gone either way, and its deadline has not come yet.
+        let _ = replays.remove(0).read_to_end(&mut answer).await;
+        assert!(adopting.going_on.len() <= AT_ONCE);
+    }
+}

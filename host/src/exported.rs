@@ -4,10 +4,13 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context as _, Result};
-use metrics::{counter, gauge};
+use metrics::{Label, counter, gauge};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use crate::counted::{Counted, LaneCounted};
+use crate::{
+    counted::{Counted, LaneCounted},
+    measured::{Measure, Value},
+};
 
 /// Serves metrics there, from now on.
 ///
@@ -20,15 +23,29 @@ pub(crate) fn serve(address: SocketAddr) -> Result<()> {
         .with_context(|| format!("serving metrics at {address} (the key `metrics` of the configuration)"))
 }
 
+/// Measures of one VM's controllers that are exported; there are a tenth of it.
+const MEASURES: usize = 512;
+
 /// What was exported last of each VM: sessions and workers begin at zero again, exported counters never do.
 #[derive(Debug, Default)]
-pub(crate) struct Exported(BTreeMap<String, Counted>);
+pub(crate) struct Exported {
+    counted: BTreeMap<String, Counted>,
+    /// Of measures that are counts, by VM.
+    counts: BTreeMap<String, BTreeMap<Series, u64>>,
+}
+
+/// What tells one measure from another.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Series {
+    name: String,
+    labels: Vec<(String, String)>,
+}
 
 impl Exported {
     /// Exports what a VM's worker has counted.
     pub(crate) fn export(&mut self, vm: &str, counted: &Counted) {
         let none = Counted::default();
-        let before = self.0.get(vm).unwrap_or(&none);
+        let before = self.counted.get(vm).unwrap_or(&none);
         for (name, count) in grown(before, counted) {
             counter!(name, "vm" => vm.to_owned()).increment(count);
         }
@@ -46,7 +63,28 @@ impl Exported {
             }
             gauge!("farbus_lane_queued_bytes", &labels).set(lane.queued_bytes as f64);
         }
-        self.0.insert(vm.to_owned(), counted.clone());
+        self.counted.insert(vm.to_owned(), counted.clone());
+    }
+
+    /// Exports what a VM's controllers have measured.
+    pub(crate) fn measured(&mut self, vm: &str, measures: Vec<Measure>) {
+        let counts = self.counts.entry(vm.to_owned()).or_default();
+        for Measure { name, labels, value } in measures {
+            let mut all = vec![Label::new("vm", vm.to_owned())];
+            all.extend(labels.iter().map(|(name, value)| Label::new(name.clone(), value.clone())));
+            match value {
+                Value::Level(level) => gauge!(name, all).set(level),
+                Value::Count(count) => {
+                    let known = counts.len();
+                    let series = Series { name: name.clone(), labels };
+                    if known >= MEASURES && !counts.contains_key(&series) {
+                        continue;
+                    }
+                    let before = counts.insert(series, count).unwrap_or_default();
+                    counter!(name, all).increment(since(before, count));
+                }
+            }
+        }
     }
 
     /// Exports whether a VM has a remote.
@@ -110,12 +148,21 @@ mod tests {
                 exported.export("desk", &counted(requests, sent));
             }
             Exported::linked("desk", true);
+            let labels = vec![("stream".to_owned(), "1".to_owned())];
+            let measure =
+                |name: &str, value| Measure { name: name.to_owned(), labels: labels.clone(), value };
+            for count in [3, 4, 1] {
+                exported.measured("desk", vec![measure("farbus_slips", Value::Count(count))]);
+            }
+            exported.measured("desk", vec![measure("farbus_play_rate_hz", Value::Level(48_000.0))]);
         });
         let text = exporter.handle().render();
         for line in [
             "farbus_usb_requests_total{vm=\"desk\"} 8",
             "farbus_lane_sent_bytes_total{vm=\"desk\",lane=\"bulk\"} 170",
             "farbus_linked{vm=\"desk\"} 1",
+            "farbus_slips_total{vm=\"desk\",stream=\"1\"} 5",
+            "farbus_play_rate_hz{vm=\"desk\",stream=\"1\"} 48000",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

@@ -18,7 +18,7 @@ use rustix::net::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixDatagram};
 
-use crate::counted::Counted;
+use crate::{counted::Counted, measured::Measure};
 
 /// The largest packet, bytes: a first handshake frame (at most 1 KiB) and little beside it, or what was counted.
 const MAX_PACKET: usize = 8192;
@@ -43,7 +43,7 @@ pub(crate) enum ToWorker {
 }
 
 /// What a worker tells the manager.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum ToManager {
     /// Both sockets are there: the VM may start.
     Ready,
@@ -85,6 +85,8 @@ pub(crate) enum ToManager {
     },
     /// What was counted, once a second while it moves.
     Counted(Box<Counted>),
+    /// What the controllers measured, once a second if metrics are asked for.
+    Measured(Vec<Measure>),
     /// A controller failed too often.
     GaveUp {
         /// Which.

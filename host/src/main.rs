@@ -15,6 +15,7 @@ mod doctor;
 mod exported;
 mod handoff;
 mod manager;
+mod measured;
 mod print_args;
 mod report;
 mod signalling;

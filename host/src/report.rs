@@ -82,7 +82,7 @@ fn sentence(report: &Report) -> String {
     match report {
         Report::Listening { address, host_key } => {
             format!(
-                "listening on {address}\nremotes connect with: farbus-remote connect {address} --host-key {host_key}"
+                "listening on {address}\nremotes connect with: farbus-remote connect {address} --host-key {host_key}\nor without a key, once they are paired: farbus-host pair VM"
             )
         }
         Report::VmReady { vm, usb, hda, .. } => format!("vm {vm}: ready at {usb} and {hda}"),

@@ -1,13 +1,13 @@
 //! `farbus-host vm NAME`: one VM's worker. Its main thread is the VM's arbiter: both vfio-user sockets, both
 //! controllers and the session live there. Links run on a second runtime.
 
-use std::{path::Path, rc::Rc};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use capture::{Tap, Totals, Writer};
 use noise_tcp::SecretKey;
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::{runtime::Handle, sync::mpsc, time::MissedTickBehavior};
 use vfio_user::Server;
 use vm_session::{Event, Parts, SendAway, Stop, VmSession};
 
@@ -15,13 +15,17 @@ use crate::{
     adopting::Adopting,
     cli::VmWorker,
     config::{Config, Interrupts, Vm},
+    control::client::seconds_since_1970,
     handoff::{self, Channel, ToManager, ToWorker},
+    measured::Measured,
 };
 
 /// Threads for links: one is enough for one remote, two keep encryption and decryption apart.
 const IO_THREADS: usize = 2;
 /// Events on their way to the manager.
 const EVENTS: usize = 256;
+/// How often the manager hears what the controllers measure.
+const MEASURE: Duration = Duration::from_secs(1);
 
 /// Runs the worker until the manager says stop, or is gone.
 ///
@@ -41,7 +45,9 @@ pub(crate) fn run(args: &VmWorker) -> Result<()> {
     let handle = io.handle().clone();
     let name = args.vm.clone();
     let (tap, capture) = vm.capture.as_deref().map(start_capture).transpose()?.unzip();
-    let outcome = System::new().block_on(serve(name, vm, control, key, handle, tap));
+    let measured = config.metrics.map(|_| Measured::record()).transpose()?;
+    metrics::gauge!("farbus_worker_start_seconds").set(seconds_since_1970() as f64);
+    let outcome = System::new().block_on(serve(name, vm, control, key, handle, tap, measured));
     io.shutdown_background();
     if let Some(writer) = capture {
         end_capture(writer, &args.vm);
@@ -71,6 +77,7 @@ async fn serve(
     key: SecretKey,
     io: Handle,
     tap: Option<Tap>,
+    measured: Option<Measured>,
 ) -> Result<()> {
     let channel = Rc::new(Channel::new(control).context("the manager's channel")?);
     let (events, mut happened) = mpsc::channel(EVENTS);
@@ -100,8 +107,16 @@ async fn serve(
 
     // The remote that has the VM.
     let mut linked = None;
+    let mut measure = tokio::time::interval(MEASURE);
+    measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = measure.tick(), if measured.is_some() => {
+                for measures in measured.iter().flat_map(Measured::all) {
+                    let message = ToManager::Measured(measures);
+                    channel.send(&message, None).await.context("telling the manager")?;
+                }
+            },
             event = happened.recv() => match event {
                 Some(event) => {
                     match event {

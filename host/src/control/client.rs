@@ -1,8 +1,9 @@
 //! `farbus-host pair | revoke | allow`: asks the running host.
 
 use std::{
+    fs,
     io::{self, BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt, net::UnixStream},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -93,6 +94,15 @@ fn judge(args: &Judge, request: &Request, offline: impl FnOnce(&mut State) -> Re
     if let Some(mut line) = Line::open(&config)? {
         return line.ask(request, PATIENCE);
     }
+    if let Ok(key) = fs::metadata(&config.key_file)
+        && key.uid() != rustix::process::geteuid().as_raw()
+    {
+        // It may run where this user does not look, and could not read what this user writes.
+        bail!(
+            "{} belongs to another user: run this as the user that farbus-host runs as",
+            config.key_file.display()
+        );
+    }
     let file = State::beside(&config.key_file);
     let mut state = State::load(&file)?;
     let reply = offline(&mut state);
@@ -131,7 +141,7 @@ pub(super) fn say(json: bool, what: &impl Serialize, words: impl FnOnce() -> Str
 fn shown(code: &Code) -> String {
     let Code { vm, code, address, fingerprint, seconds, tries, .. } = code;
     format!(
-        "code: {code}\nFor VM `{vm}`, valid for {seconds} s, {tries} tries. At the remote:\n\n    farbus-remote pair {address} {code}\n\n\
+        "code: {code}\nFor VM `{vm}`, valid for {seconds} s, {tries} tries. At the remote:\n\n    farbus-remote pair {address}\n\n\
          (with the address by which the remote reaches this host). This host's key has the fingerprint\n{fingerprint}\nWaiting..."
     )
 }

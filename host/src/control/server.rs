@@ -132,3 +132,77 @@ async fn answer(line: &[u8], manager: &Recipient<Asked>) -> Reply {
         Err(error) => Reply::Error(format!("not a request: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader as StdReader, Write},
+        os::unix::fs::MetadataExt,
+    };
+
+    use actix::prelude::*;
+
+    use super::*;
+
+    /// Says what it was asked.
+    struct Clerk;
+
+    impl Actor for Clerk {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Asked> for Clerk {
+        type Result = MessageResult<Asked>;
+
+        fn handle(&mut self, Asked(request): Asked, _: &mut Self::Context) -> Self::Result {
+            MessageResult(Reply::Error(format!("{request:?}")))
+        }
+    }
+
+    /// Asks from a thread of its own.
+    async fn ask(path: PathBuf, line: Vec<u8>) -> String {
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut stream = StdStream::connect(path).unwrap();
+            stream.write_all(&line).unwrap();
+            let mut reply = String::new();
+            StdReader::new(stream).read_line(&mut reply).unwrap();
+            reply
+        });
+        asked.await.unwrap()
+    }
+
+    #[actix::test]
+    async fn the_socket_is_its_users_alone_and_answers_whatever_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.sock");
+        let (server, file) = Server::bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let serving = actix::spawn(server.serve(Clerk.start().recipient()));
+        let long = [&[b' '; REQUEST][..], b"\n"].concat();
+        for (line, says) in [
+            (&b"{\"do\":\"revoke\",\"key\":\"x\"}\n"[..], "Revoke"),
+            (b"{\"do\":\"pair\",\"vm\":\"a\"}\n", "Pair"),
+            (b"{\"do\":\"pair\",\"vm\":\"a\",\"more\":1}\n", "not a request"),
+            (b"\xff\n", "not a request"),
+            (&long, "at most"),
+        ] {
+            let reply = ask(path.clone(), line.to_vec()).await;
+            assert!(reply.contains(says), "{says}: {reply}");
+        }
+        assert!(Server::bind(&path).unwrap_err().to_string().contains("another farbus-host"));
+        serving.abort();
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[actix::test]
+    async fn a_socket_that_was_left_behind_is_replaced_and_anything_else_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("host.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(Server::bind(&path).unwrap());
+        fs::write(&path, "precious").unwrap();
+        assert!(Server::bind(&path).unwrap_err().to_string().contains("no socket"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    }
+}

@@ -50,7 +50,7 @@ fn of_vm(VmStatus { vm, worker, remote, loss_ppm, counted }: &VmStatus) -> Strin
     let from = remote.address.as_deref().unwrap_or("somewhere");
     let round_trip = round_trip_us.map_or("not known yet".to_owned(), millis);
     let mut words = format!(
-        "vm {vm}: {worker}, remote `{}` at {from} by {} for {}\n  key {}\n  {devices} devices lent, {requests} USB requests, {frames} frames of sound\n  \
+        "vm {vm}: {worker}, remote `{}` at {from} by {} for {}\n  key {}\n  devices lent: {devices}, USB requests: {requests}, frames of sound: {frames}\n  \
          round trip {round_trip}, jitter {}, loss {}.{:04} %, {resumes} resumes, {hand_overs} hand-overs, held {}\n  \
          lane        sent bytes  received bytes      queued  sent again",
         remote.name,
@@ -115,7 +115,7 @@ mod tests {
         let words = of_vm(&vm);
         for part in [
             "vm desk: worker 7, remote `laptop` at 192.0.2.7:5 by noise-tcp for 2 h 5 min",
-            "2 devices lent",
+            "devices lent: 2",
             "round trip 1.23 ms",
             "loss 1.2345 %",
             "held 250.00 ms",

@@ -251,6 +251,7 @@ impl ConnectionManager {
                 Some(report) => report,
                 None => return,
             },
+            ToManager::Measured(measures) => return self.exported.measured(&vm, measures),
             ToManager::GaveUp { controller } => Report::GaveUp { vm, controller },
         };
         self.reporter.say(&report);
