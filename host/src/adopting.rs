@@ -127,7 +127,7 @@ mod tests {
         let (events, mut told) = mpsc::channel(4);
         let mut adopting = Adopting::new("a", key.clone(), Handle::current(), events.downgrade(), session);
         let connect = |remote: SecretKey, host| {
-            let hello = Hello { version: wire::VERSION, vm: None, name: String::new() };
+            let hello = Hello { version: wire::VERSION, vm: None, name: String::new(), signalling: false };
             tokio::spawn(async move { noise_tcp::connect(addr, host, &remote, &hello).await.map(drop) })
         };
         // A first message, seen on the network.

@@ -102,7 +102,7 @@ pub(crate) struct Forget {
     pub(crate) key: KeyFile,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub(crate) struct Switch {
     /// The kind of link to move to.
     #[arg(value_enum)]

@@ -53,7 +53,6 @@ pub(crate) struct Line {
     pub(crate) waiting: bool,
     /// The kind of link, for people.
     pub(crate) name: &'static str,
-    pub(crate) way: Way,
     /// How long the host's answer took when it was made.
     pub(crate) round_trip: Option<Duration>,
     inbound: SpawnHandle,
@@ -84,10 +83,10 @@ impl Attempts {
         running.is_some_and(|(_, handle)| ctx.cancel_future(handle))
     }
 
-    /// All are given up.
-    fn cancel(&mut self, ctx: &mut Context<Remote>) {
-        let running = std::mem::take(&mut self.running).into_values().map(|(_, handle)| handle);
-        for attempt in running.chain(self.next.take()) {
+    /// All but this one are given up.
+    fn cancel(&mut self, but: Option<LinkId>, ctx: &mut Context<Remote>) {
+        let given_up = self.running.extract_if(.., |id, _| Some(*id) != but).map(|(_, (_, handle))| handle);
+        for attempt in given_up.chain(self.next.take()) {
             ctx.cancel_future(attempt);
         }
     }
@@ -185,23 +184,23 @@ impl Remote {
             let session = self.session;
             ctx.run_later(RACE, move |act, ctx| {
                 if act.session == session && act.live.as_ref().is_some_and(|live| live.outage().is_none()) {
-                    act.stop_trying(ctx);
+                    act.stop_trying(act.awaited(), ctx);
                 }
             });
-            return self.join(id, way, linked, ctx);
+            return self.join(id, linked, ctx);
         };
         if live.outage().is_none()
             && !self.switching(id)
-            && !quality::better(linked.round_trip, live.quality())
+            && !quality::better(linked.round_trip, live.quality(RACE))
         {
             return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
-        self.attempts.cancel(ctx);
+        self.stop_trying(Some(id), ctx);
         self.way = way;
-        self.join(id, way, linked, ctx);
+        self.join(id, linked, ctx);
     }
 
-    fn join(&mut self, id: LinkId, way: Way, linked: Linked, ctx: &mut Context<Self>) {
+    fn join(&mut self, id: LinkId, linked: Linked, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let driven = Driven::start(linked.link, &Handle::current());
         let name = driven.profile.name;
@@ -212,7 +211,7 @@ impl Remote {
         // The end comes after everything that was said before it.
         let came = frames.chain(end.map(What::End).into_stream()).map(move |what| Came { link: id, what });
         let round_trip = linked.round_trip;
-        let line = Line { outbound, waiting: false, name, way, round_trip, inbound: ctx.add_stream(came) };
+        let line = Line { outbound, waiting: false, name, round_trip, inbound: ctx.add_stream(came) };
         let Some(live) = &mut self.live else { return };
         match live.join(now, link, line) {
             Ok(()) => self.transmit(ctx),
@@ -247,7 +246,7 @@ impl Remote {
         if !self.ending() {
             self.events.say(&Event::Disconnected { reason, again_in_ms: 0 });
         }
-        self.attempts.cancel(ctx);
+        self.stop_trying(None, ctx);
         self.try_to_resume(ctx);
     }
 
@@ -272,9 +271,10 @@ impl Remote {
         }
     }
 
-    /// The session is over, or has what it wants: nothing more is tried.
-    pub(crate) fn stop_trying(&mut self, ctx: &mut Context<Self>) {
-        self.attempts.cancel(ctx);
+    /// The session is over, or has what it wants: nothing more is tried but this.
+    pub(crate) fn stop_trying(&mut self, but: Option<LinkId>, ctx: &mut Context<Self>) {
+        self.attempts.cancel(but, ctx);
+        self.stay_unless(but);
     }
 }
 

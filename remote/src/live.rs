@@ -81,10 +81,11 @@ impl Live {
         Some((link, self.lines.get(&link)?.round_trip, self.session.stats().round_trip))
     }
 
-    /// The round trip of the link it is on.
-    pub(crate) fn quality(&self) -> Option<Duration> {
+    /// The round trip of the link it is on: at the beginning that of its handshake, as it is compared with another one's.
+    pub(crate) fn quality(&self, beginning: Duration) -> Option<Duration> {
         let (_, made, now) = self.on()?;
-        now.or(made)
+        let young = self.start.elapsed().saturating_sub(self.since) < beginning;
+        if young { made.or(now) } else { now.or(made) }
     }
 
     /// It has no link from now on; why.

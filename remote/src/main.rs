@@ -46,15 +46,13 @@ use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use capture::{Tap, Totals, Writer};
 use clap::Parser;
-use futures_util::FutureExt;
-use link::Link;
 use noise_tcp::{PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
 use tracing_subscriber::EnvFilter;
-use wire::control::{Hello, Refusal};
+use wire::control::Hello;
 
 use crate::{
     cli::{Ask, Cli, Command, Connect, Format, KeyFile, Plug, Status, Switch},

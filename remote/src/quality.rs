@@ -85,7 +85,17 @@ impl Remote {
 
     /// Whether somebody waits for the session to move to this link.
     pub(crate) fn switching(&self, link: LinkId) -> bool {
-        self.quality.switching.as_ref().is_some_and(|(awaited, _)| *awaited == link)
+        self.awaited() == Some(link)
+    }
+
+    /// The link that somebody waits for.
+    pub(crate) fn awaited(&self) -> Option<LinkId> {
+        self.quality.switching.as_ref().map(|(awaited, _)| *awaited)
+    }
+
+    /// Nobody waits for any link but this one any more: whoever does hears so.
+    pub(crate) fn stay_unless(&mut self, link: Option<LinkId>) {
+        self.quality.switching.take_if(|(awaited, _)| Some(*awaited) != link);
     }
 
     /// What became of a move to this link, for whoever waits for it.

@@ -180,7 +180,7 @@ impl Remote {
         } else {
             live.cancel(ctx)
         }
-        self.stop_trying(ctx);
+        self.stop_trying(None, ctx);
         self.vm = None;
         self.lent.values_mut().for_each(|lent| lent.attached = false);
         self.hear(Heard::Silence);
@@ -258,7 +258,7 @@ impl Remote {
     /// Ends: says goodbye, lets the sound finish, then tells the exit code.
     fn finish(&mut self, code: ExitCode, ctx: &mut Context<Self>) {
         let Some(ended) = self.ended.take() else { return };
-        self.stop_trying(ctx);
+        self.stop_trying(None, ctx);
         let (said, goodbye) = oneshot::channel();
         if let Some(live) = &mut self.live {
             live.close("the remote ends");

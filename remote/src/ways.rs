@@ -136,7 +136,7 @@ async fn by_webrtc(to: &To) -> Attempt {
     let (mut signalling, _) = by_tcp(to, &Hello { signalling: true, ..to.hello.clone() }).await?;
     let mut config = webrtc::Config::default();
     // Whatever leads to the host leads back: loopback is nowhere in the default.
-    config.bind.extend(signalling.local_addr().ok().map(|local| (local.ip(), 0).into()));
+    config.bind.push((signalling.local_addr()?.ip(), 0).into());
     let offerer = Offerer::new(&config).await?;
     let offer = Frame { lane: Lane::Ctl, head: offerer.offer().to_owned().into(), body: Default::default() };
     let answer = timeout(ANSWER, exchange(&mut signalling, offer)).await;

@@ -245,7 +245,7 @@ mod tests {
     }
 
     fn hello(vm: Option<&str>) -> Hello {
-        Hello { version: wire::VERSION, vm: vm.map(str::to_owned), name: String::new() }
+        Hello { version: wire::VERSION, vm: vm.map(str::to_owned), name: String::new(), signalling: false }
     }
 
     fn registry(vms: &[(&str, Vec<Allowed>, OnBusy)]) -> Registry {

@@ -48,6 +48,7 @@ impl Handler<Request> for Clerk {
                 let microphone = Microphone { muted, granted: true, present: true, ..Microphone::default() };
                 Reply::Sound(Status { microphone, ..Status::default() })
             }
+            Request::Switch { to } => Reply::Switched { transport: to.to_string() },
             Request::Headphones { plugged } => {
                 Reply::Sound(Status { headphones: plugged == Headphones::Yes, ..Status::default() })
             }

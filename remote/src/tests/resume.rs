@@ -10,7 +10,11 @@ use wire::{
 };
 
 use super::world::{World, request};
-use crate::port::{Ended, PortId, What};
+use crate::{
+    port::{Ended, PortId, What},
+    quality::Switch,
+    ways::{Way, Wish},
+};
 
 fn completed(id: u64) -> Ended {
     let end = Completion {
@@ -133,4 +137,55 @@ async fn a_device_lent_without_a_link_is_attached_over_the_next() {
     let _told = world.lend(2, "late").await;
     world.accept_again(&mut host);
     host.hears_of("late").await;
+}
+
+#[actix::test]
+async fn a_session_moves_when_somebody_says_so_and_the_answer_tells_where_it_is() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    world.told(0).await;
+    let switched = world.remote.send(Switch(Way::Webrtc));
+    world.accept_after(&mut host, Some(Duration::from_secs(9)));
+    let (switched, ()) = tokio::join!(switched, host.settle(Duration::from_millis(100)));
+    assert_eq!(switched.unwrap(), Ok("memory".to_owned()));
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    assert!(world.devices[0].try_recv().is_err(), "nothing was renewed");
+}
+
+#[actix::test]
+async fn a_move_that_comes_to_nothing_says_why_and_the_session_stays() {
+    tokio::time::pause();
+    let world = World::new().await;
+    assert!(world.remote.send(Switch(Way::Webrtc)).await.unwrap().is_err(), "there is no session yet");
+    let mut host = world.accept();
+    host.attached().await;
+    world.fail();
+    assert_eq!(world.remote.send(Switch(Way::Webrtc)).await.unwrap(), Err("no way".to_owned()));
+    let switched = world.remote.send(Switch(Way::Webrtc));
+    let (switched, ()) = tokio::join!(switched, host.settle(Duration::from_secs(10)));
+    assert!(switched.unwrap().unwrap_err().contains("in time"));
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+}
+
+#[actix::test]
+async fn of_two_kinds_of_links_the_better_one_is_kept_however_late_it_comes() {
+    tokio::time::pause();
+    let ms = |ms| Some(Duration::from_millis(ms));
+    for (second, moves) in [(ms(40), true), (ms(95), false)] {
+        let world = World::trying(Wish::Auto).await;
+        let mut host = world.accept_in(ms(100));
+        host.attached().await;
+        host.settle(Duration::from_secs(1)).await;
+        world.accept_after(&mut host, second);
+        if moves {
+            world.say(Lane::Int, completed(1)).await;
+            assert_eq!(hears_end(&mut host).await, 1);
+        } else {
+            assert_eq!(host.next().await, None, "it is let go");
+        }
+    }
 }

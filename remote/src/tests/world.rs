@@ -15,7 +15,6 @@ use bytes::Bytes;
 use capture::Tap;
 use futures_util::FutureExt;
 use link::{Link, Memory};
-use noise_tcp::HandshakeError;
 use session::{
     Config, Event, Identity, LinkId, LinkKind, NewLink, Opening, ResetReason, Secret, Session, SessionId,
 };
@@ -25,7 +24,7 @@ use tokio::{
 };
 use wire::{
     Lane, Message, ToHost, ToRemote,
-    control::{self, Answer, Attachment, Profile, Refusal},
+    control::{self, Attachment, Profile, Refusal},
     usb::{DeviceId, Endpoint, Payload, Request, RequestId, Setup, Speed, Transfer},
 };
 
@@ -35,9 +34,10 @@ use crate::{
     lent::Lent,
     port::{self, Do, Ended, Ends, PortId, What},
     ports::{self, Unlend, Whom},
-    remote::{Attempt, Begin, Parts, Remote, Sound},
+    remote::{Begin, Parts, Remote, Sound},
     sound::{End, Heard},
     usb::which::{self, Class, Input, Selector},
+    ways::{Attempt, Linked, NoLink, Wish},
 };
 
 /// An actor that passes on what it is told.
@@ -120,15 +120,24 @@ impl World {
 
     /// What passes goes through this tap, too.
     pub(crate) async fn recorded(tap: Option<Tap>) -> Self {
+        Self::made(tap, Wish::NoiseTcp).await
+    }
+
+    /// The remote tries these links.
+    pub(crate) async fn trying(wish: Wish) -> Self {
+        Self::made(None, wish).await
+    }
+
+    async fn made(tap: Option<Tap>, wish: Wish) -> Self {
         let (attempts, next) = mpsc::unbounded_channel();
         let next = Arc::new(tokio::sync::Mutex::new(next));
-        let connector = Box::new(move || {
+        let connector = Box::new(move |_| {
             let next = Arc::clone(&next);
             async move { next.lock().await.recv().await.expect("the world lasts") }.boxed()
         });
         let (said, ended) = oneshot::channel();
         let events = Events(Format::Json);
-        let parts = Parts { connector, events, seed: 1, tap, ended: said };
+        let parts = Parts { connector, wish, events, seed: 1, tap, ended: said };
         let remote = Remote::new(parts).start();
         let ((a, told_a), (b, told_b)) = (probe(), probe());
         let lent = vec![
@@ -144,25 +153,36 @@ impl World {
 
     /// The next attempt to connect reaches this host.
     pub(crate) fn accept(&self) -> Host {
+        self.accept_in(None)
+    }
+
+    /// The same, and its answer in the handshake took so long.
+    pub(crate) fn accept_in(&self, round_trip: Option<Duration>) -> Host {
         let (mine, theirs) = link::pair();
-        let answer = Answer::Welcome { vm: "vm".to_owned() };
-        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
+        assert!(self.attempts.send(Ok(Linked { round_trip, ..to_vm(theirs) })).is_ok());
         Host::new(mine)
     }
 
     /// The next attempt to connect reaches this host again.
     pub(crate) fn accept_again(&self, host: &mut Host) {
-        let (mine, theirs) = link::pair();
-        let answer = Answer::Welcome { vm: "vm".to_owned() };
-        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
-        host.join(mine);
+        self.accept_after(host, None);
+    }
+
+    /// The same, and its answer in the handshake took so long.
+    pub(crate) fn accept_after(&self, host: &mut Host, round_trip: Option<Duration>) {
+        let theirs = host.one_more();
+        assert!(self.attempts.send(Ok(Linked { round_trip, ..to_vm(theirs) })).is_ok());
+    }
+
+    /// The next attempt comes to nothing.
+    pub(crate) fn fail(&self) {
+        assert!(self.attempts.send(Err(NoLink::Failed("no way".to_owned()))).is_ok());
     }
 
     /// The next attempt to connect reaches a host that does not know the session.
     pub(crate) async fn forget(&self) {
         let (mut mine, theirs) = link::pair();
-        let answer = Answer::Welcome { vm: "vm".to_owned() };
-        assert!(self.attempts.send(Ok((Box::new(theirs), answer))).is_ok());
+        assert!(self.attempts.send(Ok(to_vm(theirs))).is_ok());
         let (lane, frame) = poll_fn(|cx| mine.poll_receive(cx)).await.unwrap();
         assert!(matches!(Opening::of(lane, frame), Ok(Opening::Resume(_))), "it wants to go on");
         poll_fn(|cx| mine.poll_ready(cx)).await.unwrap();
@@ -172,7 +192,7 @@ impl World {
 
     /// The next attempt is refused.
     pub(crate) fn refuse(&self, reason: Refusal) {
-        let refused = HandshakeError::Refused { reason, text: "no".to_owned() };
+        let refused = NoLink::Refused { reason, text: "no".to_owned() };
         assert!(self.attempts.send(Err(refused)).is_ok());
     }
 
@@ -206,6 +226,11 @@ impl World {
     }
 }
 
+/// A link to the host's VM, as an attempt comes to it.
+fn to_vm(link: Memory) -> Linked {
+    Linked { link: Box::new(link), vm: "vm".to_owned(), round_trip: None }
+}
+
 /// The host's end of a session, and the link it is on.
 pub(crate) struct Host {
     session: Session,
@@ -213,6 +238,8 @@ pub(crate) struct Host {
     link: LinkId,
     outbound: mpsc::Sender<Message>,
     inbound: mpsc::Receiver<(Lane, Bytes)>,
+    /// Links that it does not listen to any more.
+    others: Vec<(mpsc::Sender<Message>, mpsc::Receiver<(Lane, Bytes)>)>,
     /// Why the remote says it left.
     pub(crate) left: Option<String>,
     /// The remote's credit is kept from it.
@@ -227,10 +254,25 @@ impl Host {
         let session = Session::host(identity, Config::default());
         let (outbound, inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
         let start = Instant::now();
-        let mut host =
-            Self { session, start, link: LinkId(0), outbound, inbound, left: None, withholds: false };
+        let mut host = Self {
+            session,
+            start,
+            link: LinkId(0),
+            outbound,
+            inbound,
+            others: Vec::new(),
+            left: None,
+            withholds: false,
+        };
         host.join(link);
         host
+    }
+
+    /// One more link, which may be listened to or not; the other end of it.
+    fn one_more(&mut self) -> Memory {
+        let (mine, theirs) = link::pair();
+        self.join(mine);
+        theirs
     }
 
     /// One more link, which is the only one that is listened to from now on.
@@ -241,7 +283,9 @@ impl Host {
         let (outbound, to_link) = mpsc::channel(4);
         let (from_link, inbound) = mpsc::channel(64);
         tokio::spawn(link::drive(Box::new(link), to_link, from_link));
-        (self.outbound, self.inbound) = (outbound, inbound);
+        let outbound = std::mem::replace(&mut self.outbound, outbound);
+        let inbound = std::mem::replace(&mut self.inbound, inbound);
+        self.others.push((outbound, inbound));
     }
 
     /// Nothing more passes over the link, which stays open for as long as this lives.
@@ -254,6 +298,7 @@ impl Host {
     /// The link breaks; the session does not.
     pub(crate) fn cut(&mut self) {
         (self.outbound, self.inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
+        self.others.clear();
         self.session.link_down(self.start.elapsed(), self.link);
     }
 
