@@ -86,7 +86,8 @@ impl Peer {
             .with_handler(Arc::new(Handler { events, gathering: gathering_tx }))
             .with_runtime(Arc::new(Roomy(config.runtime.clone())))
             .with_udp_addrs(config.bind.clone())
-            .with_data_channel_send_buffer_limit(config.in_flight.max(1))
+            // Our writers stop before; no queue is without a bound.
+            .with_data_channel_send_buffer_limit(config.in_flight.max(config.in_flight_max).max(1))
             .with_dedicated_reactor_pool_size(REACTORS)
             .build()
             .await
