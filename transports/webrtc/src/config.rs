@@ -34,7 +34,7 @@ pub struct Config {
     /// What SCTP holds of each lane at most, unacknowledged, bytes: on a slow line it is the queue in the network that
     /// urgent frames meet.
     pub in_flight: usize,
-    /// What it may become for BULK where the path holds more, bytes: this much for each round trip is the throughput.
+    /// What it may become for ISO and BULK where the path holds more, bytes: this much for each round trip is the throughput.
     pub in_flight_max: usize,
     /// A peer that nothing was heard of for so long is gone.
     pub lost_after: Duration,

@@ -18,7 +18,7 @@ use wire::Lane;
 
 use crate::{
     Config, Error, OpusTrack,
-    message::{Incoming, MAX_FRAME, Outgoing},
+    message::{MAX_FRAME, Outgoing, Received},
     peer::Peer,
     writer::Writer,
 };
@@ -186,35 +186,35 @@ impl Reader {
     }
 
     async fn take(&mut self, message: Bytes) -> Result<(), String> {
-        let message = Incoming::decode(message)?;
+        let message = Received::decode(message)?;
         let Some(lane) = self.lane else { return self.take_note(message) };
         match message {
-            Incoming::Frame(frame) if self.partial.is_empty() => self.pass(lane, frame).await,
-            Incoming::Frame(rest) => {
+            Received::Frame(frame) if self.partial.is_empty() => self.pass(lane, frame).await,
+            Received::Frame(rest) => {
                 self.join(&rest)?;
                 let frame = std::mem::take(&mut self.partial).freeze();
                 self.pass(lane, frame).await;
             }
-            Incoming::More(piece) if lane == Lane::Bulk => self.join(&piece)?,
-            Incoming::Nudge if lane == Lane::Iso => {}
+            Received::More(piece) if lane == Lane::Bulk => self.join(&piece)?,
+            Received::Nudge if lane == Lane::Iso => {}
             other => return Err(format!("on {lane:?}: {other:?}")),
         }
         Ok(())
     }
 
     /// Takes a message of the link's channel.
-    fn take_note(&mut self, message: Incoming) -> Result<(), String> {
+    fn take_note(&mut self, message: Received) -> Result<(), String> {
         self.messages += 1;
         if self.messages > LINK_MESSAGES {
             return Err(format!("{} messages that are no frames", self.messages));
         }
         self.tell(match message {
-            Incoming::Ready => Event::Ready { asks: true },
-            Incoming::Heard => Event::Ready { asks: false },
-            Incoming::Handshake(message) => Event::Handshake(message),
-            Incoming::Close { frames, reason } => Event::Close { frames, reason },
-            Incoming::Closed => Event::Closed,
-            Incoming::Frame(_) | Incoming::More(_) | Incoming::Nudge => {
+            Received::Ready => Event::Ready { asks: true },
+            Received::Heard => Event::Ready { asks: false },
+            Received::Handshake(message) => Event::Handshake(message),
+            Received::Close { frames, reason } => Event::Close { frames, reason },
+            Received::Closed => Event::Closed,
+            Received::Frame(_) | Received::More(_) | Received::Nudge => {
                 return Err("a frame on no lane".to_owned());
             }
         });

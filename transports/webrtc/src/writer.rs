@@ -49,7 +49,8 @@ impl Writer {
         progress: Arc<Notify>,
         config: &Config,
     ) -> Self {
-        let most = if lane == Some(Lane::Bulk) { config.in_flight_max } else { 0 };
+        let wide = matches!(lane, Some(Lane::Iso | Lane::Bulk));
+        let most = if wide { config.in_flight_max } else { 0 };
         let window = Window::new(config.in_flight, most);
         Self { lane, channel, iso, progress, window, start: Instant::now(), sent: 0, told: 0 }
     }
