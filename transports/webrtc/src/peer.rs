@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     /// SHA-256 of our certificate.
     pub(crate) fingerprint: [u8; 32],
     gathering: watch::Receiver<RTCIceGatheringState>,
+    /// Where it was made: whoever drops it may be elsewhere.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Peer {
@@ -92,7 +94,8 @@ impl Peer {
             .build()
             .await
             .map_err(Error::SetUp)?;
-        Ok(Self { connection: Arc::new(connection), fingerprint, gathering })
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Self { connection: Arc::new(connection), fingerprint, gathering, runtime })
     }
 
     /// The channel of a lane, or of the link itself. Both ends make it, so nothing is negotiated.
@@ -187,10 +190,8 @@ impl Peer {
 
     /// Ends the connection, but not at once.
     pub(crate) fn hang_up(&self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let connection = self.connection.clone();
-            runtime.spawn(async move { connection.close().await });
-        }
+        let connection = self.connection.clone();
+        self.runtime.spawn(async move { connection.close().await });
     }
 }
 
