@@ -19,8 +19,9 @@ const SPAN: Duration = Duration::from_secs(3);
 async fn main() {
     let buffer = webrtc::udp_buffer().expect("a socket on loopback");
     println!("the system gives UDP sockets {} KiB", buffer >> 10);
-    for in_flight in [32 << 10, 64 << 10, 256 << 10, 1 << 20] {
-        let config = webrtc::Config { in_flight, ..common::config() };
+    for (in_flight, max) in [(64, 1024), (32, 0), (64, 0), (256, 0), (1024, 0)] {
+        let (in_flight, in_flight_max) = (in_flight << 10, max << 10);
+        let config = webrtc::Config { in_flight, in_flight_max, ..common::config() };
         let (remote, host) = common::pair_with(&config, &config).await;
         let host = tokio::spawn(echo(host.expect("a link")));
         let (bytes, mut trips) = load(remote.expect("a link")).await;
@@ -29,7 +30,11 @@ async fn main() {
         let at = |percent: usize| trips[(trips.len() - 1) * percent / 100].as_secs_f64() * 1e3;
         let rate = bytes as f64 / SPAN.as_secs_f64() / 1e6;
         let (p50, p99) = (at(50), at(99));
-        println!("{:>4} KiB in flight {rate:>6.0} MB/s, p50 {p50:.2} ms, p99 {p99:.2} ms", in_flight >> 10);
+        let fixed = if in_flight_max == 0 { "fixed" } else { "or more" };
+        println!(
+            "{:>4} KiB in flight, {fixed:<7} {rate:>6.0} MB/s, p50 {p50:.2} ms, p99 {p99:.2} ms",
+            in_flight >> 10
+        );
     }
 }
 

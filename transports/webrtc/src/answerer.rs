@@ -13,7 +13,7 @@ pub struct Answerer {
 
 impl Answerer {
     /// Reads an offer, SDP text; binds sockets, gathers candidates and writes an answer. Nothing is known of the offerer:
-    /// limit how many there are.
+    /// limit how many there are. The link lives on the tokio runtime that this is called on.
     ///
     /// # Errors
     /// [`Error::Sdp`]: the offer cannot be used. [`Error::SetUp`]: an address cannot be bound, or a server cannot be used.

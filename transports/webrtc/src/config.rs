@@ -31,9 +31,11 @@ pub struct Config {
     pub ice_servers: Vec<IceServer>,
     /// Whether only relays are told to the peer, so that it does not learn our addresses. Needs a TURN server.
     pub relay_only: bool,
-    /// What SCTP holds of each lane at most, unacknowledged, bytes. It bounds the throughput to this for each round
-    /// trip, and on a slow line it is the queue in the network that urgent frames meet.
+    /// What SCTP holds of each lane at most, unacknowledged, bytes: on a slow line it is the queue in the network that
+    /// urgent frames meet.
     pub in_flight: usize,
+    /// What it may become for ISO and BULK where the path holds more, bytes: this much for each round trip is the throughput.
+    pub in_flight_max: usize,
     /// A peer that nothing was heard of for so long is gone.
     pub lost_after: Duration,
     /// Whether a host adds an Opus track for its sound, if the offer has a section for one.
@@ -43,13 +45,14 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// All IPv4 and IPv6 interfaces, no servers, 64 KiB in flight, lost after 3 s, no track, tokio.
+    /// All IPv4 and IPv6 interfaces, no servers, 64 KiB to 1 MiB in flight, lost after 3 s, no track, tokio.
     fn default() -> Self {
         Self {
             bind: vec![([0; 4], 0).into(), ([0u16; 8], 0).into()],
             ice_servers: Vec::new(),
             relay_only: false,
             in_flight: 64 * 1024,
+            in_flight_max: 1024 * 1024,
             lost_after: Duration::from_secs(3),
             opus: false,
             runtime: Arc::new(TokioRuntime),

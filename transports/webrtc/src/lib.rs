@@ -26,7 +26,7 @@
 //! - **Urgency.** SCTP sends what is unordered before what is ordered, message by message. BULK has a queue of its own
 //!   here, longer than the credit of a session, so [`link::Link::poll_ready`] does not wait for BULK while a session
 //!   keeps to its credit, and no other lane ever queues behind it. What SCTP holds of each lane is bounded by
-//!   [`Config::in_flight`].
+//!   [`Config::in_flight`]; of ISO and BULK it may be more where the path holds more.
 //! - **The end.** The notice of a close says how many frames were sent on the reliable lanes, as it may overtake them.
 //!   A link that is dropped aborts its connection, and the peer notices at once; one that vanishes is missed after
 //!   [`Config::lost_after`].
@@ -48,6 +48,8 @@ mod peer;
 mod runtime;
 mod sdp;
 mod webrtc;
+mod window;
+mod writer;
 
 pub use answerer::{Answerer, Incoming};
 pub use async_rtc::runtime::Runtime;

@@ -13,27 +13,21 @@ use std::{
 use async_rtc::data_channel::{DataChannel, DataChannelEvent};
 use bytes::{Bytes, BytesMut};
 use link::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wire::Lane;
 
 use crate::{
     Config, Error, OpusTrack,
-    message::{Incoming, MAX_FRAME, NUDGE, Outgoing, PIECE},
+    message::{MAX_FRAME, Outgoing, Received},
     peer::Peer,
+    writer::Writer,
 };
 
 /// Frames of a lane that wait for the reader of the link; then the channel is not read on.
 const INBOUND: usize = 64;
-/// Frames of a lane that may lose which wait to be sent; older ones are late.
-const FRESH: usize = 32;
 /// A peer sends so many messages on the channel of the link at most: ready or heard or both, two of the handshake,
 /// close, closed.
 const LINK_MESSAGES: usize = 6;
-/// A message that is the last one for so long is nudged, this often and in this time from one to the next: apart, as what
-/// comes together is acknowledged together.
-const NUDGE_AFTER: Duration = Duration::from_millis(20);
-const NUDGES: usize = 4;
-const NUDGE_EVERY: Duration = Duration::from_millis(5);
 /// The time in which the other channels follow one that has ended.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -88,9 +82,11 @@ impl Line {
             let channel = if lane == Some(Lane::Iso) { iso.clone() } else { peer.channel(lane).await? };
             let (to_link, from_channel) = mpsc::channel(INBOUND);
             let (from_link, to_channel) = mpsc::unbounded_channel();
-            let reader = Reader::new(lane, to_link, tell.clone());
+            let progress = Arc::new(Notify::new());
+            let reader = Reader::new(lane, to_link, tell.clone(), progress.clone());
             tokio::spawn(reader.run(channel.clone(), Arc::downgrade(&peer)));
-            tokio::spawn(write(lane, channel, iso.clone(), to_channel, tell.clone()));
+            let writer = Writer::new(lane, channel, iso.clone(), progress, config);
+            tokio::spawn(writer.run(to_channel, tell.clone()));
             Ok::<_, Error>((from_channel, from_link))
         };
         for lane in Lane::ALL {
@@ -135,6 +131,8 @@ struct Reader {
     lane: Option<Lane>,
     frames: mpsc::Sender<Bytes>,
     tell: mpsc::UnboundedSender<Event>,
+    /// Tells the writer that SCTP has room.
+    progress: Arc<Notify>,
     /// What came of a frame in pieces.
     partial: BytesMut,
     /// Messages that came on the channel of the link.
@@ -143,8 +141,13 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(lane: Option<Lane>, frames: mpsc::Sender<Bytes>, tell: mpsc::UnboundedSender<Event>) -> Self {
-        Self { lane, frames, tell, partial: BytesMut::new(), messages: 0, misbehaved: false }
+    fn new(
+        lane: Option<Lane>,
+        frames: mpsc::Sender<Bytes>,
+        tell: mpsc::UnboundedSender<Event>,
+        progress: Arc<Notify>,
+    ) -> Self {
+        Self { lane, frames, tell, progress, partial: BytesMut::new(), messages: 0, misbehaved: false }
     }
 
     /// Reads until the channel is closed.
@@ -165,6 +168,7 @@ impl Reader {
                         self.tell(Event::Misbehaved(what));
                     }
                 }
+                DataChannelEvent::OnBufferedAmountLow => self.progress.notify_one(),
                 DataChannelEvent::OnClose => break,
                 _ => {}
             }
@@ -182,35 +186,35 @@ impl Reader {
     }
 
     async fn take(&mut self, message: Bytes) -> Result<(), String> {
-        let message = Incoming::decode(message)?;
+        let message = Received::decode(message)?;
         let Some(lane) = self.lane else { return self.take_note(message) };
         match message {
-            Incoming::Frame(frame) if self.partial.is_empty() => self.pass(lane, frame).await,
-            Incoming::Frame(rest) => {
+            Received::Frame(frame) if self.partial.is_empty() => self.pass(lane, frame).await,
+            Received::Frame(rest) => {
                 self.join(&rest)?;
                 let frame = std::mem::take(&mut self.partial).freeze();
                 self.pass(lane, frame).await;
             }
-            Incoming::More(piece) if lane == Lane::Bulk => self.join(&piece)?,
-            Incoming::Nudge if lane == Lane::Iso => {}
+            Received::More(piece) if lane == Lane::Bulk => self.join(&piece)?,
+            Received::Nudge if lane == Lane::Iso => {}
             other => return Err(format!("on {lane:?}: {other:?}")),
         }
         Ok(())
     }
 
     /// Takes a message of the link's channel.
-    fn take_note(&mut self, message: Incoming) -> Result<(), String> {
+    fn take_note(&mut self, message: Received) -> Result<(), String> {
         self.messages += 1;
         if self.messages > LINK_MESSAGES {
             return Err(format!("{} messages that are no frames", self.messages));
         }
         self.tell(match message {
-            Incoming::Ready => Event::Ready { asks: true },
-            Incoming::Heard => Event::Ready { asks: false },
-            Incoming::Handshake(message) => Event::Handshake(message),
-            Incoming::Close { frames, reason } => Event::Close { frames, reason },
-            Incoming::Closed => Event::Closed,
-            Incoming::Frame(_) | Incoming::More(_) | Incoming::Nudge => {
+            Received::Ready => Event::Ready { asks: true },
+            Received::Heard => Event::Ready { asks: false },
+            Received::Handshake(message) => Event::Handshake(message),
+            Received::Close { frames, reason } => Event::Close { frames, reason },
+            Received::Closed => Event::Closed,
+            Received::Frame(_) | Received::More(_) | Received::Nudge => {
                 return Err("a frame on no lane".to_owned());
             }
         });
@@ -232,54 +236,5 @@ impl Reader {
         } else {
             let _ = self.frames.send(frame).await;
         }
-    }
-}
-
-/// Sends what is handed over, as fast as SCTP takes it.
-async fn write(
-    lane: Option<Lane>,
-    channel: Arc<dyn DataChannel>,
-    iso: Arc<dyn DataChannel>,
-    mut messages: mpsc::UnboundedReceiver<Outgoing>,
-    tell: mpsc::UnboundedSender<Event>,
-) {
-    let max = if lane == Some(Lane::Bulk) { PIECE } else { 1 + MAX_FRAME };
-    let reliable = lane.is_some_and(|lane| !lane.may_lose());
-    let mut lone = false;
-    loop {
-        let message = tokio::select! {
-            biased;
-            message = messages.recv() => message,
-            () = nudge(&*channel, &*iso), if lone => {
-                lone = false;
-                continue;
-            }
-        };
-        let Some(message) = message else { return };
-        let len = message.frame_len();
-        let late = lane.is_some_and(Lane::may_lose) && messages.len() >= FRESH;
-        for piece in message.messages(max).take_while(|_| !late) {
-            if let Err(error) = channel.send(piece).await {
-                tracing::debug!(?lane, %error, "a channel takes nothing more");
-                return;
-            }
-        }
-        lone = reliable;
-        if let (Some(lane), Some(len)) = (lane, len) {
-            let _ = tell.send(Event::Sent(lane, len));
-        }
-    }
-}
-
-/// Follows the last message of a burst with messages that say nothing, while it is not acknowledged: if it was lost, each
-/// of them lets the peer tell so, and the third time it is sent again. Otherwise it would wait for a timer of a second.
-async fn nudge(channel: &dyn DataChannel, iso: &dyn DataChannel) {
-    tokio::time::sleep(NUDGE_AFTER).await;
-    for _ in 0..NUDGES {
-        if channel.outstanding_bytes().await.unwrap_or_default() == 0 {
-            return;
-        }
-        let _ = iso.send(BytesMut::from(&[NUDGE][..])).await;
-        tokio::time::sleep(NUDGE_EVERY).await;
     }
 }

@@ -77,7 +77,7 @@ impl Outgoing {
 
 /// A message, as it came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Incoming {
+pub(crate) enum Received {
     Frame(Bytes),
     /// A piece of a frame that is not the last one.
     More(Bytes),
@@ -92,7 +92,7 @@ pub(crate) enum Incoming {
     Closed,
 }
 
-impl Incoming {
+impl Received {
     /// Reads a message.
     pub(crate) fn decode(mut message: Bytes) -> Result<Self, String> {
         if message.len() > 1 + MAX_FRAME {
@@ -139,9 +139,9 @@ mod tests {
             let mut whole = BytesMut::new();
             for (at, message) in messages.into_iter().enumerate() {
                 assert!(message.len() <= 10);
-                match Incoming::decode(message.freeze()).unwrap() {
-                    Incoming::More(bytes) if at + 1 < pieces => whole.extend_from_slice(&bytes),
-                    Incoming::Frame(bytes) if at + 1 == pieces => whole.extend_from_slice(&bytes),
+                match Received::decode(message.freeze()).unwrap() {
+                    Received::More(bytes) if at + 1 < pieces => whole.extend_from_slice(&bytes),
+                    Received::Frame(bytes) if at + 1 == pieces => whole.extend_from_slice(&bytes),
                     other => panic!("piece {at} of {len} bytes: {other:?}"),
                 }
             }
@@ -170,7 +170,7 @@ mod tests {
             (vec![5, 0], "torn close"),
             (vec![0; 65_537], "message of 65537 bytes"),
         ] {
-            assert_eq!(Incoming::decode(message.into()).unwrap_err(), error);
+            assert_eq!(Received::decode(message.into()).unwrap_err(), error);
         }
     }
 }

@@ -12,7 +12,7 @@ pub struct Offerer {
 }
 
 impl Offerer {
-    /// Binds sockets, gathers candidates and writes an offer.
+    /// Binds sockets, gathers candidates and writes an offer. The link lives on the tokio runtime that this is called on.
     ///
     /// # Errors
     /// [`Error::SetUp`]: an address cannot be bound, or a server cannot be used.

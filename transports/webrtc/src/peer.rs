@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     /// SHA-256 of our certificate.
     pub(crate) fingerprint: [u8; 32],
     gathering: watch::Receiver<RTCIceGatheringState>,
+    /// Where it was made: whoever drops it may be elsewhere.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Peer {
@@ -86,12 +88,14 @@ impl Peer {
             .with_handler(Arc::new(Handler { events, gathering: gathering_tx }))
             .with_runtime(Arc::new(Roomy(config.runtime.clone())))
             .with_udp_addrs(config.bind.clone())
-            .with_data_channel_send_buffer_limit(config.in_flight.max(1))
+            // Our writers stop before; no queue is without a bound.
+            .with_data_channel_send_buffer_limit(config.in_flight.max(config.in_flight_max).max(1))
             .with_dedicated_reactor_pool_size(REACTORS)
             .build()
             .await
             .map_err(Error::SetUp)?;
-        Ok(Self { connection: Arc::new(connection), fingerprint, gathering })
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Self { connection: Arc::new(connection), fingerprint, gathering, runtime })
     }
 
     /// The channel of a lane, or of the link itself. Both ends make it, so nothing is negotiated.
@@ -186,10 +190,8 @@ impl Peer {
 
     /// Ends the connection, but not at once.
     pub(crate) fn hang_up(&self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let connection = self.connection.clone();
-            runtime.spawn(async move { connection.close().await });
-        }
+        let connection = self.connection.clone();
+        self.runtime.spawn(async move { connection.close().await });
     }
 }
 

@@ -76,7 +76,7 @@ fn no_offer_makes_a_host_panic() {
     let good = runtime.block_on(offer());
     let lines: Vec<String> = good.lines().map(str::to_owned).collect();
     let mutation = (0..lines.len(), 0..5u8, any::<(u16, char)>());
-    proptest!(ProptestConfig::with_cases(48), |(mutations in prop::collection::vec(mutation, 1..6))| {
+    proptest!(ProptestConfig::with_cases(256), |(mutations in prop::collection::vec(mutation, 1..6))| {
         let mut lines = lines.clone();
         for (at, how, (place, what)) in mutations {
             let at = at % lines.len();
@@ -94,4 +94,22 @@ fn no_offer_makes_a_host_panic() {
         // Used or refused, and told so.
         let _ = runtime.block_on(Answerer::new(&config(), &offer)).map(|_| ());
     });
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_done_without_and_one_that_is_none_is_named() {
+    let on = |url: &str| webrtc::Config {
+        ice_servers: vec![webrtc::IceServer { urls: vec![url.to_owned()], ..Default::default() }],
+        ..config()
+    };
+    // Bound, and read by nobody.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("stun:{}", silent.local_addr().unwrap());
+    let offerer = Offerer::new(&on(&url)).await.unwrap();
+    assert!(offerer.offer().contains("typ host"), "{}", offerer.offer());
+    for url in ["", "stun", "http://example.org", "turn:127.0.0.1:1"] {
+        assert!(matches!(Offerer::new(&on(url)).await.err(), Some(Error::SetUp(_))), "{url}");
+    }
+    let hidden = webrtc::Config { relay_only: true, ..config() };
+    assert!(matches!(Offerer::new(&hidden).await.err(), Some(Error::SetUp(_))), "no relay to hide behind");
 }
