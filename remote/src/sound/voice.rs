@@ -239,11 +239,11 @@ impl Voice {
         false
     }
 
-    /// Gives the sink what was pulled, and in their place the frames that never came and nothing was made up for: the time
+    /// Gives the sink what was pulled, and in their place the frames that are not heard and nothing was made up for: the time
     /// line has waited for them.
     fn hand_on(&mut self) -> Result<()> {
         let counters = self.receiver.counters();
-        let unheard = counters.lost.saturating_sub(counters.concealed);
+        let unheard = (counters.lost + counters.cut).saturating_sub(counters.concealed);
         let missing = unheard.saturating_sub(std::mem::replace(&mut self.unheard, unheard));
         let fillers = self.receiver.fillers();
         let waited = fillers.last().map_or(0, |filler| filler.end * usize::from(self.format.channels));
@@ -270,11 +270,6 @@ impl Voice {
         let bits = encoding.significant_bits();
         let (stream, run, file) = (self.stream.0, self.run, self.sink.file());
         self.events.say(&Event::SoundStarted { stream, run, position, rate, bits, channels, file });
-        // What came between the stretches, if there was something.
-        let missing = position.saturating_sub(self.end);
-        self.more.gaps = self.more.gaps.saturating_add(missing);
-        let skipped = self.sink.skip(missing);
-        self.check(skipped);
         let before = self.counts();
         self.stretch = Some(Stretch { before, complete: false, heard: false, last: now });
     }
