@@ -44,7 +44,7 @@ use status::{Playing, Status};
 use voice::Voice;
 
 /// How often sinks and the microphone are looked after while there is sound.
-const PERIOD: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(2);
 /// How often it is looked which devices there are.
 const LOOK: Duration = Duration::from_secs(1);
 /// Packets that wait at most; what comes then is late, and lost.

@@ -35,9 +35,12 @@ use wire::{
 
 use crate::{FORMAT, host::said, pump::pump};
 
-/// Of `farbus-remote`: how often sinks are looked after, and what waits for the card, at most and before it starts.
+/// Of `farbus-remote`: how often sinks are looked after, and what waits for the card, at most (more after each
+/// underrun) and before it starts.
 const TICK: Duration = Duration::from_millis(2);
-const RING: usize = 480 + 96;
+const RING: usize = 14 * 48;
+const MORE: usize = 4 * 48;
+const MOST: usize = 60 * 48;
 const START: usize = 480;
 /// The card's period.
 const PERIOD: usize = 480;
@@ -174,7 +177,8 @@ impl Desk {
         let mut first = true;
         for voice in self.voices.values_mut() {
             let wants = if std::mem::take(&mut first) {
-                RING - shared.ring.lock().expect("no panic").0.waiting
+                let depth = (RING + MORE * shared.card.lock().expect("no panic").xruns as usize).min(MOST);
+                depth.saturating_sub(shared.ring.lock().expect("no panic").0.waiting)
             } else {
                 voice.wants()
             };
@@ -262,14 +266,18 @@ fn card(shared: &Shared, stop: &AtomicBool) -> Result<()> {
     let timer = timer()?;
     let mut number = 0;
     while !stop.load(Relaxed) {
-        rustix::io::read(&timer, &mut [0; 8])?;
+        // A card goes on while its thread does not run, and asks for more at once afterwards.
+        let mut periods = [0; 8];
+        rustix::io::read(&timer, &mut periods)?;
         let now = Instant::now();
         let (mut ring, mut card) =
             (shared.ring.lock().expect("no panic"), shared.card.lock().expect("no panic"));
-        ring.0.callback(now, &mut card);
-        ring.1.extend(number + 1..=number + PERIOD as u32);
-        number += PERIOD as u32;
-        card.recorded.push((now, number));
+        for _ in 0..u64::from_ne_bytes(periods) {
+            ring.0.callback(now, &mut card);
+            ring.1.extend(number + 1..=number + PERIOD as u32);
+            number += PERIOD as u32;
+            card.recorded.push((now, number));
+        }
         // Without anybody who listens nothing waits.
         let late = ring.1.len().saturating_sub(4 * PERIOD);
         ring.1.drain(..late);

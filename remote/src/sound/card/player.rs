@@ -17,8 +17,11 @@ use wire::audio::Format;
 use super::{PERIOD, Shared, Way, choose, name, nearest, on_error, samples};
 use crate::sound::Sink;
 
-/// What waits in the ring: a period of the card, and as much again for a thread that is late.
-const RING: Duration = Duration::from_millis(20);
+/// What waits in the ring: a period of the card, and a little for a thread that is late.
+const RING: Duration = Duration::from_millis(14);
+/// So much more after each time that it was not enough, and the most.
+const MORE: Duration = Duration::from_millis(4);
+const MOST: Duration = Duration::from_millis(60);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 
@@ -29,6 +32,7 @@ pub(crate) struct Card {
     /// are in it at any time.
     samples: Producer<i32>,
     shared: Arc<Shared>,
+    depth: Depth,
     /// Plays until it is dropped.
     _stream: Stream,
 }
@@ -37,12 +41,12 @@ impl Card {
     /// Opens the card with this in its name, or the default one.
     pub(crate) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
         let device = choose(wanted, Way::Out)?;
-        let (samples_in, samples_out) = RingBuffer::new(samples(format, RING) * 2);
+        let (samples_in, samples_out) = RingBuffer::new(samples(format, MOST));
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        Ok(Self { format, samples: samples_in, shared, _stream: stream })
+        Ok(Self { format, samples: samples_in, shared, depth: Depth::default(), _stream: stream })
     }
 
     fn waiting(&self) -> usize {
@@ -57,7 +61,8 @@ impl Sink for Card {
 
     fn wants(&mut self, _: Duration) -> Result<usize> {
         self.check()?;
-        let lacking = samples(self.format, RING).saturating_sub(self.waiting());
+        let enough = self.depth.after(self.xruns());
+        let lacking = samples(self.format, enough).saturating_sub(self.waiting());
         Ok(lacking / usize::from(self.format.channels))
     }
 
@@ -98,6 +103,23 @@ impl Sink for Card {
 
     fn file(&self) -> Option<String> {
         None
+    }
+}
+
+/// How much waits in the ring: as little as has been enough.
+#[derive(Default)]
+struct Depth {
+    more: Duration,
+    xruns: u64,
+}
+
+impl Depth {
+    /// The depth after so many times in all that the card lacked something.
+    fn after(&mut self, xruns: u64) -> Duration {
+        if std::mem::replace(&mut self.xruns, xruns) != xruns {
+            self.more = (self.more + MORE).min(MOST - RING);
+        }
+        RING + self.more
     }
 }
 
@@ -208,6 +230,13 @@ mod tests {
         player.fill(&mut out);
         player.fill(&mut out);
         assert_eq!((out[3], out[4], player.shared.xruns.load(Relaxed)), (19, 0, 1));
+    }
+
+    #[test]
+    fn a_ring_that_ran_empty_is_deeper_afterwards() {
+        let mut depth = Depth::default();
+        assert_eq!([0, 0, 1, 1, 2].map(|xruns| depth.after(xruns).as_millis()), [14, 14, 18, 18, 22]);
+        assert_eq!((3..100).map(|xruns| depth.after(xruns)).max(), Some(MOST));
     }
 
     #[test]
