@@ -38,7 +38,8 @@ use crate::{FORMAT, host::said, pump::pump};
 /// Of `farbus-remote`: how often sinks are looked after, and what waits for the card, at most (more after each
 /// underrun) and before it starts.
 const TICK: Duration = Duration::from_millis(2);
-const RING: usize = 14 * 48;
+const RING: usize = 13 * 48;
+const EVENLY: Duration = Duration::from_millis(4);
 const MORE: usize = 4 * 48;
 const MOST: usize = 60 * 48;
 const START: usize = 480;
@@ -75,8 +76,7 @@ pub(crate) struct Heard {
     pub(crate) card: Card,
     pub(crate) counters: sound::Counters,
     pub(crate) opus: bool,
-    pub(crate) level: Duration,
-    pub(crate) target: Duration,
+    pub(crate) last: Option<audio::Reception>,
 }
 
 /// Plays and records until it is stopped.
@@ -97,6 +97,7 @@ pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) 
         voices: BTreeMap::new(),
         microphone: None,
         trip: None,
+        looked: Duration::ZERO,
         opus: false,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -120,8 +121,7 @@ pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) 
     Heard {
         card: std::mem::take(&mut *shared.card.lock().expect("no panic")),
         counters: first.map(|voice| voice.receiver.counters()).unwrap_or_default(),
-        level: first.and_then(|voice| voice.last).map(|last| last.level).unwrap_or_default(),
-        target: first.and_then(|voice| voice.last).map(|last| last.target).unwrap_or_default(),
+        last: first.and_then(|voice| voice.last),
         opus: desk.opus,
     }
 }
@@ -139,6 +139,7 @@ struct Desk {
     voices: BTreeMap<StreamId, Voice>,
     microphone: Option<(Sender, Chooser)>,
     trip: Option<Duration>,
+    looked: Duration,
     opus: bool,
 }
 
@@ -164,7 +165,7 @@ impl Desk {
     fn play(&mut self, now: Duration, coded: &Coded) {
         self.opus = coded.block.codec == audio::Codec::Opus;
         let fresh = || Voice {
-            receiver: Receiver::new(coded, Config::LAN).expect("a stream"),
+            receiver: Receiver::new(coded, Config { period: EVENLY, ..Config::LAN }).expect("a stream"),
             last: None,
             due: None,
         };
@@ -178,7 +179,9 @@ impl Desk {
         for voice in self.voices.values_mut() {
             let wants = if std::mem::take(&mut first) {
                 let depth = (RING + MORE * shared.card.lock().expect("no panic").xruns as usize).min(MOST);
-                depth.saturating_sub(shared.ring.lock().expect("no panic").0.waiting)
+                let lacking = depth.saturating_sub(shared.ring.lock().expect("no panic").0.waiting);
+                let passed = (now - std::mem::replace(&mut self.looked, now)) * 9 / 8;
+                lacking.min(sound::frames_in(passed, FORMAT.rate) as usize)
             } else {
                 voice.wants()
             };

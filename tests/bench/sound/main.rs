@@ -26,8 +26,9 @@ use rustix::time::{ClockId, clock_gettime};
 use wire::audio::{Encoding, Format};
 
 pub(crate) const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
-/// What is left out at the beginning of a measurement, and how long it takes.
-const WARM_UP: Duration = Duration::from_secs(5);
+/// What is left out at the beginning of a measurement (for a minute a receiver does not trust what it knows of the network
+/// enough to make less wait), and how long it takes.
+const WARM_UP: Duration = Duration::from_secs(75);
 const LENGTH: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(10);
 
@@ -122,13 +123,17 @@ async fn once((here, there): Ends, wish: Wish, records: bool) -> Result<Outcome>
             Some(millis(at.saturating_duration_since(heard.card.recorded.get(period)?.0)))
         },
     );
+    let last = |what: fn(&wire::audio::Reception) -> Duration| {
+        heard.last.as_ref().map_or(0.0, |last| millis(what(last)))
+    };
     let sound::Counters { played: frames, lost, concealed, waited, cut, .. } = heard.counters;
     let remarks = format!(
-        "{}: {frames} frames played, {lost} lost, {concealed} made up, {waited} waited, {cut} cut, {} xruns; level {:.1} ms of {:.1}",
+        "{}: {frames} frames played, {lost} lost, {concealed} made up, {waited} waited, {cut} cut, {} xruns; level {:.1} ms of {:.1}, jitter {:.1} ms",
         if heard.opus { "Opus" } else { "PCM" },
         heard.card.xruns,
-        millis(heard.level),
-        millis(heard.target),
+        last(|last| last.level),
+        last(|last| last.target),
+        last(|last| last.jitter),
     );
     Ok(Outcome { played: Times::of(played), recorded: Times::of(recorded.collect()), remarks })
 }

@@ -18,7 +18,9 @@ use super::{PERIOD, Shared, Way, choose, name, nearest, on_error, samples};
 use crate::sound::Sink;
 
 /// What waits in the ring: a period of the card, and a little for a thread that is late.
-const RING: Duration = Duration::from_millis(14);
+const RING: Duration = Duration::from_millis(13);
+/// The card takes a period at once; the ring is filled as evenly as may be, so that the receiver needs to have less.
+const EVENLY: Duration = Duration::from_millis(4);
 /// So much more after each time that it was not enough, and the most.
 const MORE: Duration = Duration::from_millis(4);
 const MOST: Duration = Duration::from_millis(60);
@@ -33,6 +35,8 @@ pub(crate) struct Card {
     samples: Producer<i32>,
     shared: Arc<Shared>,
     depth: Depth,
+    /// When it was looked after last.
+    looked: Option<Duration>,
     /// Plays until it is dropped.
     _stream: Stream,
 }
@@ -46,7 +50,14 @@ impl Card {
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        Ok(Self { format, samples: samples_in, shared, depth: Depth::default(), _stream: stream })
+        Ok(Self {
+            format,
+            samples: samples_in,
+            shared,
+            depth: Depth::default(),
+            looked: None,
+            _stream: stream,
+        })
     }
 
     fn waiting(&self) -> usize {
@@ -56,14 +67,17 @@ impl Card {
 
 impl Sink for Card {
     fn period(&self) -> Duration {
-        PERIOD
+        EVENLY
     }
 
-    fn wants(&mut self, _: Duration) -> Result<usize> {
+    fn wants(&mut self, now: Duration) -> Result<usize> {
         self.check()?;
         let enough = self.depth.after(self.xruns());
         let lacking = samples(self.format, enough).saturating_sub(self.waiting());
-        Ok(lacking / usize::from(self.format.channels))
+        let passed = now.saturating_sub(self.looked.replace(now).unwrap_or_default());
+        // By an eighth faster than it is played: it is full again before the card takes the next period.
+        let due = samples(self.format, (passed * 9 / 8).min(MOST));
+        Ok(lacking.min(due) / usize::from(self.format.channels))
     }
 
     fn take(&mut self, samples: &[i32], _: &[Range<usize>]) -> Result<()> {
@@ -235,7 +249,7 @@ mod tests {
     #[test]
     fn a_ring_that_ran_empty_is_deeper_afterwards() {
         let mut depth = Depth::default();
-        assert_eq!([0, 0, 1, 1, 2].map(|xruns| depth.after(xruns).as_millis()), [14, 14, 18, 18, 22]);
+        assert_eq!([0, 0, 1, 1, 2].map(|xruns| depth.after(xruns).as_millis()), [13, 13, 17, 17, 21]);
         assert_eq!((3..100).map(|xruns| depth.after(xruns)).max(), Some(MOST));
     }
 
