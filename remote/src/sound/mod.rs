@@ -13,6 +13,7 @@
 #[cfg(feature = "cpal")]
 mod card;
 mod convert;
+mod drift;
 mod microphone;
 mod pace;
 mod paced;
