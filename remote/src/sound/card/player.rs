@@ -21,9 +21,10 @@ use crate::sound::Sink;
 const RING: Duration = Duration::from_millis(13);
 /// The card takes a period at once; the ring is filled as evenly as may be, so that the receiver needs to have less.
 const EVENLY: Duration = Duration::from_millis(4);
-/// So much more after each time that it was not enough, and the most.
+/// So much more after each time that it was not enough, the most, and when it is tried with less again.
 const MORE: Duration = Duration::from_millis(4);
 const MOST: Duration = Duration::from_millis(60);
+const LESS_AFTER: Duration = Duration::from_secs(60);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 
@@ -72,7 +73,7 @@ impl Sink for Card {
 
     fn wants(&mut self, now: Duration) -> Result<usize> {
         self.check()?;
-        let enough = self.depth.after(self.xruns());
+        let enough = self.depth.after(now, self.xruns());
         let lacking = samples(self.format, enough).saturating_sub(self.waiting());
         let passed = now.saturating_sub(self.looked.replace(now).unwrap_or_default());
         // By an eighth faster than it is played: it is full again before the card takes the next period.
@@ -125,13 +126,17 @@ impl Sink for Card {
 struct Depth {
     more: Duration,
     xruns: u64,
+    /// When it was changed last.
+    since: Duration,
 }
 
 impl Depth {
-    /// The depth after so many times in all that the card lacked something.
-    fn after(&mut self, xruns: u64) -> Duration {
+    /// The depth now, after so many times in all that the card lacked something.
+    fn after(&mut self, now: Duration, xruns: u64) -> Duration {
         if std::mem::replace(&mut self.xruns, xruns) != xruns {
-            self.more = (self.more + MORE).min(MOST - RING);
+            (self.more, self.since) = ((self.more + MORE).min(MOST - RING), now);
+        } else if now.saturating_sub(self.since) >= LESS_AFTER {
+            (self.more, self.since) = (self.more.saturating_sub(MORE), now);
         }
         RING + self.more
     }
@@ -247,10 +252,22 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_ran_empty_is_deeper_afterwards() {
+    fn a_ring_that_ran_empty_is_deeper_for_a_minute() {
         let mut depth = Depth::default();
-        assert_eq!([0, 0, 1, 1, 2].map(|xruns| depth.after(xruns).as_millis()), [13, 13, 17, 17, 21]);
-        assert_eq!((3..100).map(|xruns| depth.after(xruns)).max(), Some(MOST));
+        let at = |seconds| Duration::from_secs(seconds);
+        for (seconds, xruns, depths) in [
+            (0, 0, 13),
+            (1, 1, 17),
+            (60, 1, 17),
+            (61, 1, 13),
+            (62, 2, 17),
+            (63, 3, 21),
+            (123, 3, 17),
+            (182, 3, 17),
+        ] {
+            assert_eq!(depth.after(at(seconds), xruns).as_millis(), depths, "{seconds} s");
+        }
+        assert_eq!((4..100).map(|xruns| depth.after(at(200), xruns)).max(), Some(MOST));
     }
 
     #[test]
