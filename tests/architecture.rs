@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("farbus-remote", &["functions", "session", "sound", "noise-tcp", "link", "capture", "wire"]),
     ("lab", &[]),
-    ("fuzz", &["xhci", "hda", "pci", "session", "functions", "vfio-user", "wire"]),
+    ("fuzz", &["xhci", "hda", "pci", "session", "sound", "functions", "vfio-user", "wire"]),
     ("farbus", &[]),
 ];
 

@@ -16,6 +16,7 @@ use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
 use super::{
     Pace, Sink,
+    drift::Drift,
     paced::Paced,
     status::{Playing, Volume, Way},
 };
@@ -48,6 +49,7 @@ pub(super) struct Voice {
     codec: Codec,
     round_trip: Option<Duration>,
     last: Option<Reception>,
+    drift: Drift,
 }
 
 /// Frames that play without a stop.
@@ -88,6 +90,7 @@ impl Voice {
             codec: block.codec,
             round_trip: None,
             last: None,
+            drift: Drift::default(),
         })
     }
 
@@ -131,7 +134,7 @@ impl Voice {
         let counts =
             self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.since(stretch)));
         let queued = self.receiver.queued().saturating_add(self.sink.waiting());
-        let way = Way::new(self.codec, self.last, self.round_trip);
+        let way = Way::new(self.codec, self.last, self.round_trip, self.drift.ppm(self.format.rate));
         Playing { stream: self.stream.0, format: self.format.into(), queued, counts, way, volume }
     }
 
@@ -209,13 +212,23 @@ impl Voice {
             self.stop();
         }
         let report = self.receiver.report();
+        report.iter().for_each(|report| self.note_drift(report));
         self.last = report.or(self.last);
         if report.is_some() {
-            let (way, counts) = (Way::new(self.codec, report, self.round_trip), self.counts());
-            way.measure("play", self.stream, counts.underruns);
+            let drift = self.drift.ppm(self.format.rate);
+            let way = Way::new(self.codec, report, self.round_trip, drift);
+            way.measure("play", self.stream, self.counts().underruns);
         }
         let missing = self.receiver.missing().map(ToHost::Missing);
         report.map(ToHost::Reception).into_iter().chain(missing).collect()
+    }
+
+    /// Where the card is in the run says how fast it runs, as long as the time line goes on without a slip.
+    fn note_drift(&mut self, report: &Reception) {
+        if self.last.is_none_or(|last| last.slipped != report.slipped) {
+            self.drift.forget();
+        }
+        self.drift.note(report.at, report.position);
     }
 
     /// Gives the sink what it wants; whether it has everything there is, and has played it.
@@ -256,6 +269,7 @@ impl Voice {
     /// Ends the stretch, whether everything was played or not.
     pub(super) fn stop(&mut self) {
         let Some(stretch) = self.stretch.take() else { return };
+        self.drift.forget();
         self.receiver.drain();
         let settled = self.sink.settle();
         self.check(settled);
