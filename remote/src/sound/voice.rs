@@ -39,8 +39,8 @@ pub(super) struct Voice {
     end: u64,
     /// Counted here, beside what the receiver counts; and of sinks before this one.
     more: Counts,
-    /// Frames that never came and nothing was made up for, as far as the sink knows.
-    unheard: u64,
+    /// Up to where the sink has every frame of the run, or what stands for it.
+    handed: u64,
     /// The sink got something else than frames of the run.
     dry: bool,
     stretch: Option<Stretch>,
@@ -82,7 +82,7 @@ impl Voice {
             events,
             end: block.position,
             more: Counts::default(),
-            unheard: 0,
+            handed: block.position,
             dry: false,
             stretch: None,
             totals: Counts::default(),
@@ -181,7 +181,8 @@ impl Voice {
         if self.sink.keeps_all() {
             self.samples.clear();
             self.more.skipped += self.receiver.take_excess(now, &mut self.samples);
-            let taken = self.sink.take(&self.samples, &[]);
+            let missing = self.missing_before(self.samples.len() / usize::from(self.format.channels));
+            let taken = self.sink.skip(missing).and_then(|()| self.sink.take(&self.samples, &[]));
             self.check(taken);
         }
     }
@@ -252,18 +253,29 @@ impl Voice {
         false
     }
 
-    /// Gives the sink what was pulled, and in their place the frames that are not heard and nothing was made up for: the time
-    /// line has waited for them.
+    /// Gives the sink what was pulled, and before it what is missing in front of it: frames that never came, for which the
+    /// time line has waited, or that there was no time for.
     fn hand_on(&mut self) -> Result<()> {
-        let counters = self.receiver.counters();
-        let unheard = (counters.lost + counters.cut).saturating_sub(counters.concealed);
-        let missing = unheard.saturating_sub(std::mem::replace(&mut self.unheard, unheard));
+        let channels = usize::from(self.format.channels);
         let fillers = self.receiver.fillers();
-        let waited = fillers.last().map_or(0, |filler| filler.end * usize::from(self.format.channels));
+        let of_run =
+            self.samples.len() / channels - fillers.iter().map(ExactSizeIterator::len).sum::<usize>();
+        let up_to = self.receiver.playing();
+        let missing = up_to.saturating_sub(of_run as u64).saturating_sub(self.handed);
+        self.handed = self.handed.max(up_to);
+        let waited = fillers.last().map_or(0, |filler| filler.end * channels);
         let (before, after) = self.samples.split_at(waited.min(self.samples.len()));
         self.sink.take(before, fillers)?;
         self.sink.skip(missing)?;
         self.sink.take(after, &[])
+    }
+
+    /// How many frames are missing in front of so many that are handed on now.
+    fn missing_before(&mut self, frames: usize) -> u64 {
+        let up_to = self.receiver.playing();
+        let missing = up_to.saturating_sub(frames as u64).saturating_sub(self.handed);
+        self.handed = self.handed.max(up_to);
+        missing
     }
 
     /// Ends the stretch, whether everything was played or not.
