@@ -293,3 +293,6 @@ fn or_clock(format: Format, sink: Result<Box<dyn Sink>>) -> (Box<dyn Sink>, bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
