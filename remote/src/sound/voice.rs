@@ -322,3 +322,6 @@ fn or_clock(format: Format, sink: Result<Box<dyn Sink>>) -> (Box<dyn Sink>, bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

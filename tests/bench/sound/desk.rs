@@ -229,7 +229,7 @@ impl Ring {
         let fillers = receiver.fillers();
         let lost: usize = fillers.iter().map(|range| range.end - range.start).sum();
         let (mut next, mut at) = (receiver.playing().saturating_sub((frames - lost) as u64), 0);
-        for filler in fillers.iter().cloned().chain([frames..frames]) {
+        for filler in fillers.iter().cloned().chain(std::iter::once(frames..frames)) {
             self.runs.push_back((Some(next), filler.start - at));
             self.runs.push_back((None, filler.end - filler.start));
             next += (filler.start - at) as u64;

@@ -145,7 +145,7 @@ async fn run(
         }
     }));
 
-    let access = |step: Box<dyn FnOnce(&mut dyn Function)>| {
+    let access = |step: Step| {
         let (done, answer) = oneshot::channel();
         let step = Access(move |function: &mut dyn Function| {
             step(function);
@@ -174,6 +174,9 @@ async fn run(
     }
     Ok(passed.take())
 }
+
+/// Something that a guest does to its function.
+type Step = Box<dyn FnOnce(&mut dyn Function)>;
 
 /// What a guest does: starts its driver, and lets rings run.
 fn guest(machine: Machine<'_>, streams: u8, records: bool) -> Result<(), hda::driver::Error> {

@@ -1,13 +1,12 @@
 //! What sound costs in time and work: from the guest's buffer to the card's callback and from the microphone's callback to
-//! the guest's buffer, over loopback and over a bad network; and the processor's time for each stream. Beside it the same
-//! sound through PulseAudio's network sink. `make bench` runs it; alone it is `cargo bench -p farbus --bench sound`.
+//! the guest's buffer, over loopback and over a bad network; and the processor's time for each stream. `make bench` runs
+//! it; alone it is `cargo bench -p farbus --bench sound`.
 //!
 //! The machine is noisy, so nothing here is a test: it prints, says which goals were reached, and always ends with 0.
 
 mod desk;
 mod host;
 mod network;
-mod pulse;
 mod pump;
 
 use std::{
@@ -62,8 +61,6 @@ async fn measure() -> Result<()> {
             println!("  {name:<4} {streams:>2} streams   {percent:>5.2} % (goal {most}, one end) {verdict}");
         }
     }
-    println!("PulseAudio 's network sink, the same sound to a null sink");
-    pulse::measure().await?;
     println!("load average after {}", load()?);
     Ok(())
 }

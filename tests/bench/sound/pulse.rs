@@ -1,4 +1,0 @@
-//! PulseAudio.
-pub(crate) async fn measure() -> anyhow::Result<()> {
-    Ok(())
-}
