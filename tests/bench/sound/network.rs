@@ -14,7 +14,7 @@ use crate::Ends;
 pub(crate) async fn loopback() -> Result<Ends> {
     let (host, remote) = (SecretKey::generate(), SecretKey::generate());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let hello = Hello { version: wire::VERSION, vm: None, name: String::new() };
+    let hello = Hello { version: wire::VERSION, vm: None, name: String::new(), signalling: false };
     let answer = Answer::Welcome { vm: "a".to_owned() };
     let serve = async {
         let (mut stream, _) = listener.accept().await?;
