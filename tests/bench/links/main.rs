@@ -42,7 +42,7 @@ fn load() -> Result<String> {
 /// Says whether a figure is within its bar.
 fn bar(name: &str, figure: f64, limit: f64) {
     let verdict = if figure <= limit { "reached" } else { "MISSED" };
-    println!("  -> {name}: {figure:.2} (bar {limit}) {verdict}");
+    println!("  -> {name}: {figure:.2} (bar {limit:.2}) {verdict}");
 }
 
 fn ms(time: Duration) -> f64 {
