@@ -51,7 +51,7 @@ impl Adopting {
             (self.to_manager.clone(), self.session.clone(), Arc::clone(&self.rtc));
         let handshake = self.io.spawn(async move {
             match handshake(first, socket, &key, &answer, &to_manager, &rtc).await {
-                Ok(link) => session.do_send(LinkUp { link }),
+                Ok(link) => session.do_send(LinkUp { link, track: None }),
                 Err(error) => {
                     tracing::info!("a remote was let in, but did not finish its handshake: {error:#}");
                 }

@@ -22,8 +22,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use vm_session::LinkUp;
-use webrtc::{Answerer, Control};
+use vm_session::{LinkUp, OpusPacket};
+use webrtc::{Answerer, Control, OpusTrack};
 use wire::control::Answer;
 
 use crate::{
@@ -34,6 +34,9 @@ use crate::{
 
 /// Signals of one call that wait to be looked at.
 const SIGNALS: usize = 4;
+
+/// Packets of sound on their way to a track: 80 ms of them; late is lost.
+const PACKETS: usize = 16;
 
 /// A signal and its number.
 type Asked = (u64, Signal);
@@ -170,11 +173,23 @@ impl Tools {
         if !matches!(answer, Answer::Welcome { .. }) {
             return Ok(incoming.refuse(&answer).await?);
         }
-        let link = incoming.accept(&answer).await?;
+        let mut link = incoming.accept(&answer).await?;
         self.tell(ToManager::Proved { from }).await;
-        self.session.do_send(LinkUp { link: Box::new(link) });
+        let track = link.take_opus().map(play);
+        self.session.do_send(LinkUp { link: Box::new(link), track });
         Ok(())
     }
+}
+
+/// Feeds a track, as long as there is somebody who does.
+fn play(mut track: OpusTrack) -> mpsc::Sender<OpusPacket> {
+    let (packets, mut waiting) = mpsc::channel::<OpusPacket>(PACKETS);
+    tokio::spawn(async move {
+        while let Some(OpusPacket { timestamp, payload }) = waiting.recv().await {
+            track.send(timestamp, payload).await;
+        }
+    });
+    packets
 }
 
 /// Does to a connection what its remote signals.
