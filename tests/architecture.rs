@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
@@ -33,7 +34,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("farbus-remote", &["functions", "session", "sound", "noise-tcp", "webrtc", "link", "capture", "wire"]),
     ("lab", &[]),
-    ("fuzz", &["xhci", "hda", "pci", "session", "functions", "vfio-user", "wire"]),
+    ("fuzz", &["xhci", "hda", "pci", "session", "sound", "functions", "vfio-user", "wire"]),
     ("farbus", &[]),
 ];
 
@@ -105,6 +106,28 @@ fn pure_crates_depend_on_nothing_impure() {
     for package in metadata.packages.iter().filter(|p| PURE.contains(&p.name.as_str())) {
         for dependency in dependencies(package, DependencyKind::Normal) {
             assert!(!IMPURE_CRATES.contains(&dependency.as_str()), "{} -> {dependency}", package.name);
+        }
+    }
+}
+
+/// What a crate is built from for a target, itself included; the target need not be installed.
+fn built_from(package: &str, target: &str) -> BTreeSet<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--no-dedupe"]);
+    let output =
+        tree.args(["--package", package, "--target", target]).output().expect("cargo can be started");
+    assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
+    let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
+    lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn pure_crates_reach_nothing_impure_in_a_browser() {
+    for package in PURE {
+        let all = built_from(package, "wasm32-unknown-unknown");
+        assert!(all.contains(*package), "{all:?}");
+        for impure in IMPURE_CRATES.iter().chain(&["js-sys", "wasm-bindgen"]) {
+            assert!(!all.contains(*impure), "{package} -> .. -> {impure}");
         }
     }
 }

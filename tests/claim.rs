@@ -10,11 +10,20 @@ use lab::{
 
 #[tokio::test]
 async fn a_key_makes_its_own_vm_play_and_only_its_own_remote_hears_it() -> Result<()> {
+    claim("noise-tcp").await
+}
+
+#[tokio::test]
+async fn by_webrtc_a_key_makes_its_own_vm_play_and_only_its_own_remote_hears_it() -> Result<()> {
+    claim("webrtc").await
+}
+
+async fn claim(transport: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
     let mut host = Host::start(folder.path(), &["a", "b"]).await?;
 
-    let mut a = Pair::start(&lab, &mut host, "a", folder.path()).await?;
+    let mut a = Pair::start_by(transport, &lab, &mut host, "a", folder.path()).await?;
     let usb = a.vm.run("lsusb -t").await?.success()?.stdout;
     ensure!(usb.contains("Driver=usbhid"), "the stock driver does not drive the keyboard:\n{usb}");
     let alone = a.answer_key_with(&Sequence::new(48_000, 1)).await.context("pair A alone")?;
@@ -23,7 +32,7 @@ async fn a_key_makes_its_own_vm_play_and_only_its_own_remote_hears_it() -> Resul
     // B starts while A plays, and both play at once.
     let long = Sequence::new(10 * 48_000, 2);
     let play_a = a.answer_key_with(&long);
-    let start_b = Pair::start(&lab, &mut host, "b", folder.path());
+    let start_b = Pair::start_by(transport, &lab, &mut host, "b", folder.path());
     let (heard_a, b) = tokio::join!(play_a, start_b);
     let (heard_a, mut b) = (heard_a.context("A while B starts")?, b?);
     ensure!(heard_a.bit_exact(), "A was disturbed by B's start: {heard_a:?}");

@@ -16,6 +16,7 @@ use crate::{
     links::{Line, hang_up},
     port,
     remote::Remote,
+    session_status::SessionStatus,
 };
 
 /// How long a session is kept without a link: longer than a host holds anything. The host's word counts.
@@ -86,6 +87,13 @@ impl Live {
         let (_, made, now) = self.on()?;
         let young = self.start.elapsed().saturating_sub(self.since) < beginning;
         if young { made.or(now) } else { now.or(made) }
+    }
+
+    /// How it does, and its link.
+    pub(crate) fn status(&self) -> SessionStatus {
+        let transport = self.session.link().map(|link| self.transport(link));
+        let away = self.detached.map(|since| self.start.elapsed().saturating_sub(since));
+        SessionStatus::new(&self.session, transport, away)
     }
 
     /// It has no link from now on; why.

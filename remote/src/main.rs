@@ -27,6 +27,7 @@ mod port;
 mod ports;
 mod quality;
 mod remote;
+mod session_status;
 mod sound;
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use crate::{
     live::Live,
     port::{Do, Ended, PortId, What},
     remote::Remote,
+    session_status::SessionStatus,
 };
 
 /// Lends one device more.
@@ -51,8 +52,10 @@ pub(crate) struct Status;
 /// The answer to [`Status`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// The VM that has it; none while there is no link.
+    /// The VM that has it; none while there is no session.
     pub(crate) vm: Option<String>,
+    /// How the way there does.
+    pub(crate) session: Option<SessionStatus>,
     /// What is lent.
     pub(crate) lent: Vec<Row>,
 }
@@ -234,6 +237,7 @@ impl Handler<Status> for Remote {
 
     fn handle(&mut self, _: Status, _: &mut Self::Context) -> Self::Result {
         let lent = self.lent.values().map(Row::new).collect();
-        MessageResult(Report { vm: self.vm.clone(), lent })
+        let session = self.live.as_ref().map(Live::status);
+        MessageResult(Report { vm: self.vm.clone(), session, lent })
     }
 }

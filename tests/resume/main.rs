@@ -4,3 +4,4 @@
 mod cable;
 mod keys;
 mod sound;
+mod switch;

@@ -39,7 +39,7 @@ enum What {
     End(String),
 }
 
-/// What the arbiter holds of a link. Dropped by [`VmSession::hang_up`] only, so that nothing more comes of it.
+/// What the arbiter holds of a link. Dropped by [`hang_up`] only, so that nothing more comes of it.
 pub(crate) struct Line {
     pub(crate) outbound: Outbound,
     /// A future waits for room in `outbound`.

@@ -97,11 +97,12 @@ fn heading(heading: &str, lines: &str) -> String {
     if lines.is_empty() { String::new() } else { format!("{heading}\n{lines}") }
 }
 
-fn status(Report { vm, lent }: &Report) -> String {
+fn status(Report { vm, session, lent }: &Report) -> String {
     let mut words = match vm {
         Some(vm) => format!("connected: the VM `{vm}` has what is lent\n"),
-        None => "no link to the host at the moment\n".to_owned(),
+        None => "no session with the host at the moment\n".to_owned(),
     };
+    words += &session.as_ref().map(ToString::to_string).unwrap_or_default();
     if lent.is_empty() {
         words += "nothing is lent\n";
     }
@@ -153,7 +154,7 @@ mod tests {
             traffic,
             lent_for_s: 7500,
         };
-        let words = status(&Report { vm: Some("desk".into()), lent: vec![row] });
+        let words = status(&Report { vm: Some("desk".into()), session: None, lent: vec![row] });
         for part in ["`desk`", "  3  1-2", "1234:0008", "Stick: 7 requests, 12 kB in, 0 B out", "2 h 5 min"] {
             assert!(words.contains(part), "{part}: {words}");
         }

@@ -17,7 +17,7 @@ use ::sound::{
 use anyhow::Result;
 use wire::audio::{Coded, Format, Missing, Reception, StreamId, ToHost};
 
-use super::{Input, STREAMS, Source, convert::Converter, status};
+use super::{Input, STREAMS, Source, convert::Converter, drift::Drift, status};
 use crate::events::{Event, Events};
 
 /// How long a source that cannot be opened, or has failed, is left alone.
@@ -37,6 +37,9 @@ pub(super) struct Microphone {
     muted: bool,
     /// Of sources that are closed.
     xruns: u64,
+    /// How fast the source of the moment is, and the frames that it has had.
+    drift: Drift,
+    heard: u64,
 }
 
 /// What the VM wants of it.
@@ -57,7 +60,21 @@ impl Microphone {
     pub(super) fn new(input: Input, wish: Wish, events: Events) -> Self {
         let (round_trip, recordings) = (None, BTreeMap::new());
         let (source, failed, present, muted, xruns) = (None, None, false, false, 0);
-        Self { input, wish, round_trip, events, source, failed, recordings, present, muted, xruns }
+        let (drift, heard) = (Drift::default(), 0);
+        Self {
+            input,
+            wish,
+            round_trip,
+            events,
+            source,
+            failed,
+            recordings,
+            present,
+            muted,
+            xruns,
+            drift,
+            heard,
+        }
     }
 
     /// The VM wants to hear it, from now on.
@@ -116,12 +133,13 @@ impl Microphone {
 
     /// What the host says of a recording that it receives.
     pub(super) fn observe(&mut self, now: Duration, reception: &Reception) {
+        let drift = self.drift_ppm();
         let recording = self.recordings.get_mut(&reception.stream);
         if let Some(recording) = recording.filter(|recording| recording.run == reception.run) {
             recording.plan = recording.chooser.observe(now, reception, self.round_trip);
             recording.sender.set_plan(recording.plan);
             recording.last = Some(*reception);
-            let way = status::Way::new(recording.plan.codec, recording.last, self.round_trip);
+            let way = status::Way::new(recording.plan.codec, recording.last, self.round_trip, drift);
             way.measure("record", reception.stream, self.xruns);
         }
     }
@@ -162,6 +180,7 @@ impl Microphone {
 
     fn close(&mut self) {
         if let Some(source) = self.source.take() {
+            self.drift.forget();
             self.xruns += source.xruns();
         }
         self.recordings.values_mut().for_each(|recording| recording.converter = None);
@@ -207,6 +226,10 @@ impl Microphone {
             .saturating_sub(sound::frames_in(sound::jitter::CAP, rate) as usize);
         samples.drain(..late * usize::from(channels));
         lost += late as u64;
+        self.heard += (samples.len() / usize::from(channels)) as u64 + lost;
+        if !samples.is_empty() {
+            self.drift.note(now, self.heard);
+        }
         let mut packets = Vec::new();
         for (stream, recording) in &mut self.recordings {
             recording.lose(now, *stream, (lost, rate), &mut packets);
@@ -215,14 +238,19 @@ impl Microphone {
         Ok(packets.into_iter().map(ToHost::RecordedCoded).collect())
     }
 
+    fn drift_ppm(&self) -> Option<i32> {
+        self.drift.ppm(self.source.as_ref()?.format().rate)
+    }
+
     /// How it is, for people and programs.
     pub(super) fn status(&self, round_trip: Option<Duration>) -> status::Microphone {
+        let drift = self.drift_ppm();
         let recording = |(stream, r): (&StreamId, &Recording)| status::Recording {
             stream: stream.0,
             format: r.format.into(),
             frames: r.sent,
             lost: r.lost,
-            way: status::Way::new(r.plan.codec, r.last, round_trip),
+            way: status::Way::new(r.plan.codec, r.last, round_trip, drift),
         };
         status::Microphone {
             granted: self.input.granted(),

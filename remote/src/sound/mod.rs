@@ -13,6 +13,7 @@
 #[cfg(feature = "cpal")]
 mod card;
 mod convert;
+mod drift;
 mod microphone;
 mod pace;
 mod paced;
@@ -44,7 +45,7 @@ use status::{Playing, Status};
 use voice::Voice;
 
 /// How often sinks and the microphone are looked after while there is sound.
-const PERIOD: Duration = Duration::from_millis(5);
+const PERIOD: Duration = Duration::from_millis(2);
 /// How often it is looked which devices there are.
 const LOOK: Duration = Duration::from_secs(1);
 /// Packets that wait at most; what comes then is late, and lost.

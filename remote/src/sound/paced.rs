@@ -10,6 +10,8 @@ use wire::audio::Format;
 
 use super::{Sink, pace::Pace, wav::Tape};
 
+/// How much it wants at once, about.
+const PERIOD: Duration = Duration::from_millis(5);
 /// The most that it wants at once: if it is not looked after for longer, its clock stands still.
 const LONGEST: Duration = Duration::from_millis(100);
 /// The most silence that a file gets at a time: longer than devices are held without a link.
@@ -40,7 +42,7 @@ impl Paced {
 
 impl Sink for Paced {
     fn period(&self) -> Duration {
-        super::PERIOD
+        PERIOD
     }
 
     fn wants(&mut self, now: Duration) -> Result<usize> {

@@ -49,13 +49,20 @@ pub(crate) struct Way {
     pub(crate) made_up: u32,
     /// Frames by which its time line has slipped.
     pub(crate) slipped: u32,
+    /// How much faster than this computer's clock the card here runs, parts per million. None: not known yet.
+    pub(crate) drift_ppm: Option<i32>,
 }
 
 impl Way {
-    pub(super) fn new(codec: Codec, report: Option<Reception>, round_trip: Option<Duration>) -> Self {
+    pub(super) fn new(
+        codec: Codec,
+        report: Option<Reception>,
+        round_trip: Option<Duration>,
+        drift_ppm: Option<i32>,
+    ) -> Self {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let (opus, round_trip_us) = (codec == Codec::Opus, round_trip.map(micros));
-        let Some(report) = report else { return Self { opus, round_trip_us, ..Self::default() } };
+        let Some(report) = report else { return Self { opus, round_trip_us, drift_ppm, ..Self::default() } };
         Self {
             opus,
             latency_us: Some(micros(report.level + round_trip.unwrap_or_default() / 2)),
@@ -64,6 +71,7 @@ impl Way {
             loss_ppm: report.loss,
             made_up: report.concealed,
             slipped: report.slipped,
+            drift_ppm,
         }
     }
 }
@@ -71,7 +79,8 @@ impl Way {
 impl Way {
     /// What an operator sees: times in microseconds.
     pub(super) fn measure(&self, what: &'static str, stream: StreamId, xruns: u64) {
-        let Self { opus, latency_us, round_trip_us, jitter_us, loss_ppm, made_up, slipped } = *self;
+        let Self { opus, latency_us, round_trip_us, jitter_us, loss_ppm, made_up, slipped, drift_ppm } =
+            *self;
         let labels = [("what", what.to_owned()), ("stream", stream.0.to_string())];
         let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
         gauge("farbus_sound_opus", if opus { 1.0 } else { 0.0 });
@@ -81,6 +90,7 @@ impl Way {
         gauge("farbus_sound_loss_ppm", loss_ppm.into());
         gauge("farbus_sound_concealed_frames", made_up.into());
         gauge("farbus_sound_slipped_frames", slipped.into());
+        gauge("farbus_sound_drift_ppm", drift_ppm.unwrap_or(0).into());
         gauge("farbus_sound_xruns", xruns as f64);
     }
 }
@@ -88,14 +98,17 @@ impl Way {
 impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = |micros: u64| micros as f64 / 1e3;
-        let Self { opus, latency_us, round_trip_us: _, jitter_us, loss_ppm, made_up, slipped } = *self;
+        let Self { opus, latency_us, round_trip_us, jitter_us, loss_ppm, made_up, slipped, drift_ppm } =
+            *self;
         write!(f, "{}", if opus { "Opus" } else { "PCM" })?;
         let Some(latency) = latency_us.map(millis) else { return Ok(()) };
         let (jitter, loss) = (millis(jitter_us), f64::from(loss_ppm) / 1e4);
         write!(
             f,
             ", {latency:.1} ms late, {jitter:.1} ms jitter, {loss:.2} % lost; {made_up} made up, {slipped} slipped"
-        )
+        )?;
+        round_trip_us.map_or(Ok(()), |trip| write!(f, "; round trip {:.1} ms", millis(trip)))?;
+        drift_ppm.map_or(Ok(()), |drift| write!(f, "; drift {drift:+} ppm"))
     }
 }
 
@@ -243,15 +256,17 @@ mod tests {
             late: 0,
             duplicate: 0,
         };
-        let way = Way::new(Codec::Opus, Some(report), Some(Duration::from_millis(9)));
-        assert_eq!(way.to_string(), "Opus, 25.0 ms late, 3.0 ms jitter, 1.25 % lost; 5 made up, 7 slipped");
-        assert_eq!(Way::new(Codec::Pcm, None, None).to_string(), "PCM");
+        let way = Way::new(Codec::Opus, Some(report), Some(Duration::from_millis(9)), Some(-37));
+        let shown = "Opus, 25.0 ms late, 3.0 ms jitter, 1.25 % lost; 5 made up, 7 slipped; round trip 9.0 ms; drift -37 ppm";
+        assert_eq!(way.to_string(), shown);
+        assert_eq!(Way::new(Codec::Pcm, None, None, None).to_string(), "PCM");
         let format = Format { rate: 48_000, bits: 16, channels: 2 };
         let volume = Some(Volume { gain: -6 * 256, mute: false });
         let playing = Playing { stream: 4, format, queued: 1, counts: Counts::default(), way, volume };
         let status = Status { playing: vec![playing], ..Status::default() };
         assert!(status.to_string().contains("volume (stream 4): -6 dB"), "{status}");
         let json = serde_json::to_value(&status).unwrap();
+        assert_eq!(json["playing"][0]["drift_ppm"], -37);
         assert_eq!(
             (&json["playing"][0]["latency_us"], &json["playing"][0]["opus"]),
             (&25_000.into(), &true.into())

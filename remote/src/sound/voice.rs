@@ -16,6 +16,7 @@ use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
 use super::{
     Pace, Sink,
+    drift::Drift,
     paced::Paced,
     status::{Playing, Volume, Way},
 };
@@ -38,8 +39,8 @@ pub(super) struct Voice {
     end: u64,
     /// Counted here, beside what the receiver counts; and of sinks before this one.
     more: Counts,
-    /// Frames that never came and nothing was made up for, as far as the sink knows.
-    unheard: u64,
+    /// Up to where the sink has every frame of the run, or what stands for it.
+    handed: u64,
     /// The sink got something else than frames of the run.
     dry: bool,
     stretch: Option<Stretch>,
@@ -48,6 +49,7 @@ pub(super) struct Voice {
     codec: Codec,
     round_trip: Option<Duration>,
     last: Option<Reception>,
+    drift: Drift,
 }
 
 /// Frames that play without a stop.
@@ -80,7 +82,7 @@ impl Voice {
             events,
             end: block.position,
             more: Counts::default(),
-            unheard: 0,
+            handed: block.position,
             dry: false,
             stretch: None,
             totals: Counts::default(),
@@ -88,6 +90,7 @@ impl Voice {
             codec: block.codec,
             round_trip: None,
             last: None,
+            drift: Drift::default(),
         })
     }
 
@@ -131,7 +134,7 @@ impl Voice {
         let counts =
             self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.since(stretch)));
         let queued = self.receiver.queued().saturating_add(self.sink.waiting());
-        let way = Way::new(self.codec, self.last, self.round_trip);
+        let way = Way::new(self.codec, self.last, self.round_trip, self.drift.ppm(self.format.rate));
         Playing { stream: self.stream.0, format: self.format.into(), queued, counts, way, volume }
     }
 
@@ -178,7 +181,8 @@ impl Voice {
         if self.sink.keeps_all() {
             self.samples.clear();
             self.more.skipped += self.receiver.take_excess(now, &mut self.samples);
-            let taken = self.sink.take(&self.samples, &[]);
+            let missing = self.missing_before(self.samples.len() / usize::from(self.format.channels));
+            let taken = self.sink.skip(missing).and_then(|()| self.sink.take(&self.samples, &[]));
             self.check(taken);
         }
     }
@@ -209,13 +213,23 @@ impl Voice {
             self.stop();
         }
         let report = self.receiver.report();
+        report.iter().for_each(|report| self.note_drift(report));
         self.last = report.or(self.last);
         if report.is_some() {
-            let (way, counts) = (Way::new(self.codec, report, self.round_trip), self.counts());
-            way.measure("play", self.stream, counts.underruns);
+            let drift = self.drift.ppm(self.format.rate);
+            let way = Way::new(self.codec, report, self.round_trip, drift);
+            way.measure("play", self.stream, self.counts().underruns);
         }
         let missing = self.receiver.missing().map(ToHost::Missing);
         report.map(ToHost::Reception).into_iter().chain(missing).collect()
+    }
+
+    /// Where the card is in the run says how fast it runs, as long as the time line goes on without a slip.
+    fn note_drift(&mut self, report: &Reception) {
+        if self.last.is_none_or(|last| last.slipped != report.slipped) {
+            self.drift.forget();
+        }
+        self.drift.note(report.at, report.position);
     }
 
     /// Gives the sink what it wants; whether it has everything there is, and has played it.
@@ -239,23 +253,35 @@ impl Voice {
         false
     }
 
-    /// Gives the sink what was pulled, and in their place the frames that never came and nothing was made up for: the time
-    /// line has waited for them.
+    /// Gives the sink what was pulled, and before it what is missing in front of it: frames that never came, for which the
+    /// time line has waited, or that there was no time for.
     fn hand_on(&mut self) -> Result<()> {
-        let counters = self.receiver.counters();
-        let unheard = counters.lost.saturating_sub(counters.concealed);
-        let missing = unheard.saturating_sub(std::mem::replace(&mut self.unheard, unheard));
+        let channels = usize::from(self.format.channels);
         let fillers = self.receiver.fillers();
-        let waited = fillers.last().map_or(0, |filler| filler.end * usize::from(self.format.channels));
+        let of_run =
+            self.samples.len() / channels - fillers.iter().map(ExactSizeIterator::len).sum::<usize>();
+        let up_to = self.receiver.playing();
+        let missing = up_to.saturating_sub(of_run as u64).saturating_sub(self.handed);
+        self.handed = self.handed.max(up_to);
+        let waited = fillers.last().map_or(0, |filler| filler.end * channels);
         let (before, after) = self.samples.split_at(waited.min(self.samples.len()));
         self.sink.take(before, fillers)?;
         self.sink.skip(missing)?;
         self.sink.take(after, &[])
     }
 
+    /// How many frames are missing in front of so many that are handed on now.
+    fn missing_before(&mut self, frames: usize) -> u64 {
+        let up_to = self.receiver.playing();
+        let missing = up_to.saturating_sub(frames as u64).saturating_sub(self.handed);
+        self.handed = self.handed.max(up_to);
+        missing
+    }
+
     /// Ends the stretch, whether everything was played or not.
     pub(super) fn stop(&mut self) {
         let Some(stretch) = self.stretch.take() else { return };
+        self.drift.forget();
         self.receiver.drain();
         let settled = self.sink.settle();
         self.check(settled);
@@ -270,11 +296,6 @@ impl Voice {
         let bits = encoding.significant_bits();
         let (stream, run, file) = (self.stream.0, self.run, self.sink.file());
         self.events.say(&Event::SoundStarted { stream, run, position, rate, bits, channels, file });
-        // What came between the stretches, if there was something.
-        let missing = position.saturating_sub(self.end);
-        self.more.gaps = self.more.gaps.saturating_add(missing);
-        let skipped = self.sink.skip(missing);
-        self.check(skipped);
         let before = self.counts();
         self.stretch = Some(Stretch { before, complete: false, heard: false, last: now });
     }
@@ -301,3 +322,6 @@ fn or_clock(format: Format, sink: Result<Box<dyn Sink>>) -> (Box<dyn Sink>, bool
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

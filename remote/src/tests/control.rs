@@ -40,7 +40,7 @@ impl Handler<Request> for Clerk {
             Request::Lend { .. } => Reply::Lend(vec![outcome]),
             Request::Return { .. } => Reply::Return(vec![outcome]),
             Request::Status => Reply::Status {
-                report: Report { vm: None, lent: vec![] },
+                report: Report { vm: None, session: None, lent: vec![] },
                 kept: vec![outcome],
                 sound: Status::default(),
             },

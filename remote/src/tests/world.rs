@@ -231,6 +231,9 @@ fn to_vm(link: Memory) -> Linked {
     Linked { link: Box::new(link), vm: "vm".to_owned(), round_trip: None }
 }
 
+/// The ways to and from a link.
+type Ways = (mpsc::Sender<Message>, mpsc::Receiver<(Lane, Bytes)>);
+
 /// The host's end of a session, and the link it is on.
 pub(crate) struct Host {
     session: Session,
@@ -239,7 +242,7 @@ pub(crate) struct Host {
     outbound: mpsc::Sender<Message>,
     inbound: mpsc::Receiver<(Lane, Bytes)>,
     /// Links that it does not listen to any more.
-    others: Vec<(mpsc::Sender<Message>, mpsc::Receiver<(Lane, Bytes)>)>,
+    others: Vec<Ways>,
     /// Why the remote says it left.
     pub(crate) left: Option<String>,
     /// The remote's credit is kept from it.

@@ -12,6 +12,7 @@ mod devices;
 mod hda_ops;
 mod remote_msgs;
 mod session_links;
+mod sound_path;
 mod usb_descriptors;
 mod vfio_user_step;
 mod xhci_ops;
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hda_ops", hda_ops::run),
     ("remote_msgs", remote_msgs::run),
     ("session_links", session_links::run),
+    ("sound_path", sound_path::run),
     ("usb_descriptors", usb_descriptors::run),
     ("vfio_user_step", vfio_user_step::run),
 ];

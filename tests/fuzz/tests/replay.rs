@@ -47,4 +47,4 @@ macro_rules! targets {
     };
 }
 
-targets!(xhci_ops, hda_ops, remote_msgs, session_links, usb_descriptors, vfio_user_step);
+targets!(xhci_ops, hda_ops, remote_msgs, session_links, sound_path, usb_descriptors, vfio_user_step);

@@ -147,10 +147,29 @@ impl Pair {
     /// # Errors
     /// One of them does not come up.
     pub async fn start(lab: &Lab, host: &mut Host, name: &str, folder: &Path) -> Result<Self> {
+        Self::start_by("noise-tcp", lab, host, name, folder).await
+    }
+
+    /// The same by a link of this kind.
+    ///
+    /// # Errors
+    /// As [`Self::start`], or the link is of another kind.
+    pub async fn start_by(
+        transport: &str,
+        lab: &Lab,
+        host: &mut Host,
+        name: &str,
+        folder: &Path,
+    ) -> Result<Self> {
         let heard = folder.join(format!("{name}.wav"));
         let audio = format!("wav:{}", heard.display());
-        let mut remote = host.remote(&format!("remote-{name}"), name, &["--keyboard", "--audio", &audio])?;
-        remote.wait_for("connected").await?;
+        let mut remote = host.remote(
+            &format!("remote-{name}"),
+            name,
+            &["--keyboard", "--audio", &audio, "--transport", transport],
+        )?;
+        let connected = remote.wait_for("connected").await?;
+        ensure!(connected["transport"] == transport, "the link is of another kind: {connected}");
         host.program.wait_where("linked", |event| event["vm"] == name).await?;
         let vm = Self::boot(lab, host, name).await?;
         vm.run(SETTLE).await?.success().context("the guest does not find its keyboard and its sound card")?;

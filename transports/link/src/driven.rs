@@ -66,7 +66,7 @@ impl Inbound {
     }
 }
 
-/// A link that runs by [`drive`].
+/// A link that runs by [`drive()`].
 #[derive(Debug)]
 pub struct Driven {
     /// What it can do.

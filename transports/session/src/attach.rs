@@ -38,7 +38,9 @@ impl Session {
             return Err(LinkRefused::Known);
         }
         if self.links.full() {
-            return Err(LinkRefused::TooMany);
+            // A link that the session has left may be of use for a moment yet; a new one is of more.
+            let left = self.links.left_first().ok_or(LinkRefused::TooMany)?;
+            self.retire(left);
         }
         let begins = self.identity.is_none() || self.begins();
         if !self.resumes || opens && begins && self.role == Role::Host {

@@ -61,7 +61,7 @@ pub enum LinkRefused {
     /// The session is over.
     #[error("the session is over")]
     Over,
-    /// It has [`MAX_LINKS`] links.
+    /// It has [`MAX_LINKS`] links, and has left none of them.
     #[error("the session has {MAX_LINKS} links")]
     TooMany,
     /// The name is in use.
@@ -196,6 +196,15 @@ impl Links {
 
     pub(crate) fn full(&self) -> bool {
         self.paths.len() >= MAX_LINKS
+    }
+
+    /// Of the links that the session has left, the one that it left first.
+    pub(crate) fn left_first(&self) -> Option<LinkId> {
+        let left = self.paths.iter().filter_map(|path| match path.state {
+            State::Lingers { until, .. } => Some((until, path.id)),
+            _ => None,
+        });
+        left.min().map(|(_, id)| id)
     }
 
     pub(crate) fn remove(&mut self, id: LinkId) -> Option<Path> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use sound::choice::{Chooser, Wish};
+use sound::{
+    Config, Receiver, Sender,
+    choice::{Chooser, Wish},
+};
 use wire::audio::{Codec, Encoding, Format, Reception, StreamId};
 
 const STEREO: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
@@ -110,4 +113,65 @@ fn one_bad_report_changes_nothing_and_half_a_minute_of_good_ones_changes_back() 
     assert_eq!(after(&mut chooser, 40, 2_000, middling, AWAY).codec, Codec::Pcm);
     after(&mut chooser, 300, 2, bad, AWAY);
     assert_eq!(after(&mut chooser, 301, 2_000, middling, AWAY).codec, Codec::Opus);
+}
+
+/// Reports of an hour: a local network, at whose ends computers are so busy that packets are late again and again, and
+/// sometimes one is so late that the time line slips.
+#[test]
+fn auto_stays_pcm_for_an_hour_on_a_good_link_between_busy_computers() {
+    let mut chooser = Chooser::new(Wish::Auto, STEREO);
+    let mut dice = 1u32;
+    for n in 0..36_000u64 {
+        dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Mostly some milliseconds, now and then a hundred; a round trip that has to wait for the same computers.
+        let late = if dice >> 16 & 0xff == 0 { 100_000 } else { u64::from(dice >> 20 & 0xfff) };
+        let report = Reception { slipped: n as u32 / 100, ..reception(0, 100, late) };
+        let round_trip = Duration::from_micros(300 + late / 20);
+        let plan = chooser.observe(Duration::from_millis(100 * n), &report, Some(round_trip));
+        assert_eq!(
+            (plan.codec, plan.frames, plan.distances.iter().count()),
+            (Codec::Pcm, 240, 0),
+            "report {n}"
+        );
+    }
+}
+
+/// And what it sends is what comes out, frame by frame, while packets are late by less than what waits.
+#[test]
+fn what_auto_sends_over_such_a_link_is_heard_bit_by_bit() {
+    let mut chooser = Chooser::new(Wish::Auto, STEREO);
+    let mut sender = Sender::new(StreamId(4), 1, STEREO, 0, chooser.plan(LAN));
+    let mut receiver = Receiver::at(StreamId(4), 1, STEREO, 0, Config::LAN).unwrap();
+    let noise = |n: u32| n.wrapping_mul(2_654_435_761) | 1;
+    let (mut dice, mut coded, mut heard) = (1u32, Vec::new(), Vec::new());
+    let mut waiting = std::collections::VecDeque::new();
+    for ms in 0..60_000u64 {
+        let now = Duration::from_millis(ms);
+        if ms.is_multiple_of(5) {
+            let first = sender.position() as u32;
+            let pcm: Vec<u8> = (first..first + 240).flat_map(|n| noise(n).to_le_bytes()).collect();
+            sender.push(now, &pcm, &mut coded);
+            dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let late = u64::from(dice >> 29);
+            waiting.extend(coded.drain(..).map(|coded| (ms + late, coded)));
+        }
+        while waiting.front().is_some_and(|(due, _)| *due <= ms) {
+            waiting.pop_front().iter().for_each(|(_, coded)| receiver.push(now, coded));
+        }
+        if ms.is_multiple_of(10) {
+            let mut out = vec![0; 960];
+            receiver.pull(now, &mut out);
+            heard.extend(out);
+        }
+        if let Some(report) = receiver.report() {
+            sender.set_plan(chooser.observe(now, &report, LAN));
+        }
+    }
+    let mut bytes = bytes::BytesMut::new();
+    sound::samples::narrow(STEREO.encoding, &heard, &mut bytes);
+    let frames: Vec<u32> = bytes.as_chunks().0.iter().map(|frame| u32::from_le_bytes(*frame)).collect();
+    let begin = frames.iter().position(|frame| *frame != 0).unwrap();
+    assert!(receiver.exact(), "{:?}", receiver.counters());
+    assert!(frames[begin..].iter().zip(0..).all(|(heard, n)| *heard == noise(n)));
+    assert!(frames.len() - begin > 59 * 48_000);
 }

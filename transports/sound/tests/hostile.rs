@@ -277,6 +277,17 @@ fn a_flood_is_dropped_as_it_came_and_one_pull_decodes_only_what_is_at_the_ends_o
 }
 
 #[test]
+fn a_block_longer_than_may_wait_does_not_turn_time_back() {
+    let format = Format { rate: 11_025, ..FORMAT };
+    let mut receiver = Receiver::at(StreamId(1), 1, format, 100, Config::LAN).unwrap();
+    let payload = Bytes::from(vec![1; 4 * usize::from(wire::audio::MAX_FRAMES)]);
+    let block = Block { position: 0, frames: wire::audio::MAX_FRAMES, codec: Codec::Pcm, payload };
+    let coded = Coded { stream: StreamId(1), run: 1, again: false, format, block, copies: Vec::new() };
+    receiver.push(Duration::ZERO, &coded);
+    assert_eq!((receiver.playing(), receiver.counters().refused), (100, 1));
+}
+
+#[test]
 fn blocks_that_overlap_are_refused_and_cost_nothing() {
     let mut receiver = Receiver::at(StreamId(1), 1, FORMAT, 0, Config::LAN).unwrap();
     let block = |position, frames: u16| {

@@ -36,7 +36,7 @@ fn listen(stalls: &[(u32, u32)], silence: u64, seconds: u32) -> (Vec<f64>, sound
         if !stalls.iter().any(|(at, long)| (*at..*at + *long).contains(&ms)) {
             waiting.drain(..).for_each(|coded| receiver.push(now, &coded));
         }
-        if ms % 10 == 0 {
+        if ms.is_multiple_of(10) {
             let mut out = [0; 480];
             receiver.pull(now, &mut out);
             let filler = |at: usize| receiver.fillers().iter().any(|range| range.contains(&at));

@@ -279,6 +279,24 @@ fn a_session_has_few_links_and_those_that_do_not_attach_are_retired() {
 }
 
 #[test]
+fn a_session_that_moves_faster_than_links_linger_lets_the_oldest_of_them_go() {
+    let (mut host, mut remote) = streams();
+    for id in 2..=3 * MAX_LINKS as u64 {
+        join(T0 + MS * id as u32, LinkId(id), LinkKind::STREAM, &mut host, &mut remote);
+        settle(T0 + MS * id as u32, LinkId(id), &mut remote, &mut host);
+        assert_eq!((host.link(), remote.link()), (Some(LinkId(id)), Some(LinkId(id))));
+    }
+    let retired = |session: &mut Session| {
+        let events = events(session).into_iter();
+        events
+            .filter_map(|event| if let Event::Retired(LinkId(id)) = event { Some(id) } else { None })
+            .collect::<Vec<u64>>()
+    };
+    let expected: Vec<u64> = (1..=2 * MAX_LINKS as u64).collect();
+    assert_eq!([retired(&mut host), retired(&mut remote)], [expected.clone(), expected]);
+}
+
+#[test]
 fn the_higher_epoch_wins_and_the_remote_wins_a_tie() {
     let (mut host, mut remote) = streams();
     lose(T0, A, &mut host, &mut remote);

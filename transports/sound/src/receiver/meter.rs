@@ -88,6 +88,10 @@ impl Meter {
 
     /// The device asks for `asked` frames, and gets `taken` of the run's, of which the first is `before`.
     pub(super) fn pulled(&mut self, now: Duration, before: u64, taken: u64, asked: u64) {
+        // Who asks for nothing does not say that time has passed.
+        if asked == 0 {
+            return;
+        }
         self.line = self.line.saturating_add(self.asked);
         (self.asked_at, self.before, self.taken, self.asked) = (Some(now), before, taken, asked);
     }

@@ -38,6 +38,8 @@ use playout::{Held, State};
 const REPORT: Duration = Duration::from_millis(100);
 /// What may be ahead of the next frame at most: a second.
 const WINDOW: Duration = Duration::from_secs(1);
+/// The longest block of any codec.
+const LONGEST_BLOCK: Duration = Duration::from_millis(120);
 /// A device that asks for more at once is given silence for the rest.
 const LONGEST_PERIOD: Duration = Duration::from_millis(500);
 /// Packets in a row whose loss is only noticed, and repaired, at its end; longer rows are not waited for.
@@ -329,7 +331,11 @@ impl Receiver {
     }
 
     fn store(&mut self, block: &Block) -> Arrival {
-        let frame = self.format.frame_bytes() as usize;
+        let (frame, longest) =
+            (self.format.frame_bytes() as usize, frames_in(LONGEST_BLOCK, self.format.rate));
+        if u64::from(block.frames) > longest {
+            return Arrival::Refused;
+        }
         if block.codec == Codec::Pcm && block.payload.len() != usize::from(block.frames) * frame {
             return Arrival::Refused;
         }

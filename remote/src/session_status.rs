@@ -1,0 +1,121 @@
+//! How the session and its link do, for people and programs.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use session::Session;
+use wire::Lane;
+
+/// The session, and the link of the moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionStatus {
+    /// The kind of its link; none while it has none.
+    pub(crate) transport: Option<String>,
+    /// How long it has had none, milliseconds.
+    pub(crate) away_ms: Option<u64>,
+    /// The latest round trip, microseconds.
+    pub(crate) round_trip_us: Option<u64>,
+    /// How much round trips vary, microseconds.
+    pub(crate) jitter_us: u64,
+    /// How often it went on after it had lost its link.
+    pub(crate) resumes: u64,
+    /// How often it moved from one link to another.
+    pub(crate) hand_overs: u64,
+    /// How long it was without a link in all, outages that are over, milliseconds.
+    pub(crate) held_ms: u64,
+    /// Most urgent first.
+    pub(crate) lanes: Vec<LaneStatus>,
+}
+
+/// What a lane has carried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LaneStatus {
+    pub(crate) lane: String,
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    /// Bytes that wait to be sent.
+    pub(crate) queued_bytes: u64,
+    /// Frames that were sent again.
+    pub(crate) retransmitted_frames: u64,
+    /// Messages that found no room, or were late.
+    pub(crate) dropped_messages: u64,
+}
+
+impl SessionStatus {
+    pub(crate) fn new(session: &Session, transport: Option<&str>, away: Option<Duration>) -> Self {
+        let stats = session.stats();
+        let lane = |lane: Lane| {
+            let of = stats.lane(lane);
+            LaneStatus {
+                lane: format!("{lane:?}").to_lowercase(),
+                sent_bytes: of.sent_bytes,
+                received_bytes: of.received_bytes,
+                queued_bytes: session.queued(lane) as u64,
+                retransmitted_frames: of.retransmitted_frames,
+                dropped_messages: of.dropped_messages,
+            }
+        };
+        Self {
+            transport: transport.map(str::to_owned),
+            away_ms: away.map(|away| micros(away) / 1000),
+            round_trip_us: stats.round_trip.map(micros),
+            jitter_us: micros(stats.jitter),
+            resumes: stats.resumes,
+            hand_overs: stats.hand_overs,
+            held_ms: micros(stats.detached) / 1000,
+            lanes: Lane::ALL.map(lane).into(),
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for SessionStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.transport, self.away_ms) {
+            (Some(transport), _) => write!(f, "link: {transport}")?,
+            (None, away) => write!(f, "link: none for {} ms; looking for one", away.unwrap_or_default())?,
+        }
+        let millis = |micros: u64| format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10);
+        if let Some(round_trip) = self.round_trip_us {
+            write!(f, ", round trip {}, jitter {}", millis(round_trip), millis(self.jitter_us))?;
+        }
+        let (resumes, hand_overs) = (self.resumes, self.hand_overs);
+        writeln!(f, "; {resumes} outages of {} ms in all, {hand_overs} moves", self.held_ms)?;
+        for LaneStatus { lane, sent_bytes, received_bytes, queued_bytes, retransmitted_frames, .. } in
+            self.lanes.iter().filter(|lane| lane.sent_bytes + lane.received_bytes > 0)
+        {
+            writeln!(
+                f,
+                "  {lane:<5} {sent_bytes} bytes sent, {received_bytes} received, {queued_bytes} waiting, {retransmitted_frames} frames sent again"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_the_kind_of_link_and_how_it_does() {
+        let lane = LaneStatus { lane: "bulk".into(), sent_bytes: 12, ..LaneStatus::default() };
+        let idle = LaneStatus { lane: "iso".into(), ..LaneStatus::default() };
+        let status = SessionStatus {
+            transport: Some("webrtc".into()),
+            round_trip_us: Some(1234),
+            resumes: 2,
+            held_ms: 300,
+            lanes: vec![lane, idle],
+            ..SessionStatus::default()
+        };
+        let words = status.to_string();
+        assert!(words.starts_with("link: webrtc, round trip 1.23 ms, jitter 0.00 ms; 2 outages of 300 ms"));
+        assert!(words.contains("bulk  12 bytes sent") && !words.contains("iso"), "{words}");
+        let away = SessionStatus { transport: None, away_ms: Some(70), ..status };
+        assert!(away.to_string().starts_with("link: none for 70 ms; looking for one"));
+    }
+}

@@ -1,0 +1,188 @@
+//! Throughput and round trips, in turn, several rounds; the best counts.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+
+use crate::{
+    bar, end,
+    pair::{Way, pair},
+    percentile,
+    pipe::Pipe,
+    plain,
+};
+
+const ROUNDS: u32 = 3;
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+/// Messages: how long, how many for the throughput, how many there and back.
+const SIZES: [(usize, usize, usize); 3] = [(64, 100_000, 4_000), (16 * KIB, 8_000, 1_500), (MIB, 200, 100)];
+/// A message that says that all has come, bytes.
+const WORD: usize = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    Tcp,
+    Tls,
+    Link(Way),
+    Session(Way),
+}
+
+const STACKS: [Stack; 6] = [
+    Stack::Tcp,
+    Stack::Tls,
+    Stack::Link(Way::NoiseTcp),
+    Stack::Session(Way::NoiseTcp),
+    Stack::Link(Way::WebRtc),
+    Stack::Session(Way::WebRtc),
+];
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "raw TCP",
+            Self::Tls => "tokio-rustls",
+            Self::Link(Way::NoiseTcp) => "noise-tcp, link alone",
+            Self::Session(Way::NoiseTcp) => "noise-tcp, session",
+            Self::Link(Way::WebRtc) => "webrtc, link alone",
+            Self::Session(Way::WebRtc) => "webrtc, session",
+        })
+    }
+}
+
+/// What was measured with messages of one length.
+#[derive(Debug, Clone, Copy)]
+struct Figure {
+    /// Bytes per second.
+    rate: f64,
+    p50: Duration,
+    p99: Duration,
+}
+
+impl Figure {
+    /// The best of both, figure by figure.
+    fn or(self, other: Self) -> Self {
+        Self { rate: self.rate.max(other.rate), p50: self.p50.min(other.p50), p99: self.p99.min(other.p99) }
+    }
+}
+
+/// Measures all stacks with all sizes, and prints.
+pub(crate) async fn measure() -> Result<()> {
+    println!("speed on loopback, best of {ROUNDS} rounds; the ratio is that to raw TCP");
+    for (size, count, trips) in SIZES {
+        let mut best: [Option<Figure>; STACKS.len()] = Default::default();
+        for _ in 0..ROUNDS {
+            for (stack, best) in STACKS.into_iter().zip(&mut best) {
+                // A message is longer than any frame.
+                if size == MIB && matches!(stack, Stack::Link(_)) {
+                    continue;
+                }
+                let figure = one(stack, size, count, trips).await.with_context(|| format!("{stack}"))?;
+                *best = Some(best.map_or(figure, |best| best.or(figure)));
+            }
+        }
+        report(size, &best);
+    }
+    Ok(())
+}
+
+fn report(size: usize, figures: &[Option<Figure>]) {
+    let Some(Some(tcp)) = figures.first() else { return };
+    println!(
+        "  messages of {}",
+        if size < KIB { format!("{size} B") } else { format!("{} KiB", size / KIB) }
+    );
+    let us = |time: Duration| time.as_secs_f64() * 1e6;
+    for (stack, figure) in STACKS.iter().zip(figures) {
+        let Some(Figure { rate, p50, p99 }) = figure else { continue };
+        println!(
+            "    {stack:<22} {:>7.1} MB/s {:>5.2}   p50 {:>7.1} us {:>5.2}   p99 {:>7.1} us {:>5.2}",
+            rate / 1e6,
+            rate / tcp.rate,
+            us(*p50),
+            p50.div_duration_f64(tcp.p50),
+            us(*p99),
+            p99.div_duration_f64(tcp.p99),
+        );
+    }
+    let of = |wanted| STACKS.iter().position(|stack| *stack == wanted).and_then(|at| figures[at]);
+    for stack in [Stack::Link(Way::NoiseTcp), Stack::Session(Way::NoiseTcp)] {
+        let Some(ours) = of(stack) else { continue };
+        if size == MIB {
+            let name = format!("{stack}: raw TCP / it, 1 MiB (that is, at least 60 %)");
+            bar(&name, tcp.rate / ours.rate, 1.0 / 0.6);
+        }
+        if size == WORD {
+            bar(
+                &format!("{stack}: round trip p50 / raw TCP's, 64 B"),
+                ours.p50.div_duration_f64(tcp.p50),
+                1.5,
+            );
+        }
+    }
+}
+
+async fn one(stack: Stack, size: usize, count: usize, trips: usize) -> Result<Figure> {
+    match stack {
+        Stack::Tcp => run(plain::tcp().await?, size, count, trips).await,
+        Stack::Tls => run(plain::tls().await?, size, count, trips).await,
+        Stack::Link(way) => run(pair(way).await?, size, count, trips).await,
+        Stack::Session(way) => run(end::session(pair(way).await?).await?, size, count, trips).await,
+    }
+}
+
+async fn run<P: Pipe>(
+    (mut near, mut far): (P, P),
+    size: usize,
+    count: usize,
+    trips: usize,
+) -> Result<Figure> {
+    let bytes = Bytes::from(vec![0x5a; size]);
+    let warm_up = trips / 10;
+    let answer = bytes.clone();
+    let answers = tokio::spawn(async move {
+        for _ in 0..warm_up + trips {
+            far.receive(size).await?;
+            far.send(answer.clone()).await?;
+            far.flush().await?;
+        }
+        for _ in 0..count {
+            far.receive(size).await?;
+        }
+        far.send(Bytes::from_static(&[1; WORD])).await?;
+        far.flush().await?;
+        // It lives until the other end has heard it.
+        let _ = far.receive(WORD).await;
+        anyhow::Ok(())
+    });
+    let asks = async {
+        let mut times = Vec::with_capacity(trips);
+        for trip in 0..warm_up + trips {
+            let start = Instant::now();
+            near.send(bytes.clone()).await?;
+            near.flush().await?;
+            near.receive(size).await?;
+            if trip >= warm_up {
+                times.push(start.elapsed());
+            }
+        }
+        let start = Instant::now();
+        for _ in 0..count {
+            near.send(bytes.clone()).await?;
+        }
+        near.flush().await?;
+        near.receive(WORD).await?;
+        let rate = (count * size) as f64 / start.elapsed().as_secs_f64();
+        near.send(Bytes::from_static(&[1; WORD])).await?;
+        near.flush().await?;
+        anyhow::Ok(Figure { rate, p50: percentile(&mut times, 50), p99: percentile(&mut times, 99) })
+    };
+    let figure = asks.await;
+    drop(near);
+    answers.abort();
+    figure
+}

@@ -1,0 +1,296 @@
+//! The desk: what `farbus-remote` does between a link and a sound card with periods of 10 ms, with the same receiver and
+//! sender; the card is a timer. (The program itself has no place from which the moment of a callback could be told.)
+//!
+//! ```text
+//!   link ─► Receiver ◄─ every 2 ms: what the ring lacks ─ ring ◄─ every 10 ms, 480 frames: the card
+//!   link ◄─ Sender   ◄─ every 2 ms: what is there ─────── ring ◄─ every 10 ms, 480 frames: the microphone
+//! ```
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use link::Link;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use session::Role;
+use sound::{
+    Config, Receiver, Sender,
+    choice::{Chooser, Wish},
+};
+use tokio::sync::mpsc;
+use wire::{
+    Lane, ToRemote,
+    audio::{self, Coded, StreamId},
+};
+
+use crate::{FORMAT, host::said, pump::pump};
+
+/// Of `farbus-remote`: how often sinks are looked after, and what waits for the card, at most (more after each
+/// underrun) and before it starts.
+const TICK: Duration = Duration::from_millis(2);
+const RING: usize = 13 * 48;
+const EVENLY: Duration = Duration::from_millis(4);
+const MORE: usize = 4 * 48;
+const MOST: usize = 60 * 48;
+const START: usize = 480;
+/// The card's period.
+const PERIOD: usize = 480;
+
+/// The first stream's frames on their way to the card, each run of them with the number of its first.
+#[derive(Default)]
+struct Ring {
+    runs: VecDeque<(Option<u64>, usize)>,
+    waiting: usize,
+    playing: bool,
+}
+
+/// What the card has done.
+#[derive(Debug, Default)]
+pub(crate) struct Card {
+    /// Every 48th frame that was handed to it, and when.
+    pub(crate) played: Vec<(Instant, u64)>,
+    /// The number of a frame of the microphone and when it was handed out, period by period.
+    pub(crate) recorded: Vec<(Instant, u32)>,
+    pub(crate) xruns: u64,
+}
+
+/// What both threads of the desk share.
+#[derive(Default)]
+struct Shared {
+    ring: Mutex<(Ring, VecDeque<u32>)>,
+    card: Mutex<Card>,
+}
+
+/// What is known at the end.
+pub(crate) struct Heard {
+    pub(crate) card: Card,
+    pub(crate) counters: sound::Counters,
+    pub(crate) opus: bool,
+    pub(crate) last: Option<audio::Reception>,
+}
+
+/// Plays and records until it is stopped.
+pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) -> Heard {
+    let shared = Arc::new(Shared::default());
+    let card = {
+        let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
+        thread::spawn(move || card(&shared, &stop))
+    };
+    let (out, saying) = mpsc::unbounded_channel();
+    let (come, mut coming) = mpsc::unbounded_channel::<(Lane, Bytes, Option<Duration>)>();
+    let pump = tokio::spawn(pump(link, Role::Remote, saying, move |lane, bytes, trip| {
+        let _ = come.send((lane, bytes, trip));
+    }));
+    let mut desk = Desk {
+        start: Instant::now(),
+        wish,
+        voices: BTreeMap::new(),
+        microphone: None,
+        trip: None,
+        looked: Duration::ZERO,
+        opus: false,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    while !stop.load(Relaxed) {
+        tokio::select! {
+            biased;
+            message = coming.recv() => {
+                let Some((lane, bytes, trip)) = message else { break };
+                desk.trip = trip;
+                if let Ok(ToRemote::Audio(message)) = ToRemote::decode(lane, bytes) {
+                    desk.hear(message);
+                }
+            }
+            _ = tick.tick() => desk.look_after(&shared).into_iter().for_each(|message| drop(out.send(said(message)))),
+        }
+    }
+    drop(out);
+    pump.abort();
+    card.join().expect("the card").expect("a timer");
+    let first = desk.voices.values().next();
+    Heard {
+        card: std::mem::take(&mut *shared.card.lock().expect("no panic")),
+        counters: first.map(|voice| voice.receiver.counters()).unwrap_or_default(),
+        last: first.and_then(|voice| voice.last),
+        opus: desk.opus,
+    }
+}
+
+struct Voice {
+    receiver: Receiver,
+    last: Option<audio::Reception>,
+    /// Of all voices but the first, for which the card does not need to be told apart.
+    due: Option<Instant>,
+}
+
+struct Desk {
+    start: Instant,
+    wish: Wish,
+    voices: BTreeMap<StreamId, Voice>,
+    microphone: Option<(Sender, Chooser)>,
+    trip: Option<Duration>,
+    looked: Duration,
+    opus: bool,
+}
+
+impl Desk {
+    fn hear(&mut self, message: audio::ToRemote) {
+        let now = self.start.elapsed();
+        match message {
+            audio::ToRemote::PlayCoded(coded) => self.play(now, &coded),
+            audio::ToRemote::Record { stream, run, format } => {
+                let chooser = Chooser::new(self.wish, format);
+                self.microphone =
+                    Some((Sender::new(stream, run, format, 0, chooser.plan(self.trip)), chooser));
+            }
+            audio::ToRemote::Reception(reception) => {
+                if let Some((sender, chooser)) = &mut self.microphone {
+                    sender.set_plan(chooser.observe(now, &reception, self.trip));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn play(&mut self, now: Duration, coded: &Coded) {
+        self.opus = coded.block.codec == audio::Codec::Opus;
+        let fresh = || Voice {
+            receiver: Receiver::new(coded, Config { period: EVENLY, ..Config::LAN }).expect("a stream"),
+            last: None,
+            due: None,
+        };
+        let voice = self.voices.entry(coded.stream).or_insert_with(fresh);
+        voice.receiver.push(now, coded);
+    }
+
+    fn look_after(&mut self, shared: &Shared) -> Vec<audio::ToHost> {
+        let (now, mut out, mut samples) = (self.start.elapsed(), Vec::new(), Vec::new());
+        let mut first = true;
+        for voice in self.voices.values_mut() {
+            let wants = if std::mem::take(&mut first) {
+                let depth = (RING + MORE * shared.card.lock().expect("no panic").xruns as usize).min(MOST);
+                let lacking = depth.saturating_sub(shared.ring.lock().expect("no panic").0.waiting);
+                let passed = (now - std::mem::replace(&mut self.looked, now)) * 9 / 8;
+                lacking.min(sound::frames_in(passed, FORMAT.rate) as usize)
+            } else {
+                voice.wants()
+            };
+            samples.clear();
+            samples.resize(wants * 2, 0);
+            voice.receiver.set_round_trip(self.trip);
+            voice.receiver.pull(now, &mut samples);
+            if voice.due.is_none() {
+                shared.ring.lock().expect("no panic").0.take(&voice.receiver, wants);
+            }
+            let report = voice.receiver.report();
+            voice.last = report.or(voice.last);
+            out.extend(report.map(audio::ToHost::Reception));
+            out.extend(voice.receiver.missing().map(audio::ToHost::Missing));
+        }
+        self.record(now, shared, &mut out);
+        out
+    }
+
+    fn record(&mut self, now: Duration, shared: &Shared, out: &mut Vec<audio::ToHost>) {
+        let Some((sender, _)) = &mut self.microphone else { return };
+        let pcm: Vec<u8> = {
+            let mut ring = shared.ring.lock().expect("no panic");
+            ring.1.drain(..).flat_map(u32::to_le_bytes).collect()
+        };
+        let mut coded = Vec::new();
+        sender.push(now, &pcm, &mut coded);
+        out.extend(coded.into_iter().map(audio::ToHost::RecordedCoded));
+    }
+}
+
+impl Voice {
+    /// What a card of its own would want: as much as time has passed.
+    fn wants(&mut self) -> usize {
+        let due = *self.due.get_or_insert_with(Instant::now);
+        let frames = (due.elapsed().as_secs_f64() * f64::from(FORMAT.rate)) as usize;
+        self.due = Some(due + sound::time_of(frames as u64, FORMAT.rate));
+        frames
+    }
+}
+
+impl Ring {
+    /// Notes which frames of the run the last pull has got.
+    fn take(&mut self, receiver: &Receiver, frames: usize) {
+        let fillers = receiver.fillers();
+        let lost: usize = fillers.iter().map(|range| range.end - range.start).sum();
+        let (mut next, mut at) = (receiver.playing().saturating_sub((frames - lost) as u64), 0);
+        for filler in fillers.iter().cloned().chain(std::iter::once(frames..frames)) {
+            self.runs.push_back((Some(next), filler.start - at));
+            self.runs.push_back((None, filler.end - filler.start));
+            next += (filler.start - at) as u64;
+            at = filler.end;
+        }
+        self.waiting += frames;
+    }
+
+    /// A period of the card.
+    fn callback(&mut self, now: Instant, card: &mut Card) {
+        self.playing |= self.waiting >= START;
+        if !self.playing {
+            return;
+        }
+        let mut left = PERIOD;
+        while let Some((first, frames)) = self.runs.front_mut().filter(|_| left > 0) {
+            let some = left.min(*frames);
+            if let Some(first) = first {
+                let numbers = *first..*first + some as u64;
+                card.played.extend(numbers.filter(|n| n.is_multiple_of(48)).map(|n| (now, n)));
+                *first += some as u64;
+            }
+            (*frames, left, self.waiting) = (*frames - some, left - some, self.waiting - some);
+            if *frames == 0 {
+                self.runs.pop_front();
+            }
+        }
+        if left > 0 {
+            self.playing = false;
+            card.xruns += 1;
+        }
+    }
+}
+
+/// The card's thread.
+fn card(shared: &Shared, stop: &AtomicBool) -> Result<()> {
+    let timer = timer()?;
+    let mut number = 0;
+    while !stop.load(Relaxed) {
+        // A card goes on while its thread does not run, and asks for more at once afterwards.
+        let mut periods = [0; 8];
+        rustix::io::read(&timer, &mut periods)?;
+        let now = Instant::now();
+        let (mut ring, mut card) =
+            (shared.ring.lock().expect("no panic"), shared.card.lock().expect("no panic"));
+        for _ in 0..u64::from_ne_bytes(periods) {
+            ring.0.callback(now, &mut card);
+            ring.1.extend(number + 1..=number + PERIOD as u32);
+            number += PERIOD as u32;
+            card.recorded.push((now, number));
+        }
+        // Without anybody who listens nothing waits.
+        let late = ring.1.len().saturating_sub(4 * PERIOD);
+        ring.1.drain(..late);
+    }
+    Ok(())
+}
+
+fn timer() -> Result<std::os::fd::OwnedFd> {
+    let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
+    let every = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
+    Ok(timer)
+}
