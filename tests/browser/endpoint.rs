@@ -1,7 +1,10 @@
 //! What the web endpoint does to those who may not, or do not know how to, ask; and to those who may.
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use webrtc::{Config, Error, Offerer, SecretKey};
 use wire::control::{Hello, Refusal};
 
@@ -38,7 +41,9 @@ async fn untouched(world: &World) -> Result<()> {
 
 #[tokio::test]
 async fn whoever_asks_in_the_wrong_way_is_told_how_by_the_status() -> Result<()> {
-    let world = World::start("", "origins = [\"https://proxy.example\"]").await?;
+    // The other VM's worker never comes up: its folder cannot be made.
+    let other = "[vm.b]\nsocket_dir = \"/proc/farbus\"";
+    let world = World::start("", &format!("origins = [\"https://proxy.example\"]\n{other}")).await?;
     let token = world.token().await?;
     let bearer = ("Authorization", &*format!("Bearer {token}"));
     let long = "v".repeat(64 * 1024 + 1);
@@ -49,7 +54,8 @@ async fn whoever_asks_in_the_wrong_way_is_told_how_by_the_status() -> Result<()>
         ("another scheme", "POST", RTC, &[("Authorization", "Basic eDp5"), SDP], "", 401),
         ("a token that was never made", "POST", RTC, &[("Authorization", "Bearer x"), SDP], "", 401),
         ("no token, for a VM that is not there", "POST", "/api/v1/vms/zz/rtc", &[SDP], "", 401),
-        ("another VM's token", "POST", "/api/v1/vms/zz/rtc", &[bearer, SDP], "", 403),
+        ("another VM's token", "POST", "/api/v1/vms/b/rtc", &[bearer, SDP], "", 403),
+        ("a token for what is not there", "POST", "/api/v1/vms/zz/rtc", &[bearer, SDP], "", 403),
         ("a page of elsewhere", "POST", RTC, &[bearer, SDP, ("Origin", "https://evil.example")], "", 403),
         ("no page at all", "POST", RTC, &[bearer, SDP, ("Origin", "null")], "", 403),
         ("a page of the endpoint", "POST", RTC, &[bearer, SDP, ("Origin", "https://farbus")], "x", 400),
@@ -78,6 +84,11 @@ async fn whoever_asks_in_the_wrong_way_is_told_how_by_the_status() -> Result<()>
         ensure!(status != 401 || answer.header("www-authenticate") == Some("Bearer"), "{name}");
         ensure!(status != 405 || answer.header("allow").is_some(), "{name}");
     }
+    let made = world.command(&["web-token", "b"]).await?;
+    let lonely = format!("Bearer {}", made["web_token"]["token"].as_str().context("a token")?);
+    let answer =
+        world.server.ask("POST", "/api/v1/vms/b/rtc", &[("Authorization", &lonely), SDP], "x").await?;
+    ensure!(answer.status == 503 && answer.header("retry-after").is_some(), "{answer:?}");
     // As long, but the length is not announced.
     let head = format!(
         "POST {RTC} HTTP/1.1\r\nHost: farbus\r\nAuthorization: Bearer {token}\r\n{}: {}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{long}",
@@ -105,6 +116,20 @@ async fn a_body_that_never_ends_costs_its_sender_a_connection_and_the_others_not
     slow.flush().await?;
     ensure!(post(&world, &token, "hello").await?.status == 400, "somebody else is answered meanwhile");
     ensure!(read(&mut slow).await?.status == 408);
+    Ok(())
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_push_each_other_out_and_keep_nobody_from_asking() -> Result<()> {
+    let world = World::start("", "").await?;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(TcpStream::connect(world.server.address).await?);
+    }
+    let answer = world.server.ask("POST", RTC, &[SDP], "").await?;
+    ensure!(answer.status == 401, "{answer:?}");
+    // The first of them had to go for those that came later.
+    ensure!(silent[0].read(&mut [0]).await.unwrap_or(0) == 0);
     Ok(())
 }
 

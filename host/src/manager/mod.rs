@@ -1,6 +1,6 @@
 //! `farbus-host serve`: the connection manager. It authenticates remotes, associates them with VMs, and starts and
 //! supervises one worker process per VM. It holds no guest memory and parses nothing of a remote but its first
-//! handshake frame.
+//! handshake frame, and the head of a request at the web endpoint.
 
 mod book;
 mod door;

@@ -22,7 +22,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{
+    LazyConfigAcceptor,
+    rustls::{ServerConfig, server::Acceptor},
+};
 
 use super::{
     door::{self, Limits, Taken},
@@ -48,7 +51,7 @@ pub(super) type SharedCalls = Rc<RefCell<Calls>>;
 /// The endpoint, bound.
 pub(super) struct Web {
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     origins: Vec<String>,
     links: Vec<HeaderValue>,
     /// Where it is, and its certificate's fingerprint.
@@ -57,7 +60,7 @@ pub(super) struct Web {
 
 /// What every visitor meets.
 struct Endpoint {
-    tls: TlsAcceptor,
+    tls: Arc<ServerConfig>,
     registry: Arc<Registry>,
     calls: SharedCalls,
     limits: Limits,
@@ -84,7 +87,7 @@ pub(super) async fn bind(config: &Config) -> Result<Option<Web>> {
     let address = listener.local_addr()?.to_string();
     let status = WebStatus { address, fingerprint: identity.fingerprint() };
     let links = config.webrtc.ice_servers.iter().flat_map(request::links).collect();
-    Ok(Some(Web { listener, tls: identity.acceptor()?, origins: web.origins.clone(), links, status }))
+    Ok(Some(Web { listener, tls: identity.config()?, origins: web.origins.clone(), links, status }))
 }
 
 impl Web {
@@ -128,12 +131,15 @@ impl Endpoint {
         source: Source,
         place: &Taken,
     ) -> Result<()> {
-        // A handshake of TLS costs as much as one of ours.
+        let near = stream.local_addr()?.ip();
+        let hello = timeout(TLS, LazyConfigAcceptor::new(Acceptor::default(), stream));
+        let hello = hello.await.context("nothing is said")??;
+        // A handshake of TLS costs as much as one of ours. Who says nothing has cost nothing.
         if !self.limits.borrow_mut().afford(source, self.start.elapsed()) {
             bail!("too many connections of late");
         }
-        let near = stream.local_addr()?.ip();
-        let stream = timeout(TLS, self.tls.accept(stream)).await.context("TLS takes too long")??;
+        let stream =
+            timeout(TLS, hello.into_stream(Arc::clone(&self.tls))).await.context("TLS takes too long")??;
         let visit = Visit { endpoint: self, place, from, near };
         let answer = service_fn(async |request| Ok::<_, Infallible>(visit.answer(request).await));
         let mut http = http1::Builder::new();

@@ -11,13 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use sha2::{Digest, Sha256};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::ring::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
+use tokio_rustls::rustls::{
+    ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
 /// A certificate with those of its issuers, and its key.
@@ -84,16 +81,16 @@ impl Identity {
         text
     }
 
-    /// What takes connections in its name.
+    /// How connections are taken in its name.
     ///
     /// # Errors
     /// The key is not the certificate's, or of a kind that is not known.
-    pub(super) fn acceptor(self) -> Result<TlsAcceptor> {
+    pub(super) fn config(self) -> Result<Arc<ServerConfig>> {
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(self.chain, self.key)?;
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(Arc::new(config))
     }
 }
 
@@ -112,7 +109,7 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         let again = Identity::load_or_create(&file).unwrap();
         assert_eq!(again.fingerprint(), made);
-        again.acceptor().unwrap();
+        again.config().unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(Identity::load_or_create(&file).err().unwrap().to_string().contains("others can read"));
     }
