@@ -247,7 +247,7 @@ async fn a_page_in_a_browser_proves_its_key_lends_a_device_and_hears_the_guest()
     let mut world = World::start("audio_codec = \"pcm\"", &format!("origins = [\"{origin}\"]")).await?;
     let host: webrtc::PublicKey = world.host.key.parse()?;
     let host: String = host.0.iter().map(|byte| format!("{byte:02x}")).collect();
-    let asked = json!({ "vm": "a", "token": world.token().await?, "host": host });
+    let asked = json!({ "vm": "a", "token": world.token().await?, "host": host, "version": wire::VERSION });
     let (reports, said) = mpsc::unbounded_channel();
     let site = tokio::spawn(Site { host: world.server.clone(), asked, reports }.serve(listener));
     let mut page = Reports(said);

@@ -9,7 +9,7 @@ addEventListener('error', (event) => fail(event.error));
 addEventListener('unhandledrejection', (event) => fail(event.reason));
 
 const bytes = (hex) => Uint8Array.from(hex.match(/../g), (byte) => parseInt(byte, 16));
-const { vm, token, host } = await (await fetch('/asked')).json();
+const { vm, token, host, version } = await (await fetch('/asked')).json();
 
 // Channels as the host's crate has them: ids, order and losses of the table there.
 const connection = new RTCPeerConnection();
@@ -92,7 +92,7 @@ const [shown] = connection.sctp.transport.getRemoteCertificates();
 const theirs = new Uint8Array(await crypto.subtle.digest('SHA-256', shown));
 const prologue = concat(new TextEncoder().encode('farbus/1 webrtc'), own, theirs);
 const noise = await Initiator.begin(prologue, bytes(host));
-const hello = pack({ version: 4, vm, name: 'page', signalling: false });
+const hello = pack({ version, vm, name: 'page', signalling: false });
 link.send(concat(Uint8Array.of(4, 2), await noise.first(hello)));
 let second = await next();
 while (second[0] !== 4) second = await next();
