@@ -30,9 +30,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vm-session", &["usb-ctrl", "hda-ctrl", "xhci", "hda", "pci", "session", "link", "capture", "wire"]),
     (
         "farbus-host",
-        &["vm-session", "vfio-user", "noise-tcp", "link", "capture", "xhci", "hda", "pci", "wire"],
+        &["vm-session", "vfio-user", "noise-tcp", "webrtc", "link", "capture", "xhci", "hda", "pci", "wire"],
     ),
-    ("farbus-remote", &["functions", "session", "sound", "noise-tcp", "link", "capture", "wire"]),
+    ("farbus-remote", &["functions", "session", "sound", "noise-tcp", "webrtc", "link", "capture", "wire"]),
     ("lab", &[]),
     ("fuzz", &["xhci", "hda", "pci", "session", "sound", "functions", "vfio-user", "wire"]),
     ("farbus", &[]),

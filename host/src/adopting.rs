@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, runtime::Handle, sync::mpsc, task::AbortHandle};
 use vm_session::LinkUp;
 use wire::control::Answer;
 
-use crate::{handoff::ToManager, signalling};
+use crate::{config::Rtc, handoff::ToManager, signalling};
 
 /// Handshakes at the same time; one more ends the one that has lasted longest. A remote needs one round trip for its
 /// own, and the manager lets one source in 20 times a second.
@@ -23,26 +23,21 @@ pub(crate) struct Adopting {
     io: Handle,
     to_manager: mpsc::WeakSender<ToManager>,
     session: Recipient<LinkUp>,
+    rtc: Arc<Rtc>,
     going_on: VecDeque<AbortHandle>,
 }
 
 impl Adopting {
     pub(crate) fn new(
         vm: &str,
-        key: SecretKey,
+        key: Arc<SecretKey>,
         io: Handle,
         to_manager: mpsc::WeakSender<ToManager>,
         session: Recipient<LinkUp>,
+        rtc: Arc<Rtc>,
     ) -> Self {
         let answer = Answer::Welcome { vm: vm.to_owned() };
-        Self {
-            key: Arc::new(key),
-            answer,
-            io,
-            to_manager,
-            session,
-            going_on: VecDeque::with_capacity(AT_ONCE),
-        }
+        Self { key, answer, io, to_manager, session, rtc, going_on: VecDeque::with_capacity(AT_ONCE) }
     }
 
     /// Goes on with the handshake of the remote that said `first`; then the session has a new link.
@@ -52,10 +47,11 @@ impl Adopting {
             self.going_on.pop_front().inspect(AbortHandle::abort);
         }
         let (key, answer) = (Arc::clone(&self.key), self.answer.clone());
-        let (to_manager, session) = (self.to_manager.clone(), self.session.clone());
+        let (to_manager, session, rtc) =
+            (self.to_manager.clone(), self.session.clone(), Arc::clone(&self.rtc));
         let handshake = self.io.spawn(async move {
-            match handshake(first, socket, &key, &answer, &to_manager).await {
-                Ok(link) => session.do_send(LinkUp { link }),
+            match handshake(first, socket, &key, &answer, &to_manager, &rtc).await {
+                Ok(link) => session.do_send(LinkUp { link, track: None }),
                 Err(error) => {
                     tracing::info!("a remote was let in, but did not finish its handshake: {error:#}");
                 }
@@ -71,6 +67,7 @@ async fn handshake(
     key: &SecretKey,
     answer: &Answer,
     to_manager: &mpsc::WeakSender<ToManager>,
+    rtc: &Rtc,
 ) -> Result<Box<dyn Link>> {
     let socket = StdTcpStream::from(socket);
     socket.set_nonblocking(true)?;
@@ -85,7 +82,7 @@ async fn handshake(
         let _ = to_manager.try_send(ToManager::Proved { from });
     }
     if signalling {
-        return Ok(Box::new(signalling::answer(link, near, key, answer).await?));
+        return Ok(Box::new(signalling::answer(link, key, answer, &rtc.at(near)).await?));
     }
     Ok(Box::new(link))
 }
@@ -125,7 +122,14 @@ mod tests {
         let (linked, mut links) = unbounded_channel();
         let session = Session(linked).start().recipient();
         let (events, mut told) = mpsc::channel(4);
-        let mut adopting = Adopting::new("a", key.clone(), Handle::current(), events.downgrade(), session);
+        let mut adopting = Adopting::new(
+            "a",
+            Arc::new(key.clone()),
+            Handle::current(),
+            events.downgrade(),
+            session,
+            Arc::default(),
+        );
         let connect = |remote: SecretKey, host| {
             let hello = Hello { version: wire::VERSION, vm: None, name: String::new(), signalling: false };
             tokio::spawn(async move { noise_tcp::connect(addr, host, &remote, &hello).await.map(drop) })

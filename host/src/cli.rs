@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Revoke(Judge),
     /// Refuse a revoked key no more: what the configuration lists it for counts again.
     Allow(Judge),
+    /// Make a token by which a web page may ask for a VM at the web endpoint ([web] in the configuration), and print it.
+    ///
+    /// It is leave to ask only: the VM goes to remotes whose keys are allowed, as by TCP.
+    WebToken(WebToken),
     /// Print this host's public key, which remotes pin; the secret key file is made (mode 0600) if absent.
     Key(Key),
     /// Print what to paste into a VM's command line or definition.
@@ -95,6 +99,23 @@ pub(crate) struct Judge {
     /// The remote's public key, as `farbus-remote key` prints it.
     #[arg(value_name = "KEY")]
     pub(crate) key: PublicKey,
+    /// Print JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WebToken {
+    /// The VM's name in the configuration.
+    pub(crate) vm: String,
+    /// How long it is good for; without this, until it is dropped.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Drop all tokens for the VM instead.
+    #[arg(long, conflicts_with = "seconds")]
+    pub(crate) drop: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

@@ -14,8 +14,12 @@ use serde::{Deserialize, Deserializer, de};
 use vm_session::Wish;
 
 mod hold;
+pub(crate) mod rtc;
+mod web;
 
 pub(crate) use hold::Hold;
+pub(crate) use rtc::Rtc;
+pub(crate) use web::Web;
 
 /// The longest path a Unix socket can have on Linux, bytes.
 const MAX_SOCKET_PATH: usize = 107;
@@ -38,6 +42,12 @@ pub(crate) struct Config {
     /// reaches it reads them.
     #[serde(default)]
     pub(crate) metrics: Option<SocketAddr>,
+    /// How links over WebRTC come about.
+    #[serde(default)]
+    pub(crate) webrtc: Rtc,
+    /// Where web pages ask for a link; nowhere if nothing is said.
+    #[serde(default)]
+    pub(crate) web: Option<Web>,
     /// The VMs by name.
     #[serde(default)]
     pub(crate) vm: BTreeMap<String, Vm>,
@@ -177,6 +187,8 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self> {
         let config: Self = toml::from_str(text)?;
+        config.webrtc.check().context("[webrtc]")?;
+        config.web.as_ref().map_or(Ok(()), Web::check).context("[web]")?;
         for (name, vm) in &config.vm {
             check_name(name)?;
             vm.check().with_context(|| format!("[vm.{name}]"))?;

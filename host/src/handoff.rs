@@ -4,7 +4,7 @@
 use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixDatagram as StdSocket,
@@ -17,11 +17,12 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixDatagram};
+use wire::control::{Answer, Hello};
 
 use crate::{counted::Counted, measured::Measure};
 
-/// The largest packet, bytes: a first handshake frame (at most 1 KiB) and little beside it, or what was counted.
-const MAX_PACKET: usize = 8192;
+/// The largest packet, bytes: a session description and little beside it.
+const MAX_PACKET: usize = webrtc::MAX_SDP + 8192;
 
 /// What the manager tells a worker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +39,55 @@ pub(crate) enum ToWorker {
         /// Why, for people.
         text: String,
     },
+    /// Somebody at the web endpoint signals: see [`Signal`].
+    Signal {
+        /// Which call it is about.
+        call: u64,
+        /// The number that [`ToManager::Signalled`] repeats.
+        ask: u64,
+        /// What is signalled.
+        signal: Signal,
+    },
+    /// What is answered to the remote of a [`ToManager::Called`].
+    Judged {
+        /// Its call.
+        call: u64,
+        /// The answer.
+        answer: Answer,
+    },
     /// End cleanly.
     Stop,
+}
+
+/// What a remote signals by the web endpoint. Nothing is known of who it is.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Signal {
+    /// It begins a call; to be answered with a session description.
+    Offer {
+        /// A session description.
+        sdp: String,
+        /// Where it is.
+        from: SocketAddr,
+        /// The address at which it has reached the host.
+        near: IpAddr,
+    },
+    /// More candidates, as a fragment of a session description; nothing is answered.
+    Candidates(String),
+    /// Another network, as a fragment of a session description; to be answered with one.
+    Restart(String),
+    /// The call is over.
+    HangUp,
+}
+
+/// What became of a [`Signal`].
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Signalled {
+    /// It was taken; the answer, if there is one.
+    Done(String),
+    /// It was of no use; why, for people.
+    Useless(String),
+    /// There is no such call, or no connection can be set up.
+    Failed(String),
 }
 
 /// What a worker tells the manager.
@@ -87,6 +135,27 @@ pub(crate) enum ToManager {
     Counted(Box<Counted>),
     /// What the controllers measured, once a second if metrics are asked for.
     Measured(Vec<Measure>),
+    /// What became of a signal.
+    Signalled {
+        /// Its number.
+        ask: u64,
+        /// The outcome.
+        outcome: Signalled,
+    },
+    /// The remote of a call has said who it is, and waits for [`ToWorker::Judged`]. Its key is not proved yet.
+    Called {
+        /// The call.
+        call: u64,
+        /// Its public key.
+        remote: [u8; 32],
+        /// What it said.
+        hello: Hello,
+    },
+    /// A call is over, whatever became of it.
+    HungUp {
+        /// The call.
+        call: u64,
+    },
     /// A controller failed too often.
     GaveUp {
         /// Which.
@@ -210,6 +279,17 @@ mod tests {
         let mut byte = [0];
         io::Read::read_exact(&mut adopted, &mut byte).unwrap();
         assert_eq!(&byte, b"x");
+    }
+
+    #[tokio::test]
+    async fn the_longest_session_description_fits() {
+        let (own, theirs) = pair().unwrap();
+        let (own, theirs) = (Channel::new(own).unwrap(), Channel::new(theirs.into()).unwrap());
+        let near = IpAddr::from([127, 0, 0, 1]);
+        let signal = Signal::Offer { sdp: "x".repeat(webrtc::MAX_SDP), from: (near, 1).into(), near };
+        let message = ToWorker::Signal { call: u64::MAX, ask: u64::MAX, signal };
+        own.send(&message, None).await.unwrap();
+        assert_eq!(theirs.receive::<ToWorker>().await.unwrap().unwrap().0, message);
     }
 
     #[tokio::test]

@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod adopting;
+mod answering;
 mod cli;
 mod config;
 mod control;
 mod counted;
 mod doctor;
 mod exported;
+mod fragment;
 mod handoff;
 mod manager;
 mod measured;
@@ -55,6 +57,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Pair(pair) => return client::pair(&pair),
         Command::Status(ask) => return control::status::run(&ask),
         Command::Revoke(judge) => return client::revoke(&judge),
+        Command::WebToken(token) => return client::web_token(&token),
         Command::Allow(judge) => return client::allow(&judge),
         Command::Key(key) => {
             let file = match (key.key_file, key.config) {

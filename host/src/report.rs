@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Report {
     /// Remotes can connect.
     Listening { address: String, host_key: String },
+    /// Web pages can ask for links.
+    Web { address: String, fingerprint: String },
     /// A VM's sockets are there: the VM may be started.
     VmReady { vm: String, usb: String, hda: String, worker: u32 },
     /// A VM's worker ended; it is started again after a while, or not any more.
@@ -84,6 +86,9 @@ fn sentence(report: &Report) -> String {
             format!(
                 "listening on {address}\nremotes connect with: farbus-remote connect {address} --host-key {host_key}\nor without a key, once they are paired: farbus-host pair VM"
             )
+        }
+        Report::Web { address, fingerprint } => {
+            format!("web endpoint at https://{address}, certificate SHA-256 {fingerprint}")
         }
         Report::VmReady { vm, usb, hda, .. } => format!("vm {vm}: ready at {usb} and {hda}"),
         Report::WorkerEnded { vm, status, again_in_ms: Some(ms) } => {

@@ -17,6 +17,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::config::Vm;
 
+pub(crate) mod tokens;
+
 /// The form described here.
 const VERSION: u32 = 1;
 
@@ -31,6 +33,9 @@ pub(crate) struct State {
     /// The keys that are refused, and since when: seconds since 1970.
     #[serde(default)]
     revoked: BTreeMap<Key, u64>,
+    /// The tokens that web pages may ask by, hashed.
+    #[serde(default)]
+    web_tokens: BTreeMap<String, tokens::Token>,
 }
 
 /// A paired remote.
@@ -60,7 +65,12 @@ pub(crate) enum Standing {
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, paired: BTreeMap::new(), revoked: BTreeMap::new() }
+        Self {
+            version: VERSION,
+            paired: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            web_tokens: BTreeMap::new(),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `farbus-host vm NAME`: one VM's worker. Its main thread is the VM's arbiter: both vfio-user sockets, both
 //! controllers and the session live there. Links run on a second runtime.
 
-use std::{path::Path, rc::Rc, time::Duration};
+use std::{path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
@@ -13,8 +13,9 @@ use vm_session::{Event, Parts, SendAway, Stop, VmSession};
 
 use crate::{
     adopting::Adopting,
+    answering::Answering,
     cli::VmWorker,
-    config::{Config, Interrupts, Vm},
+    config::{Config, Interrupts, Rtc, Vm},
     control::client::seconds_since_1970,
     handoff::{self, Channel, ToManager, ToWorker},
     measured::Measured,
@@ -47,7 +48,8 @@ pub(crate) fn run(args: &VmWorker) -> Result<()> {
     let (tap, capture) = vm.capture.as_deref().map(start_capture).transpose()?.unzip();
     let measured = config.metrics.map(|_| Measured::record()).transpose()?;
     metrics::gauge!("farbus_worker_start_seconds").set(seconds_since_1970() as f64);
-    let outcome = System::new().block_on(serve(name, vm, control, key, handle, tap, measured));
+    let remotes = Remotes { key: Arc::new(key), rtc: Arc::new(config.webrtc), io: handle };
+    let outcome = System::new().block_on(serve(name, vm, control, remotes, tap, measured));
     io.shutdown_background();
     if let Some(writer) = capture {
         end_capture(writer, &args.vm);
@@ -70,12 +72,19 @@ fn end_capture(writer: Writer, vm: &str) {
     }
 }
 
+/// What it takes to meet remotes.
+struct Remotes {
+    key: Arc<SecretKey>,
+    rtc: Arc<Rtc>,
+    /// The link runtime.
+    io: Handle,
+}
+
 async fn serve(
     name: String,
     vm: Vm,
     control: std::os::unix::net::UnixDatagram,
-    key: SecretKey,
-    io: Handle,
+    Remotes { key, rtc, io }: Remotes,
     tap: Option<Tap>,
     measured: Option<Measured>,
 ) -> Result<()> {
@@ -102,7 +111,9 @@ async fn serve(
         events: teller.recipient(),
     })
     .start();
-    let mut adopting = Adopting::new(&name, key, io, to_manager, session.clone().recipient());
+    let links = session.clone().recipient();
+    let mut answering = Answering::new(key.clone(), io.clone(), to_manager.clone(), links, rtc.clone());
+    let mut adopting = Adopting::new(&name, key, io, to_manager, session.clone().recipient(), rtc);
     channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
 
     // The remote that has the VM.
@@ -131,6 +142,8 @@ async fn serve(
             message = channel.receive::<ToWorker>() => match message.context("hearing the manager")? {
                 Some((ToWorker::Adopt { first }, Some(socket))) => adopting.adopt(first, socket),
                 Some((ToWorker::Adopt { .. }, None)) => tracing::error!("a remote was handed over without its socket"),
+                Some((ToWorker::Signal { call, ask, signal }, _)) => answering.signal(call, ask, signal),
+                Some((ToWorker::Judged { call, answer }, _)) => answering.judged(call, answer),
                 Some((ToWorker::SendAway { remote, text }, _)) if linked == Some(remote) => {
                     session.do_send(SendAway { text });
                 }

@@ -37,7 +37,7 @@ const CAPABILITIES: &[u8] = b"{\"capabilities\":{\"max_msg_fds\":1}}\0";
 /// The client.
 pub(crate) struct Vmm {
     stream: UnixStream,
-    memory: File,
+    pub(crate) memory: File,
     interrupt: OwnedFd,
 }
 

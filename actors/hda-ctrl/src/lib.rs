@@ -76,6 +76,11 @@ impl Jacks {
 #[rtype(result = "()")]
 pub struct RemoteCame;
 
+/// How playback is sent from now on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SendAs(pub Wish);
+
 /// Numbers of runs that a model has for itself: the one that is built after it begins behind them.
 const RUNS: u32 = 1 << 16;
 
@@ -354,6 +359,14 @@ impl StreamHandler<Plugged> for HdaCtrl {
 
     /// The session is gone; the guest is not.
     fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<SendAs> for HdaCtrl {
+    type Result = ();
+
+    fn handle(&mut self, SendAs(wish): SendAs, _: &mut Self::Context) {
+        self.playback.set_wish(wish);
+    }
 }
 
 impl Handler<RemoteCame> for HdaCtrl {

@@ -42,7 +42,7 @@ pub(crate) struct HdaSeat {
     bus: SharedBus,
     config: fn() -> ConfigSpace,
     hda: hda::Config,
-    codec: Wish,
+    pub(crate) codec: Wish,
     restarts: Restarts,
     generation: u32,
     pub(crate) addr: Option<Addr<HdaCtrl>>,
@@ -105,7 +105,7 @@ impl VmSession {
             reports: self.hda.sound.reports(),
             jacks: self.hda.sound.jacks(),
             round_trip: self.hda.sound.round_trip(),
-            codec: self.hda.codec,
+            codec: self.wish(),
             session: ctx.address().recipient(),
             tether: Box::new(tether),
         };

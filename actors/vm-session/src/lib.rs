@@ -28,6 +28,7 @@ mod session_io;
 mod shared;
 mod sound;
 mod tether;
+mod track;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -38,7 +39,7 @@ pub use hda_ctrl::Wish;
 use link::{Link, PeerKey};
 use pci::Bus;
 use session::LinkId;
-use tokio::{runtime::Handle, time::Instant};
+use tokio::{runtime::Handle, sync::mpsc, time::Instant};
 use usb_ctrl::Submit;
 use wire::ToRemote;
 
@@ -51,6 +52,7 @@ use live::Live;
 use ports::Ports;
 pub use send_away::SendAway;
 pub use tether::{Ended, Tether};
+pub use track::OpusPacket;
 
 /// A remote's authenticated link for this VM.
 #[derive(Message)]
@@ -58,6 +60,8 @@ pub use tether::{Ended, Tether};
 pub struct LinkUp {
     /// The link. What it first says decides: it begins a session, which ends the one of before, or goes on with it.
     pub link: Box<dyn Link>,
+    /// Where the guest's sound goes as Opus while the session is on this link, in place of the AUDIO lane; if anywhere.
+    pub track: Option<mpsc::Sender<OpusPacket>>,
 }
 
 /// The remote, if there is one, is sent away and nothing runs any more.
@@ -240,6 +244,12 @@ impl Handler<Play> for VmSession {
 
     fn handle(&mut self, Play(messages): Play, ctx: &mut Self::Context) {
         self.counters.frames += self.hda.sound.note(&messages);
+        let mut track = self.track();
+        let lane = |message| match &mut track {
+            Some(track) => track.take(message),
+            None => Some(message),
+        };
+        let messages: Vec<_> = messages.into_iter().filter_map(lane).collect();
         self.send(messages.into_iter().map(ToRemote::Audio).collect(), ctx);
     }
 }

@@ -13,11 +13,11 @@ use futures_util::{
     FutureExt,
     stream::{self, StreamExt},
 };
-use link::{Driven, Link, Outbound, PeerKey};
+use link::{Driven, Outbound, PeerKey};
 use session::{LinkId, LinkKind, NewLink, Opening, ResetReason};
 use wire::Lane;
 
-use crate::{LinkUp, VmSession};
+use crate::{LinkUp, VmSession, track::Track};
 
 /// The most frames that one item of the inbound stream carries: each is up to 60 KiB to put together, and a guest waits.
 const FRAMES_PER_TURN: usize = 4;
@@ -46,6 +46,8 @@ pub(crate) struct Line {
     pub(crate) waiting: bool,
     /// The kind of link, for people.
     pub(crate) name: &'static str,
+    /// Where sound goes, if not on the AUDIO lane.
+    pub(crate) track: Option<Track>,
     inbound: SpawnHandle,
 }
 
@@ -58,7 +60,7 @@ pub(crate) struct Newcomer {
 
 impl VmSession {
     /// A link is there. What it is for is known when its first frame comes.
-    pub(crate) fn link_up(&mut self, link: Box<dyn Link>, ctx: &mut Context<Self>) {
+    pub(crate) fn link_up(&mut self, LinkUp { link, track }: LinkUp, ctx: &mut Context<Self>) {
         self.last_link += 1;
         let id = LinkId(self.last_link);
         let driven = Driven::start(link, &self.io);
@@ -69,7 +71,8 @@ impl VmSession {
         let frames = stream::poll_fn(move |cx| inbound.poll_batch(cx, FRAMES_PER_TURN)).map(What::Frames);
         // The end comes after everything that was said before it.
         let came = frames.chain(end.map(What::End).into_stream()).map(move |what| Came { link: id, what });
-        let line = Line { outbound, waiting: false, name, inbound: ctx.add_stream(came) };
+        let track = track.map(Track::new);
+        let line = Line { outbound, waiting: false, name, track, inbound: ctx.add_stream(came) };
         if self.newcomers.len() >= NEWCOMERS
             && let Some((_, oldest)) = self.newcomers.pop_first()
         {
@@ -165,7 +168,7 @@ pub(crate) fn hang_up(line: Line, ctx: &mut Context<VmSession>) {
 impl Handler<LinkUp> for VmSession {
     type Result = ();
 
-    fn handle(&mut self, LinkUp { link }: LinkUp, ctx: &mut Self::Context) {
+    fn handle(&mut self, link: LinkUp, ctx: &mut Self::Context) {
         self.link_up(link, ctx);
     }
 }

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use actix::prelude::*;
 use capture::Tap;
-use hda_ctrl::RemoteCame;
+use hda_ctrl::{RemoteCame, SendAs, Wish};
 use link::PeerKey;
 use session::{Identity, LinkId, Secret, Session, SessionId};
 use usb_ctrl::Detach;
@@ -29,6 +29,7 @@ use crate::{
     keys::Keys,
     links::{Line, hang_up},
     session_io::Backlog,
+    track::Track,
 };
 
 /// A session, and the links that it has.
@@ -105,6 +106,10 @@ impl VmSession {
         self.counters.links += 1;
         let (transport, remote) = (line.name, live.peer);
         let after = live.holds.attached(now);
+        let wish = self.wish();
+        if let Some(hda) = &self.hda.addr {
+            hda.do_send(SendAs(wish));
+        }
         if resumed {
             return self.tell(Event::Resumed { transport, after });
         }
@@ -112,6 +117,18 @@ impl VmSession {
         if let Some(hda) = &self.hda.addr {
             hda.do_send(RemoteCame);
         }
+    }
+
+    /// The track of the link of the moment.
+    pub(crate) fn track(&mut self) -> Option<&mut Track> {
+        let live = self.live.as_mut()?;
+        let link = live.session.link()?;
+        live.lines.get_mut(&link)?.track.as_mut()
+    }
+
+    /// How sound is sent: a track takes nothing but Opus.
+    pub(crate) fn wish(&mut self) -> Wish {
+        if self.track().is_some() { Wish::Opus } else { self.hda.codec }
     }
 
     /// The session is on no link: the guest is not to notice, for as long as each device is held.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Code, Outcome, REPLY, Reply, Request, place};
 use crate::{
-    cli::{Judge, Pair},
+    cli::{Judge, Pair, WebToken},
     config::Config,
     state::State,
 };
@@ -85,6 +85,30 @@ pub(crate) fn allow(args: &Judge) -> Result<ExitCode> {
         false => "it was not revoked; a remote gets a VM by `remotes` in the configuration, or by `farbus-host pair`".to_owned(),
     }
     })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `farbus-host web-token`: has the running host make a token, or drop all of a VM's.
+///
+/// # Errors
+/// No host runs with this configuration, or it refuses.
+pub(crate) fn web_token(args: &WebToken) -> Result<ExitCode> {
+    let config = Config::load(&args.config.config)?;
+    let mut line = Line::open(&config)?.context(NO_HOST)?;
+    let vm = args.vm.clone();
+    let request = match args.drop {
+        true => Request::DropWebTokens { vm },
+        false => Request::WebToken { vm, seconds: args.seconds },
+    };
+    let reply = line.ask(&request, PATIENCE)?;
+    let words = match &reply {
+        Reply::WebToken { token, .. } => token.clone(),
+        Reply::WebTokensDropped { dropped } => {
+            format!("{dropped} tokens dropped; links that there are stay: `farbus-host revoke` ends those")
+        }
+        _ => return unexpected(reply),
+    };
+    say(args.json, &reply, || words)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -30,6 +30,10 @@ pub(crate) enum Request {
     Revoke { key: String },
     /// Refuse this key no more.
     Allow { key: String },
+    /// Make a token by which a web page may ask for this VM, for so long; none: until it is dropped.
+    WebToken { vm: String, seconds: Option<u64> },
+    /// Drop all tokens for this VM.
+    DropWebTokens { vm: String },
     /// Tell what every VM has.
     Status,
 }
@@ -53,6 +57,19 @@ pub(crate) enum Reply {
     Allowed {
         /// Whether it was.
         was_revoked: bool,
+    },
+    /// A token was made. It is said once, and kept as a hash.
+    WebToken {
+        /// What it is for.
+        vm: String,
+        token: String,
+        /// Seconds since 1970.
+        until: Option<u64>,
+    },
+    /// Tokens are good for nothing any more.
+    WebTokensDropped {
+        /// How many.
+        dropped: usize,
     },
     /// What every VM has.
     Status(Status),
@@ -98,8 +115,20 @@ pub(crate) struct Status {
     /// Where remotes connect to.
     pub(crate) address: String,
     pub(crate) fingerprint: String,
+    /// Where web pages ask, if anywhere.
+    #[serde(default)]
+    pub(crate) web: Option<WebStatus>,
     pub(crate) uptime_s: u64,
     pub(crate) vms: Vec<VmStatus>,
+}
+
+/// The web endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WebStatus {
+    /// Where it listens.
+    pub(crate) address: String,
+    /// SHA-256 of its certificate.
+    pub(crate) fingerprint: String,
 }
 
 /// What one VM has.

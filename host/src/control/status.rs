@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::{
-    Reply, Request, Status, VmStatus,
+    Reply, Request, Status, VmStatus, WebStatus,
     client::{Line, NO_HOST, PATIENCE, say, unexpected},
 };
 use crate::{cli::Ask, config::Config, counted::Counted};
@@ -24,8 +24,11 @@ pub(crate) fn run(args: &Ask) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn words(Status { address, fingerprint, uptime_s, vms }: &Status) -> String {
+fn words(Status { address, fingerprint, web, uptime_s, vms }: &Status) -> String {
     let mut words = format!("listening on {address} for {}; key {fingerprint}", time(*uptime_s));
+    if let Some(WebStatus { address, fingerprint }) = web {
+        words += &format!("\nweb endpoint at https://{address}; certificate SHA-256 {fingerprint}");
+    }
     for vm in vms {
         words += &format!("\n{}", of_vm(vm));
     }

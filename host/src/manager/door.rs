@@ -90,7 +90,7 @@ pub(super) async fn accept_all(listener: TcpListener, inside: Inside) {
 fn enter(inside: &Rc<Inside>, stream: TcpStream, from: SocketAddr) -> bool {
     let source = Source::of(from.ip());
     let id = inside.limits.borrow_mut().number();
-    let place = Taken(Rc::clone(&inside.limits), id);
+    let place = Taken::new(&inside.limits, id);
     let theirs = Rc::clone(inside);
     let task = actix::spawn(async move {
         let welcomed = tokio::time::timeout(noise_tcp::DEADLINE, theirs.welcome(stream, from, source)).await;
@@ -104,11 +104,22 @@ fn enter(inside: &Rc<Inside>, stream: TcpStream, from: SocketAddr) -> bool {
 }
 
 /// A place in the hall, given back on drop.
-struct Taken(Limits, PlaceId);
+pub(super) struct Taken(Limits, PlaceId);
+
+impl Taken {
+    pub(super) fn new(limits: &Limits, id: PlaceId) -> Self {
+        Self(Rc::clone(limits), id)
+    }
+
+    /// Whoever had it has shown who it is.
+    pub(super) fn give_back(&self) {
+        self.0.borrow_mut().leave(self.1);
+    }
+}
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.borrow_mut().leave(self.1);
+        self.give_back();
     }
 }
 

@@ -1,6 +1,6 @@
 //! `farbus-host serve`: the connection manager. It authenticates remotes, associates them with VMs, and starts and
 //! supervises one worker process per VM. It holds no guest memory and parses nothing of a remote but its first
-//! handshake frame.
+//! handshake frame, and the head of a request at the web endpoint.
 
 mod book;
 mod door;
@@ -10,6 +10,8 @@ mod process;
 mod registry;
 mod revoking;
 mod seen;
+mod token;
+mod web;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc, time::Duration};
 
@@ -27,7 +29,7 @@ use crate::{
     cli::{LogFormat, Serve},
     config::Config,
     control::{
-        Reply, Request, place,
+        self, Reply, Request, place,
         server::{Asked, Server, SocketFile},
     },
     exported::{self, Exported},
@@ -42,6 +44,7 @@ use process::Launch;
 use registry::Registry;
 use revoking::Stamp;
 use seen::AllSeen;
+use web::SharedCalls;
 
 /// How long a worker may take to end by itself when the manager ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -67,13 +70,14 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         .await
         .with_context(|| format!("listening on {} (the key `listen` of the configuration)", config.listen))?;
     let address: SocketAddr = listener.local_addr()?;
+    let web = web::bind(&config).await?;
     let state_file = State::beside(&config.key_file);
     let stamp = Stamp::of(&state_file);
     let state = State::load(&state_file)?;
     let socket = control_socket(&config, &key);
     let registry = Arc::new(Registry::new(config.vm, state));
     let public = key.public();
-    let limits = Limits::default();
+    let (limits, calls) = (Limits::default(), SharedCalls::default());
     let parts = Parts {
         registry: Arc::clone(&registry),
         reporter,
@@ -83,6 +87,8 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         state_file,
         stamp,
         limits: Rc::clone(&limits),
+        calls: Rc::clone(&calls),
+        web: web.as_ref().map(|web| web.status.clone()),
     };
     let manager = ConnectionManager::new(parts).start();
     // Kept until the end: then the socket's file goes.
@@ -91,6 +97,11 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         file
     });
     reporter.say(&Report::Listening { address: address.to_string(), host_key: public.to_string() });
+    if let Some(web) = web {
+        let control::WebStatus { address, fingerprint } = web.status.clone();
+        reporter.say(&Report::Web { address, fingerprint });
+        actix::spawn(web.serve(Arc::clone(&registry), calls));
+    }
     let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
     let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
@@ -124,6 +135,8 @@ struct Parts {
     state_file: PathBuf,
     stamp: Option<Stamp>,
     limits: Limits,
+    calls: SharedCalls,
+    web: Option<control::WebStatus>,
 }
 
 /// The actor that supervises the workers.
@@ -139,6 +152,9 @@ struct ConnectionManager {
     book: Book,
     waiting: Waiting,
     limits: Limits,
+    /// Those by the web endpoint.
+    calls: SharedCalls,
+    web: Option<control::WebStatus>,
     seen: AllSeen,
     exported: Exported,
     restarts: std::collections::BTreeMap<String, Restarts>,
@@ -169,7 +185,7 @@ struct EndAll;
 
 impl ConnectionManager {
     fn new(parts: Parts) -> Self {
-        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits } = parts;
+        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits, calls, web } = parts;
         Self {
             registry,
             reporter,
@@ -181,6 +197,8 @@ impl ConnectionManager {
             book: Book::default(),
             waiting: Waiting::default(),
             limits,
+            calls,
+            web,
             seen: AllSeen::default(),
             exported: Exported::default(),
             restarts: Default::default(),
@@ -195,6 +213,8 @@ impl ConnectionManager {
             Request::Await { pairing } => return self.await_pairing(pairing),
             Request::Revoke { key } => self.revoke(&key),
             Request::Allow { key } => self.allow(&key),
+            Request::WebToken { vm, seconds } => self.make_token(&vm, seconds),
+            Request::DropWebTokens { vm } => self.drop_tokens(&vm),
             Request::Status => self.status(),
         };
         Box::pin(std::future::ready(reply))
@@ -252,6 +272,13 @@ impl ConnectionManager {
                 None => return,
             },
             ToManager::Measured(measures) => return self.exported.measured(&vm, measures),
+            ToManager::Signalled { ask, outcome } => {
+                return self.calls.borrow_mut().answered(&vm, ask, outcome);
+            }
+            ToManager::Called { call, remote, hello } => {
+                return self.judge(vm, call, PublicKey(remote), hello);
+            }
+            ToManager::HungUp { call } => return self.calls.borrow_mut().over(&vm, call),
             ToManager::GaveUp { controller } => Report::GaveUp { vm, controller },
         };
         self.reporter.say(&report);
@@ -259,6 +286,7 @@ impl ConnectionManager {
 
     fn worker_ended(&mut self, vm: String, status: std::io::Result<ExitStatus>, ctx: &mut Context<Self>) {
         self.registry.worker_ended(&vm);
+        self.calls.borrow_mut().worker_ended(&vm);
         self.left(&vm);
         Exported::worker_ended(&vm);
         if self.ending {

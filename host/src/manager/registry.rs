@@ -85,6 +85,11 @@ impl Registry {
         self.state.borrow().clone()
     }
 
+    /// The VM that the token of this hash is for, if it is one at this time.
+    pub(super) fn token_vm(&self, hash: &str, now: u64) -> Option<String> {
+        self.state.borrow().token_vm(hash, now).map(str::to_owned)
+    }
+
     /// What is known of a remote that wants this VM; `None` if there is no such VM.
     pub(super) fn standing(&self, vm: &str, key: &PublicKey) -> Option<Standing> {
         let seat = self.seats.get(vm)?;

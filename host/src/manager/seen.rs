@@ -106,6 +106,7 @@ impl ConnectionManager {
         Reply::Status(Status {
             address: self.address.to_string(),
             fingerprint: self.key.fingerprint().to_string(),
+            web: self.web.clone(),
             uptime_s: self.start.elapsed().as_secs(),
             vms,
         })

@@ -3,7 +3,7 @@
 use noise::{Caller, Responder, SecretKey};
 use wire::control::Answer;
 
-use crate::{Config, Error, WebRtc, handshake, line::Line, sdp};
+use crate::{Config, Control, Error, WebRtc, handshake, line::Line, sdp};
 
 /// A connection that was asked for. Dropped, it is gone.
 pub struct Answerer {
@@ -34,6 +34,12 @@ impl Answerer {
     #[must_use]
     pub fn answer(&self) -> &str {
         &self.answer
+    }
+
+    /// A handle for what is to be done while the connection comes about, and later.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        Control { peer: self.line.peer.clone() }
     }
 
     /// Takes a candidate of the remote that its offer did not have, as `candidate:...`.

@@ -38,6 +38,16 @@ impl Control {
         self.peer.take_answer(answer).await
     }
 
+    /// Ends the link, as if its network had gone; the peer notices at once.
+    pub fn hang_up(&self) {
+        self.peer.hang_up();
+    }
+
+    /// Waits until the link is gone, or what was to become one.
+    pub async fn ended(&self) {
+        self.peer.ended().await;
+    }
+
     /// Takes a candidate of the peer that its description did not have, as `candidate:...`.
     ///
     /// # Errors

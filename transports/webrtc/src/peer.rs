@@ -43,6 +43,8 @@ pub(crate) struct Peer {
     gathering: watch::Receiver<RTCIceGatheringState>,
     /// Where it was made: whoever drops it may be elsewhere.
     runtime: tokio::runtime::Handle,
+    /// Whether it was ended from here.
+    over: watch::Sender<bool>,
 }
 
 impl Peer {
@@ -95,7 +97,13 @@ impl Peer {
             .await
             .map_err(Error::SetUp)?;
         let runtime = tokio::runtime::Handle::current();
-        Ok(Self { connection: Arc::new(connection), fingerprint, gathering, runtime })
+        Ok(Self {
+            connection: Arc::new(connection),
+            fingerprint,
+            gathering,
+            runtime,
+            over: watch::Sender::new(false),
+        })
     }
 
     /// The channel of a lane, or of the link itself. Both ends make it, so nothing is negotiated.
@@ -188,8 +196,15 @@ impl Peer {
         }
     }
 
+    /// Waits until it was ended from here.
+    pub(crate) async fn ended(&self) {
+        // Its other end is here.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
     /// Ends the connection, but not at once.
     pub(crate) fn hang_up(&self) {
+        self.over.send_replace(true);
         let connection = self.connection.clone();
         self.runtime.spawn(async move { connection.close().await });
     }

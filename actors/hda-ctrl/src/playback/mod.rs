@@ -57,6 +57,15 @@ impl Playback {
         }
     }
 
+    /// From the next frames on it is sent as this says.
+    pub(crate) fn set_wish(&mut self, wish: Wish) {
+        if std::mem::replace(&mut self.wish, wish) != wish {
+            self.streams.clear();
+            self.runs.clear();
+            self.coder.forget();
+        }
+    }
+
     /// How long a message to the remote and its answer take; none: that is not known.
     pub(crate) fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         self.round_trip = round_trip;

@@ -198,7 +198,7 @@ impl World {
     /// A link to the VM; its other end.
     pub(crate) async fn link(&self) -> Memory {
         let (host, link) = link::pair();
-        self.session.send(LinkUp { link: Box::new(host) }).await.expect("the session is there");
+        self.session.send(LinkUp { link: Box::new(host), track: None }).await.expect("the session is there");
         link
     }
 
