@@ -135,9 +135,7 @@ impl Remote {
     /// Nothing is heard on the link of the moment: it may be dead, and another one be had.
     pub(crate) fn quiet(&mut self, ctx: &mut Context<Self>) {
         tracing::debug!("the host is quiet; looking for another link");
-        if !self.attempts.busy() {
-            self.try_to_resume(ctx);
-        }
+        self.look_again(ctx);
     }
 
     /// Tries again and again to get a link for a session that has none, or may have none.
@@ -262,12 +260,21 @@ impl Remote {
         }
     }
 
+    /// A link is no more that the session had not moved to yet: the one that was waited for, and for which everything
+    /// else was given up.
+    pub(crate) fn look_again(&mut self, ctx: &mut Context<Self>) {
+        if !self.attempts.busy() {
+            self.try_to_resume(ctx);
+        }
+    }
+
     /// A link of the session is no more.
     pub(crate) fn line_lost(&mut self, link: LinkId, reason: String, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         if let Some(line) = self.live.as_mut().and_then(|live| live.leave(now, link, reason)) {
             hang_up(line, ctx);
             self.route_events(ctx);
+            self.look_again(ctx);
         }
     }
 

@@ -298,7 +298,10 @@ impl Remote {
                 Ok(Some(Next::Message(message, lane, length))) => self.route(message, lane, length, ctx),
                 Ok(Some(Next::Attached { link, resumed })) => self.session_attached(link, resumed, ctx),
                 Ok(Some(Next::Detached)) => self.session_detached(ctx),
-                Ok(Some(Next::Retired(line))) => hang_up(line, ctx),
+                Ok(Some(Next::Retired(line))) => {
+                    hang_up(line, ctx);
+                    self.look_again(ctx);
+                }
                 Ok(Some(Next::Quiet)) => self.quiet(ctx),
                 Ok(Some(Next::Silent(link))) => {
                     self.line_lost(link, "the host has fallen silent".to_owned(), ctx);

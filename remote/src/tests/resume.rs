@@ -77,6 +77,23 @@ async fn a_network_that_is_back_is_found_soon_however_many_attempts_hang() {
 }
 
 #[actix::test]
+async fn a_link_that_ends_before_it_has_taken_the_session_on_is_followed_by_another() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    host.cut();
+    for _ in 0..3 {
+        // For this one every other attempt is given up, and it comes to nothing.
+        drop(world.accept());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+}
+
+#[actix::test]
 async fn a_link_that_stands_still_is_replaced_before_it_counts_as_dead() {
     tokio::time::pause();
     let world = World::new().await;
