@@ -37,6 +37,7 @@ done
 amixer -q -c 0 sset Master 100% unmute
 known=$(basename $(dirname $(grep -lx 131072 /sys/block/sd*/size)))
 spare=$(basename $(dirname $(grep -lx 32768 /sys/block/sd*/size)))
+set -e
 mkdir -p /mnt; mkfs.vfat /dev/$spare >/dev/null; mount /dev/$spare /mnt
 echo kept > /mnt/word; sync
 echo $known
@@ -138,7 +139,8 @@ impl Desk {
         let mut remote = host.remote_by(&cable, "remote", "a", &[&lent[..], more].concat())?;
         remote.wait_for("connected").await?;
         let seat = host.seat("a");
-        let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket()).boot().await?;
+        let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
+        let vm = vm.modules(["vfat"]).boot().await?;
         let known = vm.run(SETTLE).await?.success().context("the guest does not find what is lent")?.stdout;
         Ok(Self { cable, host, remote, vm, known: known.trim().to_owned() })
     }

@@ -82,11 +82,14 @@ async fn an_outage_that_is_too_long_is_a_clean_unplug_and_its_end_a_clean_plug()
     desk.host.program.wait_for("link_lost").await?;
     desk.cable.set(Cut::Whole);
     desk.remote.wait_for("connected").await.context("the remote does not come back")?;
-    let back = "umount /mnt 2>/dev/null; n=0; until grep -lxq 32768 /sys/block/sd*/size 2>/dev/null && \
-                ls /sys/bus/usb/drivers/usbhid | grep -q :; do n=$((n+1)); [ $n -lt 6000 ] || exit 1; usleep 10000; done; \
-                until mount /dev/$(basename $(dirname $(grep -lx 32768 /sys/block/sd*/size))) /mnt 2>/dev/null; do \
-                n=$((n+1)); [ $n -lt 6000 ] || exit 2; usleep 10000; done; cat /mnt/word";
-    let word = desk.vm.command(back).timeout(LONG).run().await?.success().context("after the outage")?.stdout;
+    let back = "umount /mnt 2>/dev/null; n=0; \
+                until grep -lxq 32768 /sys/block/sd*/size 2>/dev/null && ls /sys/bus/usb/drivers/usbhid | grep -q : && \
+                mount /dev/$(basename $(dirname $(grep -lx 32768 /sys/block/sd*/size))) /mnt 2>/tmp/why; do \
+                n=$((n+1)); [ $n -lt 1000 ] || { cat /tmp/why; ls /dev/sd* /sys/block; cat /proc/mounts; dmesg | tail -40; exit 2; }; \
+                usleep 10000; done; cat /mnt/word";
+    let back = desk.vm.command(back).timeout(LONG).run().await?;
+    ensure!(back.status == 0, "after the outage: {}", back.stdout);
+    let word = back.stdout;
     ensure!(word.trim() == "kept", "what was written before is not there: {word}");
     let log = desk.vm.run("dmesg").await?.stdout;
     ensure!(log.contains("USB disconnect"), "no disconnect in the guest's log:\n{log}");

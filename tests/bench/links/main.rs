@@ -26,12 +26,26 @@ fn main() -> Result<()> {
         return runtime.block_on(shaped::measure());
     }
     println!("links: load average before {}", load()?);
-    runtime.block_on(speed::measure()).context("speed")?;
-    shaped::run().context("on a slow line")?;
-    runtime.block_on(resume::measure()).context("resume")?;
-    runtime.block_on(moves::measure()).context("moves")?;
+    if wanted("speed") {
+        runtime.block_on(speed::measure()).context("speed")?;
+    }
+    if wanted("urgent") {
+        shaped::run().context("on a slow line")?;
+    }
+    if wanted("moves") {
+        runtime.block_on(moves::measure()).context("moves")?;
+    }
+    if wanted("resume") {
+        runtime.block_on(resume::measure()).context("resume")?;
+    }
     println!("load average after {}", load()?);
     Ok(())
+}
+
+/// Whether a part is asked for: all are, unless some are named (`cargo bench -p farbus --bench links -- moves`).
+fn wanted(part: &str) -> bool {
+    let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    named.peek().is_none() || named.any(|name| name == part)
 }
 
 fn load() -> Result<String> {

@@ -72,16 +72,12 @@ pub(crate) async fn measure() -> Result<()> {
             }
         }
         println!(
-            "  {from:?} to {to:?}: longest wait beyond the median, worst of {ROUNDS} {:.2} ms (before the move {:.2} ms)",
+            "  {from} to {to}: longest wait beyond the median, worst of {ROUNDS} {:.2} ms (before the move {:.2} ms)",
             ms(gap),
             ms(percentile(&mut usual, 100))
         );
-        bar(
-            &format!("{from:?} to {to:?}: messages lost, doubled or out of order"),
-            f64::from(lost as u32),
-            0.0,
-        );
-        bar(&format!("{from:?} to {to:?}: gap / round trip"), gap.div_duration_f64(ONE_WAY * 2), 1.0);
+        bar(&format!("{from} to {to}: messages lost, doubled or out of order"), f64::from(lost as u32), 0.0);
+        bar(&format!("{from} to {to}: gap / round trip"), gap.div_duration_f64(ONE_WAY * 2), 1.0);
     }
     Ok(())
 }

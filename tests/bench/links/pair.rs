@@ -1,5 +1,7 @@
 //! Two ends of a link on loopback.
 
+use std::fmt;
+
 use anyhow::Result;
 use link::Link;
 use noise_tcp::SecretKey;
@@ -12,6 +14,15 @@ use wire::control::{Answer, Hello};
 pub(crate) enum Way {
     NoiseTcp,
     WebRtc,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoiseTcp => "noise-tcp",
+            Self::WebRtc => "webrtc",
+        })
+    }
 }
 
 /// The remote's end and the host's.

@@ -22,11 +22,11 @@ pub(crate) async fn measure() -> Result<()> {
     let cable = Cable::to(&host.address).await?;
     let mut remote = host.remote_by(&cable, "remote", "bench", &["--keyboard"])?;
     remote.wait_for("connected").await?;
+    report("4 s of silence", &cable, &mut remote, Cut::Silent, Duration::from_secs(4)).await?;
     for outage in RESETS {
         report(&format!("{} s of resets", outage.as_secs_f64()), &cable, &mut remote, Cut::Reset, outage)
             .await?;
     }
-    report("4 s of silence", &cable, &mut remote, Cut::Silent, Duration::from_secs(4)).await?;
     remote.stop().await?;
     host.program.stop().await?;
     Ok(())

@@ -78,8 +78,9 @@ struct Figure {
 /// Measures on the slow line that this process is on, and prints.
 pub(crate) async fn measure() -> Result<()> {
     report("raw TCP, one queue", fifo().await?, false);
-    for (name, way) in [("noise-tcp, session", Way::NoiseTcp), ("webrtc, session", Way::WebRtc)] {
-        report(name, sessions(way).await.context(name)?, true);
+    for way in [Way::NoiseTcp, Way::WebRtc] {
+        let name = format!("{way}, session");
+        report(&name, sessions(way).await.context(name.clone())?, true);
     }
     Ok(())
 }

@@ -43,14 +43,13 @@ const STACKS: [Stack; 6] = [
 
 impl fmt::Display for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Tcp => "raw TCP",
-            Self::Tls => "tokio-rustls",
-            Self::Link(Way::NoiseTcp) => "noise-tcp, link alone",
-            Self::Session(Way::NoiseTcp) => "noise-tcp, session",
-            Self::Link(Way::WebRtc) => "webrtc, link alone",
-            Self::Session(Way::WebRtc) => "webrtc, session",
-        })
+        let name = match self {
+            Self::Tcp => "raw TCP".to_owned(),
+            Self::Tls => "tokio-rustls".to_owned(),
+            Self::Link(way) => format!("{way}, link alone"),
+            Self::Session(way) => format!("{way}, session"),
+        };
+        f.pad(&name)
     }
 }
 
@@ -177,8 +176,6 @@ async fn run<P: Pipe>(
         near.flush().await?;
         near.receive(WORD).await?;
         let rate = (count * size) as f64 / start.elapsed().as_secs_f64();
-        near.send(Bytes::from_static(&[1; WORD])).await?;
-        near.flush().await?;
         anyhow::Ok(Figure { rate, p50: percentile(&mut times, 50), p99: percentile(&mut times, 99) })
     };
     let figure = asks.await;
