@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Revoke(Judge),
     /// Refuse a revoked key no more: what the configuration lists it for counts again.
     Allow(Judge),
-    /// Make a token by which a web page may ask for a VM at the web endpoint ([web] in the configuration), and print it.
+    /// Make a token by which a web page may ask for a VM at the web endpoint (`[web]` in the configuration), and print it.
     ///
     /// It is leave to ask only: the VM goes to remotes whose keys are allowed, as by TCP.
     WebToken(WebToken),

@@ -1,12 +1,16 @@
 //! What the web endpoint does to those who may not, or do not know how to, ask; and to those who may.
 
 use anyhow::{Context as _, Result, ensure};
+use link::{Frame, Link as _};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use webrtc::{Config, Error, Offerer, SecretKey};
-use wire::control::{Hello, Refusal};
+use wire::{
+    Lane,
+    control::{Hello, Refusal},
+};
 
 use crate::https::{Answer, World, read, request};
 
@@ -220,7 +224,7 @@ async fn a_token_has_so_many_calls_and_a_dropped_token_none() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_token_without_a_key_that_is_allowed_gets_no_vm() -> Result<()> {
+async fn a_token_without_a_key_that_is_allowed_gets_no_vm_and_one_that_is_revoked_loses_it() -> Result<()> {
     let own = SecretKey::generate();
     let mut world = World::start(&format!("remotes = [\"{}\"]", own.public()), "").await?;
     let (token, key) = (world.token().await?, world.host.key.parse()?);
@@ -239,10 +243,25 @@ async fn a_token_without_a_key_that_is_allowed_gets_no_vm() -> Result<()> {
                 world.host.program.wait_for("refused").await?;
                 untouched(&world).await?;
             }
-            (Ok(_), None) => {}
+            (Ok((link, _)), None) => revoked(&mut world, link, &own).await?,
             (other, _) => anyhow::bail!("{vm:?}: {:?}", other.err()),
         }
     }
+    Ok(())
+}
+
+/// Begins a session on the link; its key is revoked then, and the session ends.
+async fn revoked(world: &mut World, mut link: webrtc::WebRtc, own: &SecretKey) -> Result<()> {
+    // HELLO: kind 16, and the versions 1 to 1.
+    let mut hello = vec![0; 32];
+    hello[0] = 16;
+    hello.extend([1, 0, 1, 0]);
+    link.send(Frame { lane: Lane::Ctl, head: hello.into(), body: Default::default() })?;
+    world.host.program.wait_for("linked").await?;
+    let revoked = world.command(&["revoke", &own.public().to_string()]).await?;
+    ensure!(revoked["revoked"]["ended"][0] == "a", "{revoked}");
+    world.host.program.wait_for("sent_away").await?;
+    world.host.program.wait_for("link_lost").await?;
     Ok(())
 }
 

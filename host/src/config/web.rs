@@ -20,7 +20,7 @@ pub(crate) struct Web {
     /// Its secret key, PEM.
     #[serde(default)]
     pub(crate) key: Option<PathBuf>,
-    /// Origins of pages that may ask, such as "https://desk.example:8443", beside the endpoint's own: for a proxy under
+    /// Origins of pages that may ask, such as `https://desk.example:8443`, beside the endpoint's own: for a proxy under
     /// another name that serves both.
     #[serde(default)]
     pub(crate) origins: Vec<String>,

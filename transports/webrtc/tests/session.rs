@@ -90,7 +90,7 @@ impl End {
                     self.received[lane as usize].push(at);
                 }
                 // SCTP backs off for seconds where much is lost.
-                Event::PeerSilent => {}
+                Event::PeerQuiet | Event::PeerSilent => {}
                 Event::Attached { .. } | Event::Detached | Event::Retired(_) => {}
                 other => panic!("{other:?}"),
             }
