@@ -263,6 +263,9 @@ impl Remote {
     /// A link is no more that the session had not moved to yet: the one that was waited for, and for which everything
     /// else was given up.
     pub(crate) fn look_again(&mut self, ctx: &mut Context<Self>) {
+        if let Some(reason) = self.live.as_ref().and_then(Live::came_to_nothing) {
+            return self.session_lost(reason, ctx);
+        }
         if !self.attempts.busy() {
             self.try_to_resume(ctx);
         }

@@ -134,6 +134,12 @@ impl Live {
         self.session.close(reason);
     }
 
+    /// Why it will never begin, if it has not, and has no link on which it could.
+    pub(crate) fn came_to_nothing(&self) -> Option<String> {
+        let nothing = self.session.id().is_none() && self.lines.is_empty();
+        nothing.then(|| format!("the host did not begin a session: {}", self.lost))
+    }
+
     /// Whether the host has welcomed it.
     pub(crate) fn begun(&self) -> bool {
         self.session.id().is_some()

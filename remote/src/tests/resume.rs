@@ -12,6 +12,7 @@ use wire::{
 use super::world::{World, request};
 use crate::{
     port::{Ended, PortId, What},
+    ports::Status,
     quality::Switch,
     ways::{Way, Wish},
 };
@@ -91,6 +92,19 @@ async fn a_link_that_ends_before_it_has_taken_the_session_on_is_followed_by_anot
     world.accept_again(&mut host);
     world.say(Lane::Int, completed(1)).await;
     assert_eq!(hears_end(&mut host).await, 1);
+}
+
+#[actix::test]
+async fn a_link_that_ends_before_the_session_has_begun_is_followed_by_another() {
+    tokio::time::pause();
+    let world = World::new().await;
+    for _ in 0..3 {
+        drop(world.accept());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    let mut host = world.accept();
+    host.attached().await;
+    assert_eq!(world.remote.send(Status).await.unwrap().vm.as_deref(), Some("vm"));
 }
 
 #[actix::test]
