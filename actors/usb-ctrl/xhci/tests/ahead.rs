@@ -4,6 +4,7 @@ mod world;
 
 use core::time::Duration;
 
+use pci::Model;
 use wire::{
     control::{BulkOnly, Profile},
     usb::{Endpoint, Failure, Follow, Moved, Payload, Request, RequestId, ToRemote},
@@ -221,6 +222,27 @@ fn a_burst_of_reports_is_read_while_the_guest_is_busy_and_served_one_an_interval
     }
     let (_, more) = listening(&mut world, slot);
     assert_eq!(again + more.len(), 9, "and again there are 64 to spare");
+}
+
+#[test]
+fn reports_that_wait_for_a_guest_that_does_not_ask_wake_nobody() {
+    let (mut world, slot) = disk();
+    let (_, asked) = listening(&mut world, slot);
+    for id in asked.iter().take(4) {
+        world.host.give(*id, vec![7; 8]);
+    }
+    listening(&mut world, slot);
+    // One report was served just now, so the next TD waits for its interval, and the guest takes it back.
+    listening(&mut world, slot);
+    assert!(world.host.xhci.deadline().is_some(), "it waits for the interval");
+    let stop = world.endpoint_command(TRB_STOP, slot, INTERRUPT_IN);
+    assert_eq!(world.command(stop).code, code::SUCCESS);
+    assert_eq!(world.set_dequeue(slot, INTERRUPT_IN, None).code, code::SUCCESS);
+    world.ring_doorbell(slot, INTERRUPT_IN);
+    world.host.wait(INTERVAL);
+    world.host.wait(INTERVAL);
+    let now = world.host.now;
+    assert!(world.host.xhci.deadline().is_none_or(|at| at > now), "the timer would spin");
 }
 
 #[test]

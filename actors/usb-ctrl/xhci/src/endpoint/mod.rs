@@ -266,7 +266,8 @@ impl Endpoint {
 
     /// When it wants to be looked at, whatever happens.
     pub(crate) fn due(&self) -> Option<Duration> {
-        let waits = self.waits_for_service && self.state == State::Running && !self.stash.is_empty();
+        let asks = self.state == State::Running && self.submitted < self.tds.len();
+        let waits = self.waits_for_service && asks && !self.stash.is_empty();
         self.lost_at.or(waits.then_some(self.service_at))
     }
 
