@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
-/// The longest fragment that makes sense, bytes; its lines are short.
+/// The most candidates of a fragment.
 const MAX_CANDIDATES: usize = 64;
+/// The longest of them, bytes.
+const MAX_CANDIDATE: usize = 1024;
 
 /// What a fragment says. RFC 8840 §9.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,6 +34,9 @@ impl Fragment {
         let candidates = text.lines().filter_map(|line| line.trim_end().strip_prefix("a="));
         let candidates: Vec<_> =
             candidates.filter(|line| line.starts_with("candidate:")).map(str::to_owned).collect();
+        if candidates.iter().any(|candidate| candidate.len() > MAX_CANDIDATE) {
+            return Err(format!("a candidate has at most {MAX_CANDIDATE} bytes"));
+        }
         if candidates.len() > MAX_CANDIDATES {
             return Err(format!("a fragment has at most {MAX_CANDIDATES} candidates"));
         }
@@ -60,6 +65,10 @@ impl Fragment {
         }
         let mut restarted = String::with_capacity(description.len());
         for line in description.lines().map(str::trim_end) {
+            // Whoever wrote the description chose how often the candidates stand in it.
+            if restarted.len() > webrtc::MAX_SDP {
+                return Err("the description would become too long".to_owned());
+            }
             match line.split_once(':').map_or(line, |(name, _)| name) {
                 "a=candidate" | "a=end-of-candidates" | "a=ice-pwd" => continue,
                 "a=ice-ufrag" => {
