@@ -18,7 +18,7 @@ use futures_util::{
 use link::{Driven, Outbound};
 use session::{LinkId, LinkKind, NewLink};
 use tokio::runtime::Handle;
-use wire::Lane;
+use wire::{Lane, control::Refusal};
 
 use crate::{
     events::Event,
@@ -53,6 +53,7 @@ pub(crate) struct Line {
     pub(crate) waiting: bool,
     /// The kind of link, for people.
     pub(crate) name: &'static str,
+    pub(crate) way: Way,
     /// How long the host's answer took when it was made.
     pub(crate) round_trip: Option<Duration>,
     inbound: SpawnHandle,
@@ -83,6 +84,18 @@ impl Attempts {
         running.is_some_and(|(_, handle)| ctx.cancel_future(handle))
     }
 
+    /// The next one; what was to be the next one before is not.
+    pub(crate) fn next_is(&mut self, next: SpawnHandle, ctx: &mut Context<Remote>) {
+        if let Some(before) = self.next.replace(next) {
+            ctx.cancel_future(before);
+        }
+    }
+
+    /// Whether any is under way.
+    pub(crate) fn running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// All but this one are given up.
     fn cancel(&mut self, but: Option<LinkId>, ctx: &mut Context<Remote>) {
         let given_up = self.running.extract_if(.., |id, _| Some(*id) != but).map(|(_, (_, handle))| handle);
@@ -107,6 +120,7 @@ fn pause(outage: Duration) -> Duration {
 impl Remote {
     /// Tries to get a link for a new session.
     pub(crate) fn try_to_begin(&mut self, ctx: &mut Context<Self>) {
+        self.way = self.wish.first();
         self.attempt(self.way, None, ctx);
         if self.wish == Wish::Auto {
             self.attempt(self.way.other(), None, ctx);
@@ -143,19 +157,29 @@ impl Remote {
         self.attempts.next = None;
         let outage = self.live.as_ref().and_then(Live::outage);
         let Some(outage) = outage.filter(|_| !self.ending()) else { return };
-        let other = (self.wish == Wish::Auto).then(|| self.way.other());
+        // What the user has asked for is tried again, too, where the session has moved to something else.
+        let other = (self.wish == Wish::Auto || self.way != self.wish.first()).then(|| self.way.other());
         for way in [Some(self.way), other].into_iter().flatten() {
             // What hangs in TCP may hang for long; WebRTC tries again by itself, and costs more.
             if way == Way::NoiseTcp || !self.attempts.tries(way) {
                 self.attempt(way, Some(way.limit(self.round_trip())), ctx);
             }
         }
-        self.attempts.next = Some(ctx.run_later(pause(outage), Self::try_to_resume));
+        // Attempts that the host is still busy with must not push each other out there.
+        let pause = self.round_trip().map_or(pause(outage), |round_trip| pause(outage).max(round_trip / 4));
+        let next = ctx.run_later(pause, Self::try_to_resume);
+        self.attempts.next_is(next, ctx);
     }
 
     fn attempted(&mut self, id: LinkId, way: Way, attempt: Attempt, ctx: &mut Context<Self>) {
         match attempt {
             Ok(linked) => self.linked(id, way, linked, ctx),
+            // Anybody on the way may have said so: a session that there is does not end by it.
+            Err(NoLink::AnotherHost(text)) if self.live.is_some() => {
+                tracing::warn!("{text}");
+                self.switched(id, Err(text));
+            }
+            Err(NoLink::AnotherHost(text)) => self.refused(Refusal::NotAllowed, text, ctx),
             Err(NoLink::Refused { reason, text }) => {
                 self.switched(id, Err(text.clone()));
                 self.refused(reason, text, ctx);
@@ -176,7 +200,7 @@ impl Remote {
         }
         let Some(live) = &self.live else {
             self.session += 1;
-            (self.vm, self.way) = (Some(linked.vm.clone()), way);
+            self.vm = Some(linked.vm.clone());
             self.live = Some(Live::new(self.tap.clone(), self.start));
             // The other kind may be better, and may be slower to come.
             let session = self.session;
@@ -185,7 +209,7 @@ impl Remote {
                     act.stop_trying(act.awaited(), ctx);
                 }
             });
-            return self.join(id, linked, ctx);
+            return self.join(id, way, linked, ctx);
         };
         if live.outage().is_none()
             && !self.switching(id)
@@ -194,11 +218,10 @@ impl Remote {
             return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
         self.stop_trying(Some(id), ctx);
-        self.way = way;
-        self.join(id, linked, ctx);
+        self.join(id, way, linked, ctx);
     }
 
-    fn join(&mut self, id: LinkId, linked: Linked, ctx: &mut Context<Self>) {
+    fn join(&mut self, id: LinkId, way: Way, linked: Linked, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let driven = Driven::start(linked.link, &Handle::current());
         let name = driven.profile.name;
@@ -209,7 +232,7 @@ impl Remote {
         // The end comes after everything that was said before it.
         let came = frames.chain(end.map(What::End).into_stream()).map(move |what| Came { link: id, what });
         let round_trip = linked.round_trip;
-        let line = Line { outbound, waiting: false, name, round_trip, inbound: ctx.add_stream(came) };
+        let line = Line { outbound, waiting: false, name, way, round_trip, inbound: ctx.add_stream(came) };
         let Some(live) = &mut self.live else { return };
         match live.join(now, link, line) {
             Ok(()) => self.transmit(ctx),
@@ -224,6 +247,7 @@ impl Remote {
     pub(crate) fn session_attached(&mut self, link: LinkId, resumed: bool, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
+        self.way = live.way(link).unwrap_or(self.way);
         let (transport, after) = (live.transport(link), live.attached(now));
         self.switched(link, Ok(transport.to_owned()));
         if resumed {
@@ -268,6 +292,14 @@ impl Remote {
         }
         if !self.attempts.busy() {
             self.try_to_resume(ctx);
+        }
+    }
+
+    /// The session has no use for a link any more; what it was handed still goes.
+    pub(crate) fn retired(&mut self, link: LinkId, ctx: &mut Context<Self>) {
+        if let Some(line) = self.live.as_mut().and_then(|live| live.retire(link)) {
+            hang_up(line, ctx);
+            self.look_again(ctx);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::{
     port,
     remote::Remote,
     session_status::SessionStatus,
+    ways::Way,
 };
 
 /// How long a session is kept without a link: longer than a host holds anything. The host's word counts.
@@ -63,12 +64,22 @@ impl Live {
         Ok(())
     }
 
+    /// A link that is of no use any more, which is handed back.
+    pub(crate) fn retire(&mut self, link: LinkId) -> Option<Line> {
+        self.lines.remove(&link)
+    }
+
     /// One link less, which is handed back: it was lost, or has broken the rules.
     pub(crate) fn leave(&mut self, now: Duration, link: LinkId, reason: String) -> Option<Line> {
         let line = self.lines.remove(&link)?;
         self.session.link_down(now, link);
         self.lost = reason;
         Some(line)
+    }
+
+    /// Which way a link goes.
+    pub(crate) fn way(&self, link: LinkId) -> Option<Way> {
+        self.lines.get(&link).map(|line| line.way)
     }
 
     /// The kind of a link.
@@ -215,9 +226,9 @@ impl Live {
             Some(SessionEvent::Reset(reason)) => Err(format!("the host has no such session: {reason:?}")),
             Some(SessionEvent::Attached { link, resumed, .. }) => Ok(Some(Next::Attached { link, resumed })),
             Some(SessionEvent::Detached) => Ok(Some(Next::Detached)),
-            Some(SessionEvent::Retired(link)) => Ok(self.lines.remove(&link).map(Next::Retired)),
+            Some(SessionEvent::Retired(link)) => Ok(Some(Next::Retired(link))),
             Some(SessionEvent::PeerQuiet) => Ok(Some(Next::Quiet)),
-            Some(SessionEvent::PeerSilent) => Ok(self.session.link().map(Next::Silent)),
+            Some(SessionEvent::PeerSilent) => Ok(Some(Next::Silent)),
         }
     }
 }
@@ -231,11 +242,11 @@ enum Next {
     /// It is on none.
     Detached,
     /// It has no use for this link any more; what it was handed still goes.
-    Retired(Line),
+    Retired(LinkId),
     /// Nothing was heard for a while.
     Quiet,
-    /// Nothing was heard on this link for too long.
-    Silent(LinkId),
+    /// Nothing was heard on the link of the moment for too long.
+    Silent,
 }
 
 impl Remote {
@@ -304,13 +315,15 @@ impl Remote {
                 Ok(Some(Next::Message(message, lane, length))) => self.route(message, lane, length, ctx),
                 Ok(Some(Next::Attached { link, resumed })) => self.session_attached(link, resumed, ctx),
                 Ok(Some(Next::Detached)) => self.session_detached(ctx),
-                Ok(Some(Next::Retired(line))) => {
-                    hang_up(line, ctx);
-                    self.look_again(ctx);
+                Ok(Some(Next::Retired(link))) => {
+                    self.switched(link, Err("the host does not take the session there".to_owned()));
+                    self.retired(link, ctx);
                 }
                 Ok(Some(Next::Quiet)) => self.quiet(ctx),
-                Ok(Some(Next::Silent(link))) => {
-                    self.line_lost(link, "the host has fallen silent".to_owned(), ctx);
+                Ok(Some(Next::Silent)) => {
+                    if let Some(link) = live.session.link() {
+                        self.line_lost(link, "the host has fallen silent".to_owned(), ctx);
+                    }
                 }
                 Ok(None) => break,
                 Err(reason) => return self.session_lost(reason, ctx),

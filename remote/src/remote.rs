@@ -146,7 +146,7 @@ impl Remote {
 
     pub(crate) fn refused(&mut self, reason: Refusal, text: String, ctx: &mut Context<Self>) {
         let again = matches!(reason, Refusal::Busy | Refusal::Unavailable);
-        if again && self.live.is_some() {
+        if again && (self.live.is_some() || self.attempts.running()) {
             return tracing::debug!(text, "no link");
         }
         self.events.say(&Event::Refused { reason: format!("{reason:?}"), text: text.clone(), again });
@@ -164,11 +164,12 @@ impl Remote {
         let after = self.backoff.after(lasted);
         let again_in_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
         self.events.say(&Event::Disconnected { reason, again_in_ms });
-        ctx.run_later(after, |act, ctx| {
+        let next = ctx.run_later(after, |act, ctx| {
             if !act.ending() && act.live.is_none() {
                 act.try_to_begin(ctx);
             }
         });
+        self.attempts.next_is(next, ctx);
     }
 
     /// Takes the session down; how long it lasted.

@@ -83,6 +83,9 @@ pub(crate) enum NoLink {
     /// The host does not want this remote.
     #[error("refused: {text}")]
     Refused { reason: Refusal, text: String },
+    /// Who answers has another key than the host, or somebody on the way says so.
+    #[error("{0}")]
+    AnotherHost(String),
     /// Something else.
     #[error("{0}")]
     Failed(String),
@@ -169,10 +172,7 @@ impl From<HandshakeError> for NoLink {
     fn from(error: HandshakeError) -> Self {
         match error {
             HandshakeError::Refused { reason, text } => Self::Refused { reason, text },
-            // Another host's key: no later attempt is any better.
-            HandshakeError::AnotherHost { .. } => {
-                Self::Refused { reason: Refusal::NotAllowed, text: error.to_string() }
-            }
+            HandshakeError::AnotherHost { .. } => Self::AnotherHost(error.to_string()),
             other => Self::Failed(other.to_string()),
         }
     }

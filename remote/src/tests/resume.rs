@@ -220,3 +220,33 @@ async fn of_two_kinds_of_links_the_better_one_is_kept_however_late_it_comes() {
         }
     }
 }
+
+#[actix::test]
+async fn a_remote_that_tries_both_ways_and_is_refused_waits_no_less_than_with_one() {
+    tokio::time::pause();
+    let world = World::trying(Wish::Auto).await;
+    let start = Instant::now();
+    for _ in 0..8 {
+        world.refuse(Refusal::Busy);
+    }
+    let mut host = world.accept();
+    host.attached().await;
+    let waited = start.elapsed();
+    let (least, most) = (Duration::from_millis(2400), Duration::from_millis(3100));
+    assert!(least <= waited && waited <= most, "0.2 + 0.4 + 0.8 + 1.6 s, less the jitter: {waited:?}");
+}
+
+#[actix::test]
+async fn who_says_to_be_another_host_ends_no_session() {
+    tokio::time::pause();
+    let mut world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    world.told(0).await;
+    host.cut();
+    world.pose();
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    assert!(world.devices[0].try_recv().is_err(), "nothing was renewed");
+}

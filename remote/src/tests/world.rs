@@ -174,6 +174,11 @@ impl World {
         assert!(self.attempts.send(Ok(Linked { round_trip, ..to_vm(theirs) })).is_ok());
     }
 
+    /// The next attempt reaches somebody with another key.
+    pub(crate) fn pose(&self) {
+        assert!(self.attempts.send(Err(NoLink::AnotherHost("another key".to_owned()))).is_ok());
+    }
+
     /// The next attempt comes to nothing.
     pub(crate) fn fail(&self) {
         assert!(self.attempts.send(Err(NoLink::Failed("no way".to_owned()))).is_ok());
