@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, time::Duration};
 use actix::prelude::*;
 use capture::Tap;
 use hda_ctrl::{RemoteCame, SendAs, Wish};
-use link::PeerKey;
+use link::{Filled, PeerKey};
 use session::{Identity, LinkId, Secret, Session, SessionId};
 use usb_ctrl::Detach;
 use wire::{
@@ -32,11 +32,14 @@ use crate::{
     track::Track,
 };
 
+/// How long a goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A session, and the links that it has.
 pub(crate) struct Live {
     pub(crate) session: Session,
     /// Whose it is.
-    peer: PeerKey,
+    pub(crate) peer: PeerKey,
     /// Counts the sessions of this VM.
     pub(crate) number: u32,
     pub(crate) backlog: Backlog,
@@ -51,6 +54,30 @@ impl Live {
     /// Whether a remote with this key may go on with the session of this id.
     pub(crate) fn owns(&self, peer: PeerKey, id: SessionId) -> bool {
         self.peer == peer && self.session.id() == Some(id)
+    }
+
+    /// Lets go of all links; of the one that it is on when what waits has been handed to it: a goodbye may be there.
+    fn bow_out(mut self, now: Duration, ctx: &mut Context<VmSession>) {
+        let current = self.session.link().and_then(|link| Some((link, self.lines.remove(&link)?)));
+        std::mem::take(&mut self.lines).into_values().for_each(|line| hang_up(line, ctx));
+        let Some((link, line)) = current else { return };
+        if !line.waiting {
+            return hang_up(line, ctx);
+        }
+        let outbound = line.outbound.clone();
+        let said = async move {
+            let mut filled = Filled::Full;
+            while filled == Filled::Full {
+                outbound.clone().room().await;
+                filled = outbound.fill(|| {
+                    self.fill(now);
+                    self.session.poll_transmit_on(now, link)
+                });
+            }
+        };
+        // Who takes nothing for so long does not hear it.
+        let said = fut::wrap_future::<_, VmSession>(tokio::time::timeout(FAREWELL, said));
+        ctx.spawn(said.map(move |_, _, ctx| hang_up(line, ctx)));
     }
 
     /// When keys that are down are to be released.
@@ -88,8 +115,9 @@ impl VmSession {
 
     /// The session is over: a clean unplug of everything that was lent, and of what is in the jacks.
     pub(crate) fn end(&mut self, reason: &str, ctx: &mut Context<Self>) {
+        let now = self.start.elapsed();
         let Some(live) = self.live.take() else { return };
-        live.lines.into_values().for_each(|line| hang_up(line, ctx));
+        live.bow_out(now, ctx);
         for device in self.ports.detach_all() {
             self.to_usb(Detach { device });
         }

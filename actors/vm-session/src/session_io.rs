@@ -8,7 +8,9 @@ use link::Filled;
 use session::{Event as SessionEvent, LinkId};
 use tokio::sync::mpsc::{OwnedPermit, error::TrySendError};
 use wire::{
-    Lane, Message, ToHost, ToRemote, control,
+    Lane, Message, ToHost, ToRemote,
+    audio::{self, StreamId},
+    control,
     usb::{self, Completion},
 };
 
@@ -17,18 +19,49 @@ use crate::{Event, VmSession, live::Live};
 /// Bytes of completions that the controller copies at a stretch: a guest's register access waits that long.
 const BATCH_BYTES: u32 = 64 << 10;
 
-/// Messages that the session has no room for yet. What USB may have in flight is bounded by the controller's credit,
-/// sound drops its oldest inside the session: so this is bounded, too.
+/// Messages that the session has no room for yet. What USB may have in flight is bounded by the controller's credit, of
+/// how the sound is only the latest waits, and sound itself drops its oldest inside the session: so this is bounded, too.
 #[derive(Default)]
 pub(crate) struct Backlog {
     lanes: [VecDeque<Message>; Lane::ALL.len()],
+    /// How streams of sound are, the latest of each kind: a guest may change it as often as it likes.
+    sound: VecDeque<(About, Message)>,
     /// Completions for which the controller's stream had no room, and the bytes to credit with them.
     completions: Vec<Completion>,
     credit: Vec<(Lane, usize)>,
     waiting: bool,
 }
 
+/// What a message says of a stream of sound.
+type About = (Says, StreamId);
+
+/// Of two messages that say the same of a stream the later one is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Says {
+    Playing,
+    Recording,
+    Volume,
+}
+
+/// What this message says, if a later one of its kind takes its place.
+fn about(message: &ToRemote) -> Option<About> {
+    match message {
+        ToRemote::Audio(audio::ToRemote::Pause { stream, .. }) => Some((Says::Playing, *stream)),
+        ToRemote::Audio(
+            audio::ToRemote::Record { stream, .. } | audio::ToRemote::StopRecord { stream, .. },
+        ) => Some((Says::Recording, *stream)),
+        ToRemote::Audio(audio::ToRemote::Volume(volume)) => Some((Says::Volume, volume.stream)),
+        _ => None,
+    }
+}
+
 impl Backlog {
+    /// Queues a message that says how a stream of sound is.
+    fn say(&mut self, about: About, message: Message) {
+        self.sound.retain(|(before, _)| *before != about);
+        self.sound.push_back((about, message));
+    }
+
     /// Whether completions wait, and nothing waits for room for them.
     fn has_completions(&self) -> bool {
         !self.completions.is_empty() && !self.waiting
@@ -64,8 +97,11 @@ impl VmSession {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
         for message in messages {
+            let about = about(&message);
             let message = message.encode();
-            if message.lane.may_lose() {
+            if let Some(about) = about.filter(|_| !message.lane.may_lose()) {
+                live.backlog.say(about, message);
+            } else if message.lane.may_lose() {
                 // Late is lost, never queued: the session drops what it cannot send in time.
                 live.give(now, message);
             } else {
@@ -251,13 +287,17 @@ impl VmSession {
 }
 
 impl Live {
-    fn fill(&mut self, now: Duration) {
+    pub(crate) fn fill(&mut self, now: Duration) {
         for lane in Lane::ALL {
             let at = lane as usize;
             while self.backlog.lanes[at].front().is_some_and(|m| self.session.room(lane) >= m.len()) {
                 let Some(message) = self.backlog.lanes[at].pop_front() else { break };
                 self.give(now, message);
             }
+        }
+        while self.backlog.sound.front().is_some_and(|(_, m)| self.session.room(m.lane) >= m.len()) {
+            let Some((_, message)) = self.backlog.sound.pop_front() else { break };
+            self.give(now, message);
         }
     }
 
