@@ -6,6 +6,7 @@ use std::{path::Path, rc::Rc, sync::Arc, time::Duration};
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
 use capture::{Tap, Totals, Writer};
+use link::PeerKey;
 use noise_tcp::SecretKey;
 use tokio::{runtime::Handle, sync::mpsc, time::MissedTickBehavior};
 use vfio_user::Server;
@@ -15,7 +16,7 @@ use crate::{
     adopting::Adopting,
     answering::Answering,
     cli::VmWorker,
-    config::{Config, Interrupts, Rtc, Vm},
+    config::{Config, Interrupts, OnBusy, Rtc, Vm},
     control::client::seconds_since_1970,
     handoff::{self, Channel, ToManager, ToWorker},
     measured::Measured,
@@ -106,6 +107,7 @@ async fn serve(
         hda_settings: hda::Config { speakers: vm.speakers.into(), ..hda::Config::default() },
         codec: vm.audio_codec.into(),
         hold: vm.hold.into(),
+        takeover: vm.on_busy == OnBusy::Takeover,
         io: io.clone(),
         tap,
         events: teller.recipient(),
@@ -116,8 +118,6 @@ async fn serve(
     let mut adopting = Adopting::new(&name, key, io, to_manager, session.clone().recipient(), rtc);
     channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
 
-    // The remote that has the VM.
-    let mut linked = None;
     let mut measure = tokio::time::interval(MEASURE);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -129,14 +129,7 @@ async fn serve(
                 }
             },
             event = happened.recv() => match event {
-                Some(event) => {
-                    match event {
-                        ToManager::Linked { remote, .. } => linked = Some(remote),
-                        ToManager::LinkLost { .. } => linked = None,
-                        _ => {}
-                    }
-                    channel.send(&event, None).await.context("telling the manager")?;
-                }
+                Some(event) => channel.send(&event, None).await.context("telling the manager")?,
                 None => break,
             },
             message = channel.receive::<ToWorker>() => match message.context("hearing the manager")? {
@@ -144,11 +137,9 @@ async fn serve(
                 Some((ToWorker::Adopt { .. }, None)) => tracing::error!("a remote was handed over without its socket"),
                 Some((ToWorker::Signal { call, ask, signal }, _)) => answering.signal(call, ask, signal),
                 Some((ToWorker::Judged { call, answer }, _)) => answering.judged(call, answer),
-                Some((ToWorker::SendAway { remote, text }, _)) if linked == Some(remote) => {
-                    session.do_send(SendAway { text });
+                Some((ToWorker::SendAway { remote, text }, _)) => {
+                    session.do_send(SendAway { remote: PeerKey(remote), text });
                 }
-                // It has left by itself, or is another one by now.
-                Some((ToWorker::SendAway { .. }, _)) => {}
                 Some((ToWorker::Stop, _)) | None => break,
             },
         }

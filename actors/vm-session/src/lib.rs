@@ -148,6 +148,8 @@ pub struct Parts {
     pub codec: Wish,
     /// How long devices stay plugged in without a link.
     pub hold: HoldTimes,
+    /// Whether a remote with another key may end the session that there is.
+    pub takeover: bool,
     /// The runtime for the link's I/O and encryption.
     pub io: Handle,
     /// Records what goes to the remote's devices, and what comes of it.
@@ -162,6 +164,7 @@ pub struct VmSession {
     usb: UsbSeat,
     hda: HdaSeat,
     hold: HoldTimes,
+    takeover: bool,
     io: Handle,
     tap: Option<Tap>,
     events: Recipient<Event>,
@@ -185,6 +188,7 @@ impl VmSession {
             usb: UsbSeat::new(parts.usb, parts.usb_config, parts.xhci),
             hda: HdaSeat::new(parts.hda, parts.hda_config, parts.hda_settings, parts.codec),
             hold: parts.hold,
+            takeover: parts.takeover,
             io: parts.io,
             tap: parts.tap,
             events: parts.events,

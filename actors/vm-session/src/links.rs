@@ -91,6 +91,13 @@ impl VmSession {
     fn open(&mut self, newcomer: Newcomer, first: &(Lane, bytes::Bytes), ctx: &mut Context<Self>) {
         let Newcomer { line, peer, link } = newcomer;
         match Opening::of(first.0, first.1.clone()) {
+            // The manager has let it in when the VM was free, which may be long ago.
+            Ok(Opening::New)
+                if self.live.as_ref().is_some_and(|live| live.peer != peer) && !self.takeover =>
+            {
+                tracing::info!(vm = %self.name, ?peer, "a remote comes too late: another one has the VM");
+                hang_up(line, ctx);
+            }
             Ok(Opening::New) => {
                 self.begin(peer, ctx);
                 self.join(line, link, ctx);
@@ -109,6 +116,12 @@ impl VmSession {
                 hang_up(line, ctx);
             }
         }
+    }
+
+    /// Links of this remote that have said nothing yet are closed.
+    pub(crate) fn turn_away(&mut self, remote: PeerKey, ctx: &mut Context<Self>) {
+        let theirs = self.newcomers.extract_if(.., |_, newcomer| newcomer.peer == remote);
+        theirs.for_each(|(_, newcomer)| hang_up(newcomer.line, ctx));
     }
 
     /// One more link for the session.

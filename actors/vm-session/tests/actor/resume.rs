@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use link::Link;
+use link::{Link, PeerKey};
 use tokio::time;
-use vm_session::Event;
+use vm_session::{Event, SendAway};
 use wire::{
     Lane, Message, ToRemote,
     control::{self, Descriptor, Profile},
@@ -187,6 +187,24 @@ async fn a_session_that_the_host_does_not_know_is_refused_and_the_own_one_lives(
     let mut stray = other.remote().await;
     stray.cut();
     assert_eq!(stray.refused(&world).await, session::ResetReason::Unknown);
+    remote.lend(2).await;
+    until_connected(&world, base, 2).await;
+}
+
+#[actix::test]
+async fn another_remote_that_comes_too_late_does_not_end_a_session() {
+    time::pause();
+    let world = World::new();
+    let base = operational(&world).await;
+    let mut remote = world.remote().await;
+    remote.lend(1).await;
+    until_connected(&world, base, 1).await;
+    let other = PeerKey([7; 32]);
+    let mut late = world.stranger();
+    late.ask(&world, other).await;
+    pass(1).await;
+    assert!(late.closed());
+    world.session.send(SendAway { remote: other, text: "no".into() }).await.unwrap();
     remote.lend(2).await;
     until_connected(&world, base, 2).await;
 }

@@ -13,7 +13,7 @@ use std::{
 use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::{FutureExt, stream};
-use link::{Link, Memory};
+use link::{Link, Memory, MemoryConfig, PeerKey};
 use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction};
 use session::{LinkId, LinkKind, NewLink, Session};
 use tokio::{
@@ -174,6 +174,7 @@ impl World {
             hda_settings: hda::Config::default(),
             codec: Wish::Auto,
             hold: HoldTimes::default(),
+            takeover: false,
             io: Handle::current(),
             tap: None,
             events: Listener(Arc::clone(&events)).start().recipient(),
@@ -197,7 +198,11 @@ impl World {
 
     /// A link to the VM; its other end.
     pub(crate) async fn link(&self) -> Memory {
-        let (host, link) = link::pair();
+        self.link_of(MemoryConfig::default()).await
+    }
+
+    async fn link_of(&self, config: MemoryConfig) -> Memory {
+        let (host, link) = link::pair_with(config);
         self.session.send(LinkUp { link: Box::new(host), track: None }).await.expect("the session is there");
         link
     }
@@ -252,8 +257,19 @@ impl Remote {
         }
     }
 
+    /// Says hello with this key, and does not wait.
+    pub(crate) async fn ask(&mut self, world: &World, key: PeerKey) {
+        let default = MemoryConfig::default();
+        let keys = default.keys.map(|_| key);
+        let link = world.link_of(MemoryConfig { keys, ..default }).await;
+        self.open_on(link).await;
+    }
+
     async fn open(&mut self, world: &World) -> LinkId {
-        let link = world.link().await;
+        self.open_on(world.link().await).await
+    }
+
+    async fn open_on(&mut self, link: Memory) -> LinkId {
         self.last += 1;
         let id = LinkId(self.last);
         let new = NewLink { id, kind: LinkKind::STREAM, binding: link.binding(), opens: true };
