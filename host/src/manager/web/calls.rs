@@ -85,6 +85,8 @@ impl Calls {
 
     /// A question to this VM's worker: its number, and where the answer comes.
     pub(super) fn ask(&mut self, vm: &str) -> (u64, oneshot::Receiver<Signalled>) {
+        // Whoever gave up waiting is not remembered.
+        self.asked.retain(|_, (_, answer)| !answer.is_closed());
         let (answer, answered) = oneshot::channel();
         self.last += 1;
         self.asked.insert(self.last, (vm.to_owned(), answer));
