@@ -8,6 +8,7 @@ use noise_tcp::{PublicKey, pairing::Code};
 
 use crate::{
     control::Target,
+    ice::IceServer,
     sound::{Headphones, Pace},
     usb::which::Selector,
     ways::{Way, Wish as Transport},
@@ -128,6 +129,19 @@ pub(crate) struct Connect {
     /// The kind of link: `auto` tries both and keeps the better one.
     #[arg(long, value_enum, default_value = "noise-tcp")]
     pub(crate) transport: Transport,
+    /// A STUN or TURN server for WebRTC, where the host cannot be reached without: stun:HOST:PORT, or
+    /// turn:USER:PASSWORD@HOST:PORT (also turns:, and ?transport=tcp). May be given several times.
+    #[arg(
+        long,
+        value_name = "SERVER",
+        env = "FARBUS_ICE_SERVER",
+        value_delimiter = ' ',
+        hide_env_values = true
+    )]
+    pub(crate) ice_server: Vec<IceServer>,
+    /// Let WebRTC use TURN servers only, so that the host does not learn this computer's addresses.
+    #[arg(long, requires = "ice_server")]
+    pub(crate) relay_only: bool,
     /// Lend a keyboard: typed in this terminal, or scripted by lines on standard input if that is not a terminal:
     /// `type TEXT`, `key CTRL+ALT+DELETE`, `wait MILLISECONDS`, `# comment`.
     #[arg(long)]

@@ -15,6 +15,7 @@ mod devices;
 mod events;
 mod flight;
 mod follow;
+mod ice;
 mod known;
 mod lend;
 mod lender;
@@ -44,7 +45,7 @@ use std::{
 };
 
 use actix::prelude::*;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use capture::{Tap, Totals, Writer};
 use clap::Parser;
 use noise_tcp::{PublicKey, SecretKey};
@@ -63,6 +64,7 @@ use crate::{
         server::{Server, SocketFile},
     },
     events::Events,
+    ice::IceServer,
     lender::{Lender, Stop},
     remote::{Begin, GIVING_BACK, Leave, Parts, Remote},
     sound::{Input, Output, Sound},
@@ -141,6 +143,9 @@ fn default_key_file() -> Result<PathBuf> {
 }
 
 fn serve(connect: Connect) -> Result<ExitCode> {
+    if connect.relay_only && !connect.ice_server.iter().any(IceServer::relays) {
+        bail!("--relay-only needs a TURN server: --ice-server turn:USER:PASSWORD@HOST:PORT");
+    }
     let file = key_file(&connect.key)?;
     let (key, host) = (Arc::new(load_key(&file)?), pair::host_key(&connect, &file)?);
     let capture = connect.capture.as_deref().map(start_capture).transpose()?;
@@ -184,7 +189,10 @@ async fn lend_until_ended(
     let seed = RandomState::new().hash_one(std::process::id());
     let (output, input) = (Output::new(connect.audio.clone())?, Input::new(connect.mic.clone())?);
     let (headphones, codec) = (connect.headphones, connect.audio_codec);
-    let to = To { address: connect.host.clone(), host, key, hello: hello(connect.vm.clone()) };
+    let ice = connect.ice_server.iter().cloned().map(Into::into).collect();
+    let relay_only = connect.relay_only;
+    let (address, hello) = (connect.host.clone(), hello(connect.vm.clone()));
+    let to = To { address, host, key, hello, ice, relay_only };
     let (connector, wish) = (ways::connector(to), connect.transport);
     let remote = Remote::new(Parts { connector, wish, events, seed, tap, ended }).start();
     let (said, ends) = port::ends();

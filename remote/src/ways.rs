@@ -9,7 +9,7 @@ use link::{Frame, Link, LinkError};
 use noise_tcp::{HandshakeError, NoiseTcp, PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
-use webrtc::Offerer;
+use webrtc::{IceServer, Offerer};
 use wire::{
     Lane,
     control::{Answer, Hello, Refusal},
@@ -110,6 +110,10 @@ pub(crate) struct To {
     pub(crate) host: PublicKey,
     pub(crate) key: Arc<SecretKey>,
     pub(crate) hello: Hello,
+    /// STUN and TURN servers for WebRTC.
+    pub(crate) ice: Vec<IceServer>,
+    /// Only what TURN servers relay is told to the host.
+    pub(crate) relay_only: bool,
 }
 
 /// Connects to this host, in either way.
@@ -137,7 +141,8 @@ async fn by_tcp(to: &To, hello: &Hello) -> Result<(NoiseTcp, String), NoLink> {
 
 async fn by_webrtc(to: &To) -> Attempt {
     let (mut signalling, _) = by_tcp(to, &Hello { signalling: true, ..to.hello.clone() }).await?;
-    let mut config = webrtc::Config::default();
+    let (ice_servers, relay_only) = (to.ice.clone(), to.relay_only);
+    let mut config = webrtc::Config { ice_servers, relay_only, ..webrtc::Config::default() };
     // Whatever leads to the host leads back: loopback is nowhere in the default.
     config.bind.push((signalling.local_addr()?.ip(), 0).into());
     let offerer = Offerer::new(&config).await?;
