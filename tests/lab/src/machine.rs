@@ -18,7 +18,7 @@ use crate::provision::Qemu;
 use crate::qmp::Qmp;
 
 /// How long QEMU may take to connect to the channels it was given.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const STARTS_WITHIN: Duration = Duration::from_secs(120);
 
 /// A running QEMU.
 #[derive(Debug)]
