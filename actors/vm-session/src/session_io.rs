@@ -326,3 +326,25 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::audio::Volume;
+
+    use super::*;
+
+    #[test]
+    fn of_how_a_stream_of_sound_is_only_the_latest_waits() {
+        let volume = |stream, gain| {
+            ToRemote::Audio(audio::ToRemote::Volume(Volume { stream: StreamId(stream), gain, mute: false }))
+        };
+        let stop = |run| ToRemote::Audio(audio::ToRemote::StopRecord { stream: StreamId(1), run });
+        let mut backlog = Backlog::default();
+        for message in (0..1000).flat_map(|n| [volume(1, n), volume(2, n), stop(n as u32)]) {
+            backlog.say(about(&message).unwrap(), message.encode());
+        }
+        let waiting: Vec<_> = backlog.sound.into_iter().map(|(_, message)| message).collect();
+        let latest = [volume(1, 999), volume(2, 999), stop(999)].map(|message| message.encode());
+        assert_eq!(waiting, latest);
+    }
+}

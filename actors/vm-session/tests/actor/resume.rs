@@ -208,3 +208,20 @@ async fn another_remote_that_comes_too_late_does_not_end_a_session() {
     remote.lend(2).await;
     until_connected(&world, base, 2).await;
 }
+
+#[actix::test]
+async fn a_goodbye_is_heard_over_a_link_that_was_full_when_it_was_said() {
+    time::pause();
+    let world = World::new();
+    let base = operational(&world).await;
+    let mut remote = world.remote_by(1).await;
+    // Each of these is answered with a frame of credit, and nobody reads them.
+    for device in 1..=12 {
+        remote.lend(device).await;
+        time::sleep(Duration::from_millis(50)).await;
+    }
+    world.session.send(SendAway { remote: remote.key(), text: "go".into() }).await.unwrap();
+    until_connected(&world, base, 0).await;
+    let bye = control::ToRemote::Bye { text: "go".into(), retry: false };
+    assert_eq!(remote.hear().await, ToRemote::Control(bye));
+}
