@@ -9,18 +9,25 @@ use serde_json::json;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
+/// Says which input device of the guest is QEMU's keyboard, or fails.
+const KEYBOARD: &str = "grep -ls 'QEMU USB Keyboard' /sys/class/input/event*/device/name";
 
-/// A guest with the models of QEMU that Farbus's controllers stand beside.
+/// A guest with the models of QEMU that Farbus's controllers stand beside, when its drivers have found them: the
+/// kernel looks for devices beside everything else that a starting guest does.
 async fn guest(name: &str) -> Result<Vm> {
     let lab = Lab::open().await?;
-    lab.vm(name)
+    let vm = lab
+        .vm(name)
         .device(json!({ "driver": "qemu-xhci", "id": "xhci" }))
         .device(json!({ "driver": "usb-kbd", "bus": "xhci.0" }))
         .device(json!({ "driver": "intel-hda", "id": "hda" }))
         .device(json!({ "driver": "hda-duplex", "bus": "hda.0", "audiodev": "silence" }))
         .extra_args(["-audiodev", "none,id=silence"])
         .boot()
-        .await
+        .await?;
+    let found = format!("until {KEYBOARD} && [ -e /dev/snd/pcmC0D0p ]; do sleep 0.1; done");
+    vm.run(&found).await?.success()?;
+    Ok(vm)
 }
 
 #[tokio::test]
@@ -39,9 +46,7 @@ async fn stock_drivers_bind_and_the_tools_see_what_they_drive() -> Result<()> {
 #[tokio::test]
 async fn a_key_reaches_a_program_that_waits_for_it() -> Result<()> {
     let vm = guest("key").await?;
-    let keyboard =
-        "ls /dev/input/by-path 2>/dev/null; grep -l 'QEMU USB Keyboard' /sys/class/input/event*/device/name";
-    let keyboard = vm.run(keyboard).await?.success()?;
+    let keyboard = vm.run(KEYBOARD).await?.success()?;
     let event = keyboard.stdout.split('/').find(|part| part.starts_with("event")).expect("an input device");
     let mut evtest = vm.spawn(&format!("evtest /dev/input/{event}")).await?;
     evtest.expect("Testing ...", LONG).await?;
