@@ -132,6 +132,19 @@ fn pure_crates_reach_nothing_impure_in_a_browser() {
     }
 }
 
+#[tokio::test]
+async fn pure_crates_build_for_a_browser() -> anyhow::Result<()> {
+    let rustc = lab::Lab::open().await?.rustc_for_wasm().await?;
+    let mut build = Command::new(env!("CARGO"));
+    // Another compiler's results, and without the flags that suit this one.
+    build.env("RUSTC", rustc).env_remove("RUSTFLAGS").env("CARGO_TARGET_DIR", env!("CARGO_TARGET_TMPDIR"));
+    build.args(["build", "--locked", "--quiet", "--lib", "--target", "wasm32-unknown-unknown"]);
+    build.args(PURE.iter().flat_map(|package| ["--package", package]));
+    let output = build.output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
 #[test]
 fn pure_crates_do_not_name_clocks_sockets_threads_or_files() {
     for package in metadata().packages.iter().filter(|p| PURE.contains(&p.name.as_str())) {

@@ -1,12 +1,13 @@
 //! The place where machines are made.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 
 use crate::desk::DeskBuilder;
-use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents, tshark};
+use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents, rustc_for_wasm, tshark};
 use crate::qtest::QtestBuilder;
 use crate::vm::VmBuilder;
 
@@ -67,6 +68,16 @@ impl Lab {
     pub async fn tshark(&self) -> Result<Command> {
         let cache = self.cache.clone();
         spawn_blocking(move || tshark(&cache)).await?.context("providing tshark")
+    }
+
+    /// A Rust compiler that has the target `wasm32-unknown-unknown`: the one in use, or one that is fetched if it is not
+    /// there yet.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub async fn rustc_for_wasm(&self) -> Result<PathBuf> {
+        let cache = self.cache.clone();
+        spawn_blocking(move || rustc_for_wasm(&cache)).await?.context("providing a compiler for wasm32")
     }
 
     /// The QEMU that runs its machines.

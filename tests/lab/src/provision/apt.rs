@@ -40,12 +40,21 @@ struct Fetch {
 impl Archive {
     /// Fetches the lists of `release`.
     pub(super) fn open(cache: &Cache, release: &'static str) -> Result<Self> {
+        Self::of_suites(cache, release, &["", "-updates", "-backports"])
+    }
+
+    /// Fetches the lists of a `release` that is not out yet: nothing is backported to it.
+    pub(super) fn open_testing(cache: &Cache, release: &'static str) -> Result<Self> {
+        Self::of_suites(cache, release, &[""])
+    }
+
+    fn of_suites(cache: &Cache, release: &'static str, suites: &[&str]) -> Result<Self> {
         let folder = cache.path().join(format!("apt-{release}"));
         for below in ["state/lists/partial", "cache/archives/partial", "log"] {
             fs::create_dir_all(folder.join(below))?;
         }
         fs::write(folder.join("status"), "")?;
-        fs::write(folder.join("sources.list"), sources(release)?)?;
+        fs::write(folder.join("sources.list"), sources(release, suites)?)?;
         let archive = Self { folder, release };
         progress(&format!("fetching the package lists of Debian {release}"));
         run(archive.apt().args(["update", "--error-on=any"]))?;
@@ -135,8 +144,9 @@ impl Archive {
     }
 }
 
-/// A sources.list for `release`, with the system's own mirrors and the archive's own keys.
-fn sources(release: &str) -> Result<String> {
+/// A sources.list for the `suites` of `release` and its security updates, with the system's own mirrors and the
+/// archive's own keys.
+fn sources(release: &str, suites: &[&str]) -> Result<String> {
     let Some(keyring) = KEYRINGS.into_iter().find(|path| Path::new(path).exists()) else {
         bail!(
             "the keys of the Debian archive are missing: install the package debian-archive-keyring. {ELSEWHERE}"
@@ -145,7 +155,7 @@ fn sources(release: &str) -> Result<String> {
     let mirrors = Mirrors::find()?;
     let line = |uri: &str, suite: &str| format!("deb [signed-by={keyring}] {uri} {suite} main\n");
     let mut lines: String =
-        ["", "-updates", "-backports"].map(|tail| line(&mirrors.main, &format!("{release}{tail}"))).concat();
+        suites.iter().map(|tail| line(&mirrors.main, &format!("{release}{tail}"))).collect();
     if let Some(security) = &mirrors.security {
         lines.push_str(&line(security, &format!("{release}-security")));
     }

@@ -14,6 +14,7 @@
 //!   testusb-KEY/            the kernel's program for testing USB controllers
 //!   incumbents-KEY/         other stacks for USB over a network, once they are measured
 //!   tshark-KEY/             Wireshark, once a capture is to be read
+//!   rustc-KEY/              a Rust compiler that knows wasm32, if the one in use does not
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
 //! `KEY` is a hash of the recipe, so a lab with another recipe never meets a stale tree. A tree appears under its name
@@ -29,6 +30,7 @@ mod programs;
 mod qemu;
 mod testusb;
 mod tshark;
+mod wasm;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -44,6 +46,7 @@ pub use kernel::{DEFAULT_KERNEL, Kernel};
 pub(crate) use programs::pack;
 pub use qemu::Qemu;
 pub(crate) use tshark::tshark;
+pub(crate) use wasm::rustc_for_wasm;
 
 /// Everything a default VM needs, made now if it is not there.
 ///
