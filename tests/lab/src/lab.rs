@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use tokio::task::spawn_blocking;
 
 use crate::desk::DeskBuilder;
-use crate::provision::{Cache, Initramfs, Kernel, Qemu, incumbents, rustc_for_wasm, tshark};
+use crate::provision::{Cache, Initramfs, Kernel, Qemu, coturn, incumbents, rustc_for_wasm, tshark};
 use crate::qtest::QtestBuilder;
 use crate::vm::VmBuilder;
 
@@ -68,6 +68,15 @@ impl Lab {
     pub async fn tshark(&self) -> Result<Command> {
         let cache = self.cache.clone();
         spawn_blocking(move || tshark(&cache)).await?.context("providing tshark")
+    }
+
+    /// A command for coturn's `turnserver`, to be run on this computer; fetched if it is not there yet.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub async fn coturn(&self) -> Result<Command> {
+        let cache = self.cache.clone();
+        spawn_blocking(move || coturn(&cache)).await?.context("providing coturn")
     }
 
     /// A Rust compiler that has the target `wasm32-unknown-unknown`: the one in use, or one that is fetched if it is not

@@ -14,6 +14,7 @@
 //!   testusb-KEY/            the kernel's program for testing USB controllers
 //!   incumbents-KEY/         other stacks for USB over a network, once they are measured
 //!   tshark-KEY/             Wireshark, once a capture is to be read
+//!   coturn-KEY/             a STUN and TURN server, once a link is to go through one
 //!   rustc-KEY/              a Rust compiler that knows wasm32, if the one in use does not
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
@@ -22,6 +23,7 @@
 
 mod apt;
 mod cache;
+mod coturn;
 mod cpio;
 mod guest;
 mod incumbents;
@@ -40,6 +42,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 pub use cache::Cache;
+pub(crate) use coturn::coturn;
 pub use guest::{DEFAULT_MODULES, Initramfs};
 pub(crate) use incumbents::incumbents;
 pub use kernel::{DEFAULT_KERNEL, Kernel};
