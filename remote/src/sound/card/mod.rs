@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cpal::{
-    BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
+    BufferSize, Device, DeviceType, ErrorKind, Host, SampleFormat, StreamConfig, SupportedBufferSize,
     SupportedStreamConfigRange,
     traits::{DeviceTrait, HostTrait},
 };
@@ -49,13 +49,10 @@ struct Shared {
 /// # Errors
 /// The sound system does not answer.
 pub(crate) fn names() -> Result<Vec<String>> {
-    let devices = cpal::default_host().devices().context("listing sound cards")?;
-    let both = |device: Device| match device.description() {
-        Ok(description) => match description.driver() {
-            Some(id) if id != description.name() => format!("{} ({id})", description.name()),
-            _ => description.name().to_owned(),
-        },
-        Err(_) => name(&device),
+    let devices = devices()?;
+    let both = |device: Device| match (name(&device), id(&device)) {
+        (name, Some(id)) if id != name => format!("{name} ({id})"),
+        (name, _) => name,
     };
     Ok(devices.map(both).collect())
 }
@@ -77,19 +74,42 @@ pub(super) fn is_headphones(wanted: Option<&str>) -> bool {
         || ["headphone", "headset"].iter().any(|word| named.contains(word))
 }
 
+/// The sound system's own name of a device.
+fn id(device: &Device) -> Option<String> {
+    device.id().ok().map(|id| id.id().to_owned())
+}
+
 fn name(device: &Device) -> String {
     device
         .description()
         .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
 }
 
+/// The sound systems that run here, what people have chosen before what it is made of: a sound server, then ALSA.
+fn systems() -> impl Iterator<Item = Host> {
+    cpal::available_hosts().into_iter().filter_map(|id| cpal::host_from_id(id).ok())
+}
+
+/// The devices of all of them.
+fn devices() -> Result<impl Iterator<Item = Device>> {
+    let each: Vec<_> =
+        systems().map(|system| system.devices()).collect::<Result<_, _>>().context("listing sound cards")?;
+    Ok(each.into_iter().flatten())
+}
+
+/// The device that a sound system takes if none is named. What records what another device plays is none to listen to:
+/// PulseAudio takes it where there is no microphone.
+fn default_device(system: &Host, way: Way) -> Option<Device> {
+    let echoes = |device: &Device| id(device).is_some_and(|name| name.ends_with(".monitor"));
+    match way {
+        Way::Out => system.default_output_device(),
+        Way::In => system.default_input_device().filter(|device| !echoes(device)),
+    }
+}
+
 fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
-    let host = cpal::default_host();
     let Some(wanted) = wanted else {
-        let default = match way {
-            Way::Out => host.default_output_device(),
-            Way::In => host.default_input_device(),
-        };
+        let default = systems().find_map(|system| default_device(&system, way));
         return default
             .context("this computer has no sound card; `farbus-remote devices` lists what there is");
     };
@@ -99,10 +119,9 @@ fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
             Way::Out => description.supports_output(),
             Way::In => description.supports_input(),
         };
-        goes && (description.name().contains(wanted) || description.driver() == Some(wanted))
+        goes && (description.name().contains(wanted) || id(device).as_deref() == Some(wanted))
     };
-    let mut devices = host.devices().context("listing sound cards")?;
-    devices
+    devices()?
         .find(is_it)
         .with_context(|| format!("no sound card is named `{wanted}`; see `farbus-remote devices`"))
 }
