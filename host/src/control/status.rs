@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use control_socket::client::PATIENCE;
 
 use super::{
     Reply, Request, Status, VmStatus, WebStatus,
-    client::{Line, NO_HOST, PATIENCE, say, unexpected},
+    client::{NO_HOST, ask, call, say, unexpected},
 };
 use crate::{cli::Ask, config::Config, counted::Counted};
 
@@ -16,8 +17,8 @@ use crate::{cli::Ask, config::Config, counted::Counted};
 /// No host runs with this configuration, or it does not answer.
 pub(crate) fn run(args: &Ask) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
-    let Some(mut line) = Line::open(&config)? else { anyhow::bail!(NO_HOST) };
-    match line.ask(&Request::Status, PATIENCE)? {
+    let Some(mut line) = call(&config)? else { anyhow::bail!(NO_HOST) };
+    match ask(&mut line, &Request::Status, PATIENCE)? {
         Reply::Status(status) => say(args.json, &status, || words(&status))?,
         other => return unexpected(other),
     }

@@ -17,6 +17,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
+use control_socket::{Server, SocketFile};
 use noise_tcp::{PublicKey, SecretKey};
 use pci::Restarts;
 use tokio::{
@@ -28,10 +29,7 @@ use tokio::{
 use crate::{
     cli::{LogFormat, Serve},
     config::Config,
-    control::{
-        self, Reply, Request, place,
-        server::{Asked, Server, SocketFile},
-    },
+    control::{self, Reply, Request},
     exported::{self, Exported},
     handoff::{ToManager, ToWorker},
     report::{Report, Reporter},
@@ -93,7 +91,11 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     let manager = ConnectionManager::new(parts).start();
     // Kept until the end: then the socket's file goes.
     let _control = socket.map(|(server, file)| {
-        actix::spawn(server.serve(manager.clone().recipient()));
+        let manager = manager.clone();
+        actix::spawn(async move {
+            let ending = |_| Reply::Error("the host is ending".to_owned());
+            server.serve(async |request: Request| manager.send(request).await.unwrap_or_else(ending)).await;
+        });
         file
     });
     reporter.say(&Report::Listening { address: address.to_string(), host_key: public.to_string() });
@@ -116,7 +118,8 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
 
 /// The control socket. Serving VMs is more than being asked about it: where there can be none, there is none.
 fn control_socket(config: &Config, key: &SecretKey) -> Option<(Server, SocketFile)> {
-    let bound = place::of(config, &key.public()).and_then(|path| Server::bind(&path));
+    let bound = control::socket(config, &key.public())
+        .and_then(|path| Server::bind(&path).context(control::ELSEWHERE));
     bound
         .inspect_err(|error| {
             tracing::error!("`farbus-host pair`, `revoke` and the like will not work: {error:#}")
@@ -315,10 +318,10 @@ impl Actor for ConnectionManager {
     }
 }
 
-impl Handler<Asked> for ConnectionManager {
+impl Handler<Request> for ConnectionManager {
     type Result = ResponseFuture<Reply>;
 
-    fn handle(&mut self, Asked(request): Asked, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, request: Request, ctx: &mut Self::Context) -> Self::Result {
         self.answer(request, ctx)
     }
 }
