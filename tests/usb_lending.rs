@@ -3,7 +3,9 @@
 mod at_desk;
 
 use anyhow::{Context as _, Result, ensure};
-use at_desk::{Guest, ID, IDS, PATIENCE, bound, desk_has, impatient_host, listen, random_file, sha256, types};
+use at_desk::{
+    Guest, ID, IDS, PATIENCE, bound, desk_has, impatient_host, listen, random_file, sha256, types,
+};
 use lab::{
     Lab,
     desk::{Desk, Function, Speed},
