@@ -36,7 +36,8 @@ use crate::{
     state::State,
 };
 use book::Book;
-use door::{Inside, Limits};
+use door::Inside;
+use limits::Trusted;
 use pairing::Waiting;
 use process::Launch;
 use registry::Registry;
@@ -75,7 +76,7 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     let socket = control_socket(&config, &key);
     let registry = Arc::new(Registry::new(config.vm, state));
     let public = key.public();
-    let (limits, calls) = (Limits::default(), SharedCalls::default());
+    let (trusted, calls) = (Trusted::default(), SharedCalls::default());
     let parts = Parts {
         registry: Arc::clone(&registry),
         reporter,
@@ -84,7 +85,7 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         key: public,
         state_file,
         stamp,
-        limits: Rc::clone(&limits),
+        trusted: trusted.clone(),
         calls: Rc::clone(&calls),
         web: web.as_ref().map(|web| web.status.clone()),
     };
@@ -102,9 +103,10 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     if let Some(web) = web {
         let control::WebStatus { address, fingerprint } = web.status.clone();
         reporter.say(&Report::Web { address, fingerprint });
-        actix::spawn(web.serve(Arc::clone(&registry), calls));
+        actix::spawn(web.serve(Arc::clone(&registry), calls, trusted.clone()));
     }
     let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
+    let limits = door::limits(&trusted);
     let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -137,7 +139,7 @@ struct Parts {
     key: PublicKey,
     state_file: PathBuf,
     stamp: Option<Stamp>,
-    limits: Limits,
+    trusted: Trusted,
     calls: SharedCalls,
     web: Option<control::WebStatus>,
 }
@@ -154,7 +156,7 @@ struct ConnectionManager {
     stamp: Option<Stamp>,
     book: Book,
     waiting: Waiting,
-    limits: Limits,
+    trusted: Trusted,
     /// Those by the web endpoint.
     calls: SharedCalls,
     web: Option<control::WebStatus>,
@@ -188,7 +190,8 @@ struct EndAll;
 
 impl ConnectionManager {
     fn new(parts: Parts) -> Self {
-        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits, calls, web } = parts;
+        let Parts { registry, reporter, launch, address, key, state_file, stamp, trusted, calls, web } =
+            parts;
         Self {
             registry,
             reporter,
@@ -199,7 +202,7 @@ impl ConnectionManager {
             stamp,
             book: Book::default(),
             waiting: Waiting::default(),
-            limits,
+            trusted,
             calls,
             web,
             seen: AllSeen::default(),

@@ -57,7 +57,7 @@ impl ConnectionManager {
     }
 
     pub(super) fn proved(&mut self, vm: String, from: SocketAddr) {
-        self.limits.borrow_mut().trust(Source::of(from.ip()));
+        self.trusted.trust(Source::of(from.ip()));
         self.seen.entry(vm).or_default().from = Some(from);
     }
 
