@@ -187,7 +187,7 @@ fn became(outcome: &Outcome, vm: &str) -> String {
 ///
 /// # Errors
 /// It cannot be reached although it may run.
-pub(super) fn call(config: &Config) -> Result<Option<Line>> {
+pub(crate) fn call(config: &Config) -> Result<Option<Line>> {
     // A host that has no key yet has never run.
     if !config.key_file.exists() {
         return Ok(None);
@@ -200,6 +200,6 @@ pub(super) fn call(config: &Config) -> Result<Option<Line>> {
 ///
 /// # Errors
 /// The host ends, or does not answer in time.
-pub(super) fn ask(line: &mut Line, request: &Request, patience: Duration) -> Result<Reply> {
+pub(crate) fn ask(line: &mut Line, request: &Request, patience: Duration) -> Result<Reply> {
     line.ask(request, patience).context("asking the running farbus-host")
 }

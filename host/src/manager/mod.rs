@@ -44,6 +44,7 @@ use registry::Registry;
 use revoking::Stamp;
 use seen::AllSeen;
 use web::SharedCalls;
+pub(crate) use web::tls;
 
 /// How long a worker may take to end by itself when the manager ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);

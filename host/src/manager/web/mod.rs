@@ -11,7 +11,7 @@
 
 mod calls;
 mod request;
-mod tls;
+pub(crate) mod tls;
 
 use std::{cell::RefCell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
