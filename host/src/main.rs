@@ -16,6 +16,7 @@ mod doctor;
 mod exported;
 mod fragment;
 mod handoff;
+mod lent;
 mod manager;
 mod measured;
 mod print_args;

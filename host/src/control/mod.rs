@@ -15,7 +15,7 @@ use control_socket::{Answer, Around};
 use noise_tcp::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, counted::Counted};
+use crate::{config::Config, counted::Counted, lent::LentDevice};
 
 /// What to do where there can be no socket.
 pub(crate) const ELSEWHERE: &str = "`control` in the configuration says where the control socket is";
@@ -158,6 +158,9 @@ pub(crate) struct VmStatus {
     /// The process id of its worker, if it runs.
     pub(crate) worker: Option<u32>,
     pub(crate) remote: Option<Remote>,
+    /// What it lends.
+    #[serde(default)]
+    pub(crate) lent: Vec<LentDevice>,
     /// Frames that were sent again or received in vain, of all, parts of a million.
     pub(crate) loss_ppm: u64,
     #[serde(flatten)]

@@ -106,8 +106,8 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         reporter.say(&Report::Web { address, fingerprint });
         actix::spawn(web.serve(Arc::clone(&registry), calls, trusted.clone()));
     }
-    let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
     let limits = door::limits(&trusted);
+    let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
     let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
         _ = interrupt.recv() => {}
@@ -274,6 +274,7 @@ impl ConnectionManager {
                 Report::LinkLost { vm, reason }
             }
             ToManager::Attached { name, id } => Report::Attached { vm, name, id },
+            ToManager::Lent(lent) => return self.lent(vm, lent),
             ToManager::Counted(counted) => match self.counted(vm, *counted) {
                 Some(report) => report,
                 None => return,
