@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use control_socket::client::PATIENCE;
+use control_socket::{client::PATIENCE, time};
 
 use super::{
     Reply, Request, Status, VmStatus, WebStatus,
@@ -78,14 +78,6 @@ fn of_vm(VmStatus { vm, worker, remote, lent, loss_ppm, counted }: &VmStatus) ->
 
 fn millis(micros: u64) -> String {
     format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
-}
-
-fn time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use control_socket::{Around, Line, client::PATIENCE};
+use control_socket::{Around, Line, client::PATIENCE, time};
 
 use super::{ELSEWHERE, Outcome, PREFIX, Reply, Request};
 use crate::ports::{Report, Row};
@@ -113,14 +113,6 @@ fn bytes(count: u64) -> String {
         10_000..10_000_000 => format!("{} kB", count / 1000),
         10_000_000..10_000_000_000 => format!("{} MB", count / 1_000_000),
         _ => format!("{} GB", count / 1_000_000_000),
-    }
-}
-
-fn time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
 }
 

@@ -26,6 +26,16 @@ pub const QUESTION: usize = 4 << 10;
 /// The longest answer, bytes.
 pub const ANSWER: usize = 1 << 20;
 
+/// How long something lasts already, as answers tell it to people: as exactly as anybody wants to know.
+#[must_use]
+pub fn time(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
 /// What is answered to a question.
 pub trait Answer: Serialize + DeserializeOwned {
     /// Nothing is done, and why.
