@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::StreamExt;
-use lab::{Devfn, Lab, Qtest};
+use lab::{Devfn, Lab, Qtest, farbus::PATIENCE};
 use pci::{ConfigSpace, Cx, Device, Identity, Model, Width};
 use serde_json::json;
 use tokio::{task::LocalSet, time::Instant};
@@ -173,7 +173,7 @@ async fn an_msi_is_delivered_to_where_the_guest_asked_for_it() -> Result<()> {
             while qtest.readl(u64::from(MAILBOX)).await? != 0x4242 {}
             anyhow::Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(20), delivered).await.context("no MSI came")?
+        tokio::time::timeout(PATIENCE, delivered).await.context("no MSI came")?
     })
     .await
 }
@@ -188,7 +188,7 @@ async fn a_system_reset_resets_the_function_and_a_new_qemu_finds_it_reset() -> R
             while qtest.config_read(FUNCTION, 0x04).await? & 0x6 != 0 {}
             anyhow::Ok(())
         };
-        tokio::time::timeout(Duration::from_secs(20), reset).await.context("no reset")??;
+        tokio::time::timeout(PATIENCE, reset).await.context("no reset")??;
         bring_up(qtest).await?;
         ensure!(qtest.readl(BAR0 + 0x100).await? == 0, "a register survived a reset");
 

@@ -73,8 +73,10 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
     let mut remote = Program::start("remote", "farbus-remote", &connect, folder.path())?;
     remote.wait_for("connected").await?;
 
-    let known =
-        |status: &Value| status["vms"][0]["round_trip_us"].is_u64() && status["vms"][0]["devices"] == 1;
+    let known = |status: &Value| {
+        let vm = &status["vms"][0];
+        vm["round_trip_us"].is_u64() && vm["devices"] == 1 && vm["lent"][0]["port"].is_u64()
+    };
     let seen = status(&config, known).await?;
     ensure!(seen["address"] == text("address").as_str(), "{seen}");
     let (a, b) = (&seen["vms"][0], &seen["vms"][1]);
@@ -86,7 +88,16 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
     let names: Vec<_> = lanes.iter().map(|lane| lane["lane"].as_str().unwrap_or_default()).collect();
     ensure!(names == ["ctl", "int", "audio", "iso", "bulk"], "{a}");
     ensure!(lanes[0]["received_bytes"].as_u64() > Some(0), "the attachment came by this lane: {a}");
-    ensure!(b["vm"] == "b" && b["remote"].is_null() && b["worker"].is_u64(), "{b}");
+    let lent = &a["lent"][0];
+    let keyboard = lent["name"] == "Farbus Keyboard" && lent["id"].as_str().is_some_and(|id| id.len() == 9);
+    ensure!(keyboard && lent["device"] == 1 && lent["port"].is_u64() && lent["speed"].is_string(), "{a}");
+    ensure!(
+        b["vm"] == "b"
+            && b["lent"].as_array().is_some_and(Vec::is_empty)
+            && b["remote"].is_null()
+            && b["worker"].is_u64(),
+        "{b}"
+    );
 
     let exported = metrics(endpoint).await?;
     for line in [

@@ -3,7 +3,7 @@
 mod at_desk;
 
 use anyhow::{Context as _, Result, ensure};
-use at_desk::{Guest, ID, IDS, PATIENCE};
+use at_desk::{Guest, ID, IDS, PATIENCE, impatient_host};
 use lab::{
     Lab,
     desk::{Desk, Function, Speed},
@@ -148,7 +148,7 @@ async fn a_device_unplugged_in_the_middle_of_a_transfer_is_gone_and_comes_back()
 async fn a_killed_remotes_devices_go_back_to_the_desks_own_drivers() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let mut host = impatient_host(folder.path()).await?;
     let desk = lab.desk("desk").qemu_args(DISK).boot().await?;
     desk.run("until [ -b /dev/sda ]; do usleep 20000; done").await?.success()?;
     let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", "class=storage"], &[]).await?;

@@ -3,7 +3,9 @@
 mod at_desk;
 
 use anyhow::{Context as _, Result, ensure};
-use at_desk::{Guest, ID, IDS, PATIENCE, bound, desk_has, listen, random_file, sha256, types};
+use at_desk::{
+    Guest, ID, IDS, PATIENCE, bound, desk_has, impatient_host, listen, random_file, sha256, types,
+};
 use lab::{
     Lab,
     desk::{Desk, Function, Speed},
@@ -173,7 +175,7 @@ async fn a_remote_that_is_killed_amid_transfers_of_two_disks_leaves_the_desk_wha
         random_file(path, mib << 20)?;
     }
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let mut host = impatient_host(folder.path()).await?;
     let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", first.display());
     let desk = lab.desk("desk").super_speed(false).disk(&second).qemu_args(["-drive", &drive]);
     let desk = desk.qemu_args(STICK).boot().await?;
@@ -226,7 +228,7 @@ async fn a_killed_remotes_disk_goes_to_a_driver_of_the_desk_that_came_after_it_w
     let image = folder.path().join("image");
     random_file(&image, 16 << 20)?;
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let mut host = impatient_host(folder.path()).await?;
     let drive = format!("if=none,id=stick,format=raw,cache=unsafe,file={}", image.display());
     let desk = lab.desk("desk").gadget_ports(0).qemu_args(["-drive", &drive]).boot().await?;
     desk.run("modprobe -r uas usb_storage && ! ls /sys/bus/usb/drivers/usb-storage").await?.success()?;
@@ -251,7 +253,7 @@ async fn a_killed_remotes_disk_goes_to_a_driver_of_the_desk_that_came_after_it_w
 async fn a_disk_that_was_returned_and_lent_again_is_the_desks_when_the_remote_is_killed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let mut host = impatient_host(folder.path()).await?;
     let desk = lab.desk("desk").super_speed(false).qemu_args(MEDIUM).qemu_args(STICK).boot().await?;
     let mut guest = Guest::start(&lab, &mut host, &desk, &["--usb", STICK_ID], &[]).await?;
     for _ in 0..3 {
@@ -294,7 +296,7 @@ async fn a_killed_remotes_keyboard_with_a_disk_in_it_types_at_the_desk_again() -
     let image = folder.path().join("image");
     random_file(&image, 4 << 20)?;
     let lab = Lab::open().await?;
-    let mut host = Host::start(folder.path(), &["vm"]).await?;
+    let mut host = impatient_host(folder.path()).await?;
     let desk = lab.desk("desk").super_speed(false).disk(&image).boot().await?;
     let disk = Function::MassStorage { file: "/dev/vda".to_owned(), read_only: true };
     let keys = desk.gadget("keys").ids(IDS.0, IDS.1).speed(Speed::High);

@@ -1,30 +1,68 @@
 //! Remotes that the manager let in, but that have not proved their keys yet: a first message may be a replay.
+//!
+//! ```text
+//!  first message ──► a place among strangers ── key proved ──► LinkUp
+//!                                                    └── signalling ──► a place among calls ── WebRTC ──► LinkUp
+//! ```
+//! Whoever replays first messages pushes out strangers only: who has proved its key keeps what it has begun.
 
-use std::{collections::VecDeque, net::TcpStream as StdTcpStream, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, TcpStream as StdTcpStream},
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use actix::Recipient;
 use anyhow::Result;
 use link::Link;
-use noise_tcp::{FirstFrame, SecretKey};
-use tokio::{net::TcpStream, runtime::Handle, sync::mpsc, task::AbortHandle};
+use noise_tcp::{FirstFrame, NoiseTcp, SecretKey};
+use tokio::{
+    net::TcpStream,
+    runtime::Handle,
+    sync::mpsc,
+    task::{AbortHandle, JoinHandle},
+};
 use vm_session::LinkUp;
 use wire::control::Answer;
 
 use crate::{config::Rtc, handoff::ToManager, signalling};
 
-/// Handshakes at the same time; one more ends the one that has lasted longest. A remote needs one round trip for its
-/// own, and the manager lets one source in 20 times a second.
+/// Handshakes of a kind at the same time; one more ends the one that has lasted longest. A remote needs one round trip
+/// for its own over TCP, and the manager lets one source in 20 times a second.
 const AT_ONCE: usize = 8;
 
 /// Finishes handshakes on the link runtime.
 pub(crate) struct Adopting {
+    tools: Arc<Tools>,
+    io: Handle,
+    strangers: Places,
+}
+
+/// What every handshake needs.
+struct Tools {
     key: Arc<SecretKey>,
     answer: Answer,
-    io: Handle,
     to_manager: mpsc::WeakSender<ToManager>,
     session: Recipient<LinkUp>,
     rtc: Arc<Rtc>,
-    going_on: VecDeque<AbortHandle>,
+    /// The handshakes by WebRTC of remotes that have proved their keys.
+    calls: Places,
+}
+
+/// The handshakes that go on. They come from several threads.
+#[derive(Debug, Default)]
+struct Places(Mutex<VecDeque<AbortHandle>>);
+
+impl Places {
+    fn enter<T>(&self, handshake: &JoinHandle<T>) {
+        let mut going_on = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        going_on.retain(|handshake| !handshake.is_finished());
+        if going_on.len() == AT_ONCE {
+            going_on.pop_front().inspect(AbortHandle::abort);
+        }
+        going_on.push_back(handshake.abort_handle());
+    }
 }
 
 impl Adopting {
@@ -37,65 +75,74 @@ impl Adopting {
         rtc: Arc<Rtc>,
     ) -> Self {
         let answer = Answer::Welcome { vm: vm.to_owned() };
-        Self { key, answer, io, to_manager, session, rtc, going_on: VecDeque::with_capacity(AT_ONCE) }
+        let tools = Tools { key, answer, to_manager, session, rtc, calls: Places::default() };
+        Self { tools: Arc::new(tools), io, strangers: Places::default() }
     }
 
     /// Goes on with the handshake of the remote that said `first`; then the session has a new link.
     pub(crate) fn adopt(&mut self, first: Vec<u8>, socket: OwnedFd) {
-        self.going_on.retain(|handshake| !handshake.is_finished());
-        if self.going_on.len() == AT_ONCE {
-            self.going_on.pop_front().inspect(AbortHandle::abort);
-        }
-        let (key, answer) = (Arc::clone(&self.key), self.answer.clone());
-        let (to_manager, session, rtc) =
-            (self.to_manager.clone(), self.session.clone(), Arc::clone(&self.rtc));
+        let tools = Arc::clone(&self.tools);
         let handshake = self.io.spawn(async move {
-            match handshake(first, socket, &key, &answer, &to_manager, &rtc).await {
-                Ok(link) => session.do_send(LinkUp { link, track: None }),
-                Err(error) => {
-                    tracing::info!("a remote was let in, but did not finish its handshake: {error:#}");
-                }
+            if let Err(error) = tools.finish(first, socket).await {
+                tracing::info!("a remote was let in, but did not finish its handshake: {error:#}");
             }
         });
-        self.going_on.push_back(handshake.abort_handle());
+        self.strangers.enter(&handshake);
     }
 }
 
-async fn handshake(
-    first: Vec<u8>,
-    socket: OwnedFd,
-    key: &SecretKey,
-    answer: &Answer,
-    to_manager: &mpsc::WeakSender<ToManager>,
-    rtc: &Rtc,
-) -> Result<Box<dyn Link>> {
-    let socket = StdTcpStream::from(socket);
-    socket.set_nonblocking(true)?;
-    let stream = TcpStream::from_std(socket)?;
-    let from = stream.peer_addr()?;
-    let near = stream.local_addr()?.ip();
-    let first = FirstFrame::from_bytes(first)?;
-    let signalling = noise_tcp::identify(&first, key)?.hello.signalling;
-    let link = noise_tcp::accept(stream, first, key, answer).await?;
-    if let Some(to_manager) = to_manager.upgrade() {
-        // A manager that does not listen for so long has lost the right to know.
-        let _ = to_manager.try_send(ToManager::Proved { from });
+impl Tools {
+    async fn finish(self: &Arc<Self>, first: Vec<u8>, socket: OwnedFd) -> Result<()> {
+        let socket = StdTcpStream::from(socket);
+        socket.set_nonblocking(true)?;
+        let stream = TcpStream::from_std(socket)?;
+        let from = stream.peer_addr()?;
+        let near = stream.local_addr()?.ip();
+        let first = FirstFrame::from_bytes(first)?;
+        let signalling = noise_tcp::identify(&first, &self.key)?.hello.signalling;
+        let link = noise_tcp::accept(stream, first, &self.key, &self.answer).await?;
+        if let Some(to_manager) = self.to_manager.upgrade() {
+            // A manager that does not listen for so long has lost the right to know.
+            let _ = to_manager.try_send(ToManager::Proved { from });
+        }
+        if signalling {
+            self.calls.enter(&tokio::spawn(Arc::clone(self).call(link, near)));
+        } else {
+            self.link_up(Box::new(link));
+        }
+        Ok(())
     }
-    if signalling {
-        return Ok(Box::new(signalling::answer(link, key, answer, &rtc.at(near)).await?));
+
+    /// Answers the offer that comes by this link; then the session has the other one.
+    async fn call(self: Arc<Self>, link: NoiseTcp, near: IpAddr) {
+        match signalling::answer(link, &self.key, &self.answer, &self.rtc.at(near)).await {
+            Ok(link) => self.link_up(Box::new(link)),
+            Err(error) => tracing::info!("a remote has offered WebRTC, and did not come by it: {error:#}"),
+        }
     }
-    Ok(Box::new(link))
+
+    fn link_up(&self, link: Box<dyn Link>) {
+        self.session.do_send(LinkUp { link, track: None });
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        future::poll_fn,
+        net::{Ipv4Addr, SocketAddr},
+    };
+
     use actix::prelude::*;
+    use bytes::Bytes;
+    use link::Frame;
     use tokio::{
         io::AsyncReadExt,
         net::TcpListener,
-        sync::mpsc::{UnboundedSender, unbounded_channel},
+        sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     };
-    use wire::control::Hello;
+    use webrtc::Offerer;
+    use wire::{Lane, control::Hello};
 
     use super::*;
 
@@ -114,49 +161,106 @@ mod tests {
         }
     }
 
+    /// A worker's end of the door, and a first message that somebody has seen on the network.
+    struct World {
+        adopting: Adopting,
+        key: SecretKey,
+        listener: TcpListener,
+        seen: Vec<u8>,
+        links: UnboundedReceiver<LinkUp>,
+        told: mpsc::Receiver<ToManager>,
+        _events: mpsc::Sender<ToManager>,
+    }
+
+    impl World {
+        async fn new(remote: &SecretKey) -> Self {
+            let key = SecretKey::generate();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (linked, links) = unbounded_channel();
+            let session = Session(linked).start().recipient();
+            let (events, told) = mpsc::channel(4);
+            let (own, rtc) = (Arc::new(key.clone()), Arc::default());
+            let adopting = Adopting::new("a", own, Handle::current(), events.downgrade(), session, rtc);
+            let mut world = Self { adopting, key, listener, seen: Vec::new(), links, told, _events: events };
+            let caller = world.connect(remote, false);
+            let (mut seen, _) = world.listener.accept().await.unwrap();
+            world.seen = noise_tcp::read_first(&mut seen).await.unwrap().as_bytes().to_vec();
+            caller.abort();
+            world
+        }
+
+        fn connect(&self, remote: &SecretKey, signalling: bool) -> JoinHandle<NoiseTcp> {
+            let (address, host, remote) =
+                (self.listener.local_addr().unwrap(), self.key.public(), remote.clone());
+            let hello = hello(signalling);
+            tokio::spawn(async move { noise_tcp::connect(address, host, &remote, &hello).await.unwrap().0 })
+        }
+
+        /// Lets in whoever connects next; where it is.
+        async fn adopt(&mut self) -> SocketAddr {
+            let (mut stream, from) = self.listener.accept().await.unwrap();
+            let first = noise_tcp::read_first(&mut stream).await.unwrap().as_bytes().to_vec();
+            self.adopting.adopt(first, stream.into_std().unwrap().into());
+            from
+        }
+
+        /// Plays the first message again that was seen.
+        async fn replay(&mut self) -> TcpStream {
+            let address = self.listener.local_addr().unwrap();
+            let (ours, theirs) = tokio::join!(TcpStream::connect(address), self.listener.accept());
+            self.adopting.adopt(self.seen.clone(), theirs.unwrap().0.into_std().unwrap().into());
+            ours.unwrap()
+        }
+    }
+
+    fn hello(signalling: bool) -> Hello {
+        Hello { version: wire::VERSION, vm: None, name: String::new(), signalling }
+    }
+
     #[actix::test]
     async fn replays_push_each_other_out_and_the_remote_itself_comes_in() {
-        let (key, remote) = (SecretKey::generate(), SecretKey::generate());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let (linked, mut links) = unbounded_channel();
-        let session = Session(linked).start().recipient();
-        let (events, mut told) = mpsc::channel(4);
-        let mut adopting = Adopting::new(
-            "a",
-            Arc::new(key.clone()),
-            Handle::current(),
-            events.downgrade(),
-            session,
-            Arc::default(),
-        );
-        let connect = |remote: SecretKey, host| {
-            let hello = Hello { version: wire::VERSION, vm: None, name: String::new(), signalling: false };
-            tokio::spawn(async move { noise_tcp::connect(addr, host, &remote, &hello).await.map(drop) })
-        };
-        // A first message, seen on the network.
-        let caller = connect(remote.clone(), key.public());
-        let (mut seen, _) = listener.accept().await.unwrap();
-        let first = noise_tcp::read_first(&mut seen).await.unwrap().as_bytes().to_vec();
-        caller.abort();
-
+        let remote = SecretKey::generate();
+        let mut world = World::new(&remote).await;
         let mut replays = Vec::new();
         for _ in 0..AT_ONCE {
-            let (ours, theirs) = tokio::join!(TcpStream::connect(addr), listener.accept());
-            replays.push(ours.unwrap());
-            adopting.adopt(first.clone(), theirs.unwrap().0.into_std().unwrap().into());
+            replays.push(world.replay().await);
         }
-        let genuine = connect(remote, key.public());
-        let (mut stream, from) = listener.accept().await.unwrap();
-        let first = noise_tcp::read_first(&mut stream).await.unwrap().as_bytes().to_vec();
-        adopting.adopt(first, stream.into_std().unwrap().into());
+        let genuine = world.connect(&remote, false);
+        let from = world.adopt().await;
 
-        genuine.await.unwrap().unwrap();
-        assert_eq!(told.recv().await, Some(ToManager::Proved { from }));
-        assert!(links.recv().await.is_some());
+        genuine.await.unwrap();
+        assert_eq!(world.told.recv().await, Some(ToManager::Proved { from }));
+        assert!(world.links.recv().await.is_some());
         let mut answer = Vec::new();
         // A reset or an end: the oldest replay is gone either way, and its deadline has not come yet.
         let _ = replays.remove(0).read_to_end(&mut answer).await;
-        assert!(adopting.going_on.len() <= AT_ONCE);
+        assert!(world.adopting.strangers.0.lock().unwrap().len() <= AT_ONCE);
+    }
+
+    #[actix::test]
+    async fn replays_do_not_push_out_a_remote_that_comes_by_webrtc() {
+        let remote = SecretKey::generate();
+        let mut world = World::new(&remote).await;
+        let genuine = world.connect(&remote, true);
+        world.adopt().await;
+        let mut signalling = genuine.await.unwrap();
+        assert!(matches!(world.told.recv().await, Some(ToManager::Proved { .. })));
+        let mut replays = Vec::new();
+        for _ in 0..2 * AT_ONCE {
+            replays.push(world.replay().await);
+        }
+
+        let mut config = webrtc::Config::default();
+        config.bind.push((Ipv4Addr::LOCALHOST, 0).into());
+        let offerer = Offerer::new(&config).await.unwrap();
+        let offer = Frame { lane: Lane::Ctl, head: offerer.offer().to_owned().into(), body: Bytes::new() };
+        poll_fn(|cx| signalling.poll_ready(cx)).await.unwrap();
+        signalling.send(offer).unwrap();
+        poll_fn(|cx| signalling.poll_flush(cx)).await.unwrap();
+        let (_, answer) = poll_fn(|cx| signalling.poll_receive(cx)).await.unwrap();
+        offerer.take_answer(str::from_utf8(&answer).unwrap()).await.unwrap();
+        let linked = offerer.connect(world.key.public(), &remote, &hello(false)).await;
+        assert!(matches!(linked.unwrap().1, Answer::Welcome { .. }));
+        assert!(world.links.recv().await.is_some());
     }
 }

@@ -1,14 +1,20 @@
 //! `farbus-host doctor`: checks what can be checked from outside and says what to do.
 
+mod network;
+
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use control_socket::client::PATIENCE;
 use serde::Serialize;
 
-use crate::config::Vm;
+use crate::{
+    config::{Config, Vm},
+    control::{Reply, Request, Status, client},
+};
 
 /// The oldest QEMU that has `vfio-user-pci`.
 const OLDEST_QEMU: (u32, u32) = (10, 1);
@@ -54,8 +60,23 @@ impl Finding {
     }
 }
 
-/// Everything that can be said about this VM.
-pub(crate) fn examine(name: &str, vm: &Vm, qemu: &Path) -> Vec<Finding> {
+/// Everything that can be said about this VM, and about how remotes reach the host.
+pub(crate) fn examine(name: &str, config: &Config, vm: &Vm, qemu: &Path) -> Vec<Finding> {
+    let mut findings = of_vm(name, vm, qemu);
+    findings.extend(network::examine(config, serving(config).as_ref()));
+    findings
+}
+
+/// What the running host says of itself; none if none runs, or none that this user may ask.
+fn serving(config: &Config) -> Option<Status> {
+    let mut line = client::call(config).ok().flatten()?;
+    match client::ask(&mut line, &Request::Status, PATIENCE) {
+        Ok(Reply::Status(status)) => Some(status),
+        _ => None,
+    }
+}
+
+fn of_vm(name: &str, vm: &Vm, qemu: &Path) -> Vec<Finding> {
     let listening = listening_sockets(&fs::read_to_string("/proc/net/unix").unwrap_or_default());
     let mut findings = vec![qemu_version(qemu), qemu_device(qemu)];
     for (check, socket) in

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixDatagram};
 use wire::control::{Answer, Hello};
 
-use crate::{counted::Counted, measured::Measure};
+use crate::{counted::Counted, lent::LentDevice, measured::Measure};
 
 /// The largest packet, bytes: a session description and little beside it.
-const MAX_PACKET: usize = webrtc::MAX_SDP + 8192;
+pub(crate) const MAX_PACKET: usize = webrtc::MAX_SDP + 8192;
 
 /// What the manager tells a worker.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +131,8 @@ pub(crate) enum ToManager {
         /// `idVendor:idProduct`.
         id: String,
     },
+    /// What is lent, when that has changed; nothing is after [`Self::LinkLost`].
+    Lent(Vec<LentDevice>),
     /// What was counted, once a second while it moves.
     Counted(Box<Counted>),
     /// What the controllers measured, once a second if metrics are asked for.

@@ -16,6 +16,7 @@ mod doctor;
 mod exported;
 mod fragment;
 mod handoff;
+mod lent;
 mod manager;
 mod measured;
 mod print_args;
@@ -84,7 +85,7 @@ fn load_key(file: &std::path::Path) -> Result<SecretKey> {
 
 fn examine(doctor: &cli::Doctor) -> Result<ExitCode> {
     let config = Config::load(&doctor.config.config)?;
-    let findings = doctor::examine(&doctor.vm, config.vm(&doctor.vm)?, &doctor.qemu);
+    let findings = doctor::examine(&doctor.vm, &config, config.vm(&doctor.vm)?, &doctor.qemu);
     if doctor.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, Interrupts, OnBusy, Rtc, Vm},
     control::client::seconds_since_1970,
     handoff::{self, Channel, ToManager, ToWorker},
+    lent::LentDevice,
     measured::Measured,
 };
 
@@ -200,6 +201,7 @@ impl From<Event> for ToManager {
             Event::Attached { name, id: (vendor, product) } => {
                 Self::Attached { name, id: format!("{vendor:04x}:{product:04x}") }
             }
+            Event::Lent(lent) => Self::Lent(lent.into_iter().map(LentDevice::from).collect()),
             Event::Counted(counters) => Self::Counted(Box::new((*counters).into())),
             Event::GaveUp { child } => Self::GaveUp { controller: format!("{child:?}") },
         }

@@ -48,6 +48,7 @@ use actix::prelude::*;
 use anyhow::{Context as _, Result, bail};
 use capture::{Tap, Totals, Writer};
 use clap::Parser;
+use control_socket::SocketFile;
 use noise_tcp::{PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -58,11 +59,7 @@ use wire::control::Hello;
 
 use crate::{
     cli::{Ask, Cli, Command, Connect, Format, KeyFile, Plug, Status, Switch},
-    control::{
-        Request, client,
-        place::{self, Around},
-        server::{Server, SocketFile},
-    },
+    control::{Request, client},
     events::Events,
     ice::IceServer,
     lender::{Lender, Stop},
@@ -210,7 +207,7 @@ async fn lend_until_ended(
     });
     let lender = lender.start();
     // Both last until the end: then the socket's file goes, and the bus is left in peace.
-    let _control = listen(connect.control.as_deref(), lender.clone().recipient())?;
+    let _control = listen(connect.control.clone(), lender.clone().recipient())?;
     let _watch = watch(lender.clone())?;
     let sound = remote::Sound { heard: sound.clone().recipient(), end: sound.recipient() };
     remote.send(Begin { lent, ends, sound }).await.context("the remote ended early")?;
@@ -238,23 +235,16 @@ async fn lend_until_ended(
     code.context("the remote ended without a word")
 }
 
-/// Answers `lend`, `status` and the like; the socket's file is there until what it returns is dropped. Where none can
-/// be made, and none was asked for, there is none.
-fn listen(path: Option<&Path>, lender: Recipient<Request>) -> Result<Option<SocketFile>> {
-    let bound = match path {
-        Some(path) => Server::bind(path),
-        None => Around::here().make_folder().and_then(|folder| Server::bind(&place::own(&folder))),
-    };
-    match bound {
-        Ok((server, file)) => {
-            actix::spawn(server.serve(lender));
-            Ok(Some(file))
-        }
-        Err(error) if path.is_none() => {
+/// Answers `lend`, `status` and the like until what it returns is dropped. Where that cannot be, and was not asked for,
+/// there is none of it.
+fn listen(path: Option<PathBuf>, lender: Recipient<Request>) -> Result<Option<SocketFile>> {
+    let asked_for = path.is_some();
+    match control::listen(path, lender) {
+        Err(error) if !asked_for => {
             tracing::warn!("`farbus-remote lend`, `status` and the like will not work: {error:#}");
             Ok(None)
         }
-        Err(error) => Err(error),
+        listening => listening.map(Some),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use lab::{
     Lab, Running, Vm,
     desk::{Desk, Gadget, KeyReport},
-    farbus::{Host, Program},
+    farbus::{Host, Program, Seat},
 };
 
 /// How long anything may take that a person would wait for: machines are slow, and a pass is quick.
@@ -29,6 +29,13 @@ const BAD_WORDS: [&str; 6] =
     ["WARN", "HC died", "not part of current TD", "Host System Error", "not responding", "Call Trace"];
 /// From this level on nothing may be said of the controller (Linux, `include/linux/kern_levels.h`: a warning).
 const WARNING: u32 = 4;
+
+/// A host with a VM that keeps devices plugged in for a moment only when their remote is gone: for tests that kill
+/// remotes, and wait for what the guest sees then. (How long devices are held is what `resume` is about.)
+pub(crate) async fn impatient_host(folder: &Path) -> Result<Host> {
+    let extra = "hold = { storage = 2.0, hid = 2.0, other = 2.0 }\n".to_owned();
+    Host::start_with(folder, vec![Seat { name: "vm".to_owned(), folder: folder.join("vm"), extra }]).await
+}
 
 /// A guest, and the remote at a desk that lends to it.
 pub(crate) struct Guest {

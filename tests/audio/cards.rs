@@ -12,7 +12,7 @@ use crate::{
     pcm::{Format, heard},
 };
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 /// The end of the card that the remote has; the tools in the desk have the other.
 const CARD: &str = "cpal:hw:CARD=Loopback,DEV=0";
 /// The remote has a root folder of its own in the desk, and ALSA's description of what devices are is not in it yet.

@@ -15,8 +15,7 @@ use crate::pcm::{Format, samples};
 /// Waits until the guest's driver has found the sound card, then turns everything up: full volume is 0 dB, which leaves
 /// samples untouched, and Linux starts a codec muted.
 pub(crate) const READY: &str = r#"
-n=0
-until [ -e /proc/asound/card0/pcm0p ]; do n=$((n+1)); [ $n -lt 3000 ] || exit 1; usleep 10000; done
+until [ -e /proc/asound/card0/pcm0p ]; do usleep 10000; done
 amixer -c 0 scontrols | sed "s/.*'\(.*\)',.*/\1/" | while read name; do
     amixer -q -c 0 sset "$name" 100% unmute cap 2>/dev/null || amixer -q -c 0 sset "$name" 100% unmute 2>/dev/null || true
 done

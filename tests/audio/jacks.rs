@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use lab::farbus::monotonic_ns;
+use lab::farbus::{PATIENCE, monotonic_ns};
 
 use crate::{desk::Desk, pcm::Format};
 
-const LONG: Duration = Duration::from_secs(10);
 /// From the remote's knowledge to the guest's event, what is waited for a plug to settle included.
 const SOON: Duration = Duration::from_millis(150);
 
@@ -17,13 +16,13 @@ async fn headphones_are_an_event_in_the_guest_and_take_over_the_sound() -> Resul
     let watch = "for name in /sys/class/input/event*/device/name; do \
                  grep -q Headphone $name && exec evtest /dev/input/$(basename $(dirname $(dirname $name))); done";
     let mut watching = desk.vm.spawn(watch).await?;
-    watching.expect("Testing", LONG).await.context("the guest has no headphone jack")?;
-    let mut fastest = LONG;
+    watching.expect("Testing", PATIENCE).await.context("the guest has no headphone jack")?;
+    let mut fastest = PATIENCE;
     for (plugged, event) in
         [("yes", "value 1"), ("no", "value 0"), ("yes", "value 1"), ("no", "value 0"), ("yes", "value 1")]
     {
         let mut asked = desk.asking(&["headphones", plugged])?;
-        let line = watching.expect("SW_HEADPHONE_INSERT", LONG).await?;
+        let line = watching.expect("SW_HEADPHONE_INSERT", PATIENCE).await?;
         let seen = monotonic_ns();
         ensure!(line.contains(event), "headphones {plugged}: {line}");
         let told =

@@ -9,7 +9,7 @@ use crate::{
     pcm::{Format, heard},
 };
 
-const LONG: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(120);
 
 /// Silence that a recording may have in between, of a second: the network of a busy computer is late at times.
 fn bearable(format: Format) -> usize {

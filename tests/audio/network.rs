@@ -15,7 +15,7 @@ use crate::{
     pcm::{Format, samples},
 };
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 /// What may wait in the jitter buffer at most, and a period of the card more, frames.
 const MOST: u64 = 48 * (150 + 20);
 

@@ -9,6 +9,7 @@ use crate::{
     pcm::{Format, samples},
 };
 
+const LONG: Duration = Duration::from_secs(120);
 const RATES: [u32; 11] =
     [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000];
 
@@ -76,7 +77,7 @@ async fn up_to_eight_channels_are_heard_bit_by_bit() -> Result<()> {
 async fn speaker_test_is_heard_on_each_of_eight_speakers_alone() -> Result<()> {
     let mut desk = Desk::start("surround71", None, &[]).await?;
     let test = "speaker-test -D hw:0,0 -c 8 -r 48000 -F S16_LE -t sine -f 440 -l 1";
-    let said = desk.vm.command(test).timeout(Duration::from_secs(60)).run().await?.success()?.stdout;
+    let said = desk.vm.command(test).timeout(LONG).run().await?.success()?.stdout;
     let named = said.lines().filter_map(|line| line.trim_start().split_once(" - "));
     let named: Vec<usize> = named.filter_map(|(number, _)| number.parse().ok()).collect();
     // It plays each speaker by itself, with an end in between.
@@ -118,7 +119,7 @@ async fn a_pause_loses_and_doubles_nothing() -> Result<()> {
         desk.remote.say("type  ").await?;
         desk.remote.wait_for("sound_started").await.with_context(|| format!("after pause {pause}"))?;
     }
-    let done = aplay.expect("DONE", Duration::from_secs(30)).await?;
+    let done = aplay.expect("DONE", LONG).await?;
     ensure!(done.ends_with("DONE 0"), "{done}");
     desk.expect_heard(&pcm).await?;
     desk.expect_no_trouble().await

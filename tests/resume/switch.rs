@@ -85,7 +85,7 @@ async fn an_outage_that_is_too_long_is_a_clean_unplug_and_its_end_a_clean_plug()
     let back = "umount /mnt 2>/dev/null; n=0; \
                 until grep -lxq 32768 /sys/block/sd*/size 2>/dev/null && ls /sys/bus/usb/drivers/usbhid | grep -q : && \
                 mount /dev/$(basename $(dirname $(grep -lx 32768 /sys/block/sd*/size))) /mnt 2>/tmp/why; do \
-                n=$((n+1)); [ $n -lt 1000 ] || { cat /tmp/why; ls /dev/sd* /sys/block; cat /proc/mounts; dmesg | tail -40; exit 2; }; \
+                n=$((n+1)); [ $n -lt 6000 ] || { cat /tmp/why; ls /dev/sd* /sys/block; cat /proc/mounts; dmesg | tail -40; exit 2; }; \
                 usleep 10000; done; cat /mnt/word";
     let back = desk.vm.command(back).timeout(LONG).run().await?;
     ensure!(back.status == 0, "after the outage: {}", back.stdout);

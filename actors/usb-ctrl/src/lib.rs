@@ -32,7 +32,7 @@ use wire::{
     control::Profile,
     usb::{Completion, DeviceId, RequestId, Speed, ToRemote},
 };
-use xhci::{Output, Xhci};
+use xhci::{Output, PortId, Xhci};
 
 /// USB messages for the remote, in order.
 #[derive(Debug, Message)]
@@ -49,6 +49,16 @@ pub struct Attach {
     pub speed: Speed,
     /// What is known of it beforehand.
     pub profile: Arc<Profile>,
+}
+
+/// A device is plugged in, or could not be: told whenever that changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Plugged {
+    /// The device.
+    pub device: DeviceId,
+    /// Into which port; none if all that fit its speed are taken.
+    pub port: Option<PortId>,
 }
 
 /// A device is gone.
@@ -71,6 +81,8 @@ pub struct Parts {
     pub completions: mpsc::Receiver<Vec<Completion>>,
     /// Where requests go.
     pub session: Recipient<Submit>,
+    /// Who is told which device is in which port.
+    pub plugged: Recipient<Plugged>,
     /// The devices that are lent already.
     pub lent: Vec<Attach>,
     /// Dropped with the actor, however it ends: the parent's way to notice.
@@ -83,6 +95,7 @@ pub struct UsbCtrl {
     bus: Bus,
     completions: Option<mpsc::Receiver<Vec<Completion>>>,
     session: Recipient<Submit>,
+    plugged: Recipient<Plugged>,
     lent: BTreeMap<DeviceId, Attach>,
     start: Instant,
     alarm: Alarm,
@@ -107,6 +120,7 @@ impl UsbCtrl {
             bus: parts.bus,
             completions: Some(parts.completions),
             session: parts.session,
+            plugged: parts.plugged,
             lent: parts.lent.into_iter().map(|attach| (attach.device, attach)).collect(),
             start: Instant::now(),
             alarm: Alarm::new()?,
@@ -146,7 +160,7 @@ impl UsbCtrl {
     fn attach_all(&mut self, now: Duration) {
         let mut turn = self.device.turn(now, &*self.bus.dma, &mut self.out);
         for lent in self.lent.values() {
-            attach(&mut turn, lent.clone());
+            self.plugged.do_send(attach(&mut turn, lent.clone()));
         }
     }
 
@@ -193,10 +207,12 @@ fn one_by_one(mut batches: mpsc::Receiver<Vec<Completion>>) -> impl Stream<Item 
     })
 }
 
-fn attach(turn: &mut Turn<'_, Xhci>, Attach { device, speed, profile }: Attach) {
-    if let Some(Err(error)) = turn.with(|xhci, cx| xhci.attach(cx, device, speed, profile)) {
-        tracing::warn!(device = device.0, %error, "the device is lent, but there is no port for it");
-    }
+fn attach(turn: &mut Turn<'_, Xhci>, Attach { device, speed, profile }: Attach) -> Plugged {
+    let port = turn.with(|xhci, cx| xhci.attach(cx, device, speed, profile)).and_then(|port| {
+        let warn = |error| tracing::warn!(device = device.0, %error, "the device is lent, but there is no port for it");
+        port.map_err(warn).ok()
+    });
+    Plugged { device, port }
 }
 
 impl Actor for UsbCtrl {
@@ -245,7 +261,8 @@ impl Handler<Attach> for UsbCtrl {
 
     fn handle(&mut self, lent: Attach, _: &mut Self::Context) {
         self.lent.insert(lent.device, lent.clone());
-        self.turn(|turn| attach(turn, lent));
+        let plugged = self.plugged.clone();
+        self.turn(|turn| plugged.do_send(attach(turn, lent)));
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use pci::{Bus, Dma, Function, Interrupts, Ram, Region, Transaction};
 use tokio::sync::{mpsc, oneshot};
-use usb_ctrl::{Attach, Detach, Parts, Submit, UsbCtrl};
+use usb_ctrl::{Attach, Detach, Parts, Plugged, Submit, UsbCtrl};
 use wire::{
     Lane,
     usb::{Completion, DeviceId, Moved, RequestId, Speed},
@@ -21,7 +21,7 @@ const ERST: u64 = 0x1000;
 const EVENTS: u64 = 0x2000;
 
 /// Records what the actor tells its session.
-struct Session(mpsc::UnboundedSender<Submit>);
+struct Session(mpsc::UnboundedSender<Submit>, mpsc::UnboundedSender<Plugged>);
 
 impl Actor for Session {
     type Context = Context<Self>;
@@ -32,6 +32,14 @@ impl Handler<Submit> for Session {
 
     fn handle(&mut self, message: Submit, _: &mut Self::Context) {
         let _ = self.0.send(message);
+    }
+}
+
+impl Handler<Plugged> for Session {
+    type Result = ();
+
+    fn handle(&mut self, message: Plugged, _: &mut Self::Context) {
+        let _ = self.1.send(message);
     }
 }
 
@@ -67,6 +75,7 @@ struct World {
     completions: mpsc::Sender<Vec<Completion>>,
     ram: Rc<Ram>,
     raised: Rc<Raised>,
+    plugged: mpsc::UnboundedReceiver<Plugged>,
     dropped: oneshot::Receiver<()>,
 }
 
@@ -75,6 +84,8 @@ impl World {
         let (accesses, mut transactions) = mpsc::unbounded_channel();
         let (completions, completed) = mpsc::channel(4);
         let (submitted, _) = mpsc::unbounded_channel();
+        let (told, plugged) = mpsc::unbounded_channel();
+        let session = Session(submitted, told).start();
         let (tether, dropped) = oneshot::channel();
         let (ram, raised) = (Rc::new(Ram::new(0, 1 << 16)), Rc::new(Raised::default()));
         let transactions = Box::pin(stream::poll_fn(move |cx| transactions.poll_recv(cx)));
@@ -83,12 +94,13 @@ impl World {
             config: xhci::config_space(),
             xhci: xhci::Config::default(),
             completions: completed,
-            session: Session(submitted).start().recipient(),
+            session: session.clone().recipient(),
+            plugged: session.recipient(),
             lent: Vec::new(),
             tether: Box::new(Tether(Some(tether))),
         });
         let actor = actor.expect("an alarm").start();
-        Self { actor, accesses, completions, ram, raised, dropped }
+        Self { actor, accesses, completions, ram, raised, plugged, dropped }
     }
 
     async fn access<R: 'static>(&self, access: impl FnOnce(&mut dyn Function) -> R + 'static) -> R {
@@ -145,6 +157,26 @@ async fn an_attached_device_is_a_port_event_and_an_interrupt_and_so_is_its_end()
     let operational = u64::from(world.read(0).await & 0xff);
     let connected = world.read(operational + 0x400).await & 1;
     assert_eq!(connected, 0);
+}
+
+#[actix::test]
+async fn which_port_a_device_is_in_is_told_and_that_none_was_left_for_it() {
+    let mut world = World::new();
+    let mut ports = Vec::new();
+    loop {
+        let device = DeviceId(ports.len() as u32 + 1);
+        world.actor.do_send(Attach { device, speed: Speed::Super, profile: Arc::default() });
+        let told = world.plugged.recv().await.unwrap();
+        assert_eq!(told.device, device);
+        match told.port {
+            Some(port) => ports.push(port),
+            None => break,
+        }
+    }
+    let all = ports.len();
+    ports.sort();
+    ports.dedup();
+    assert!(all > 1 && ports.len() == all, "no two are in one: {ports:?}");
 }
 
 #[actix::test]

@@ -81,6 +81,7 @@ impl VmSession {
             xhci: xhci::Config { first_request: self.ports.next_request(), ..self.usb.xhci.clone() },
             completions,
             session: ctx.address().recipient(),
+            plugged: ctx.address().recipient(),
             lent: self.ports.attached(),
             // Moved into the parts here, outside the actor: a start that fails or panics reports, too.
             tether: Box::new(tether),

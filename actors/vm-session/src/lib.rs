@@ -40,7 +40,7 @@ use link::{Link, PeerKey};
 use pci::Bus;
 use session::LinkId;
 use tokio::{runtime::Handle, sync::mpsc, time::Instant};
-use usb_ctrl::Submit;
+use usb_ctrl::{Plugged, Submit};
 use wire::ToRemote;
 
 pub use carried::{Carried, LaneCarried};
@@ -50,6 +50,7 @@ pub use hold::HoldTimes;
 use links::Newcomer;
 use live::Live;
 use ports::Ports;
+pub use ports::{LentDevice, MAX_LENT};
 pub use send_away::SendAway;
 pub use tether::{Ended, Tether};
 pub use track::OpusPacket;
@@ -104,6 +105,8 @@ pub enum Event {
         /// `idVendor` and `idProduct`.
         id: (u16, u16),
     },
+    /// What is lent, within a second of its change; nothing is after [`Self::LinkLost`].
+    Lent(Vec<LentDevice>),
     /// Counters, once a second while they move.
     Counted(Box<Counters>),
     /// A child ended too often; the device it stood for is lost until the worker is started anew.
@@ -176,6 +179,8 @@ pub struct VmSession {
     last_link: u64,
     counters: Counters,
     counted: Counters,
+    /// What is lent as it was told last.
+    told: Vec<LentDevice>,
     timer: Option<(Duration, SpawnHandle)>,
 }
 
@@ -200,6 +205,7 @@ impl VmSession {
             last_link: 0,
             counters: Counters::default(),
             counted: Counters::default(),
+            told: Vec::new(),
             timer: None,
         }
     }
@@ -211,8 +217,13 @@ impl VmSession {
     fn count(&mut self) {
         let session = self.live.as_ref().map(|live| &live.session);
         self.hda.sound.set_round_trip(session.and_then(|session| session.stats().round_trip));
-        self.counters.devices = self.ports.attached().len() as u64;
+        let lent = self.ports.told();
+        self.counters.devices = lent.len() as u64;
         self.counters.carried = session.map(Carried::by).unwrap_or_default();
+        if lent != self.told {
+            self.told.clone_from(&lent);
+            self.tell(Event::Lent(lent));
+        }
         if self.counters != self.counted {
             self.counted = self.counters;
             self.tell(Event::Counted(Box::new(self.counters)));
@@ -240,6 +251,14 @@ impl Handler<Submit> for VmSession {
         let known: Vec<_> = known.into_iter().map(ToRemote::Usb).collect();
         self.counters.requests += known.len() as u64;
         self.send(known, ctx);
+    }
+}
+
+impl Handler<Plugged> for VmSession {
+    type Result = ();
+
+    fn handle(&mut self, plugged: Plugged, _: &mut Self::Context) {
+        self.ports.plugged(plugged);
     }
 }
 

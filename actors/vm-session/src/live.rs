@@ -123,6 +123,7 @@ impl VmSession {
         }
         self.hda.sound.unplug();
         self.set_timer(None, ctx);
+        self.told.clear();
         self.tell(Event::LinkLost { reason: reason.to_owned() });
     }
 

@@ -2,16 +2,32 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use usb_ctrl::Attach;
+use usb_ctrl::{Attach, Plugged};
 use wire::{
     control::Attachment,
-    usb::{DeviceId, RequestId, ToRemote},
+    usb::{DeviceId, RequestId, Speed, ToRemote},
 };
+use xhci::PortId;
 
 use crate::hold::Class;
 
+/// A device that is lent, as it is told to whoever runs the VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LentDevice {
+    /// The remote's number of it in this session.
+    pub device: DeviceId,
+    /// The port of the guest's controller; none while it is in none.
+    pub port: Option<PortId>,
+    /// `idVendor` and `idProduct`.
+    pub id: (u16, u16),
+    /// What the remote calls it.
+    pub name: String,
+    /// The speed it runs at.
+    pub speed: Speed,
+}
+
 /// The most devices that one remote may lend; the controller has no more slots.
-const MAX_LENT: usize = 64;
+pub const MAX_LENT: usize = 64;
 
 /// A device that is lent.
 #[derive(Debug)]
@@ -20,6 +36,9 @@ struct Lent {
     theirs: DeviceId,
     class: Class,
     attach: Attach,
+    port: Option<PortId>,
+    id: (u16, u16),
+    name: String,
 }
 
 /// The devices that are lent at the moment.
@@ -41,9 +60,35 @@ impl Ports {
         self.last += 1;
         let profile = Arc::new(attachment.profile.clone());
         let attach = Attach { device: DeviceId(self.last), speed: attachment.speed, profile };
-        let (theirs, class) = (attachment.device, Class::of(&attachment.profile));
-        self.lent.insert(attach.device, Lent { theirs, class, attach: attach.clone() });
+        let lent = Lent {
+            theirs: attachment.device,
+            class: Class::of(&attachment.profile),
+            attach: attach.clone(),
+            port: None,
+            id: (attachment.vendor, attachment.product),
+            name: attachment.name.clone(),
+        };
+        self.lent.insert(attach.device, lent);
         Some(attach)
+    }
+
+    /// The controller has put a device into a port, or into none.
+    pub(crate) fn plugged(&mut self, Plugged { device, port }: Plugged) {
+        if let Some(lent) = self.lent.get_mut(&device) {
+            lent.port = port;
+        }
+    }
+
+    /// What is lent, in the order in which it came.
+    pub(crate) fn told(&self) -> Vec<LentDevice> {
+        let told = |Lent { theirs, attach, port, id, name, .. }: &Lent| LentDevice {
+            device: *theirs,
+            port: *port,
+            id: *id,
+            name: name.clone(),
+            speed: attach.speed,
+        };
+        self.lent.values().map(told).collect()
     }
 
     /// A device is gone; the controller's id of it, if there was one.
@@ -119,6 +164,25 @@ mod tests {
         let reset = |device| ToRemote::Reset { device, id: RequestId(1) };
         assert_eq!(ports.address(reset(first.device)), None);
         assert_eq!(ports.address(reset(second.device)), Some(reset(DeviceId(7))));
+    }
+
+    #[test]
+    fn what_is_told_of_a_device_is_what_its_remote_said_and_the_port_it_is_in() {
+        let mut ports = Ports::default();
+        let own = ports.attach(&Attachment { name: "Stick".to_owned(), ..attachment(7) }).unwrap().device;
+        let told = LentDevice {
+            device: DeviceId(7),
+            port: None,
+            id: (1, 2),
+            name: "Stick".to_owned(),
+            speed: Speed::High,
+        };
+        assert_eq!(ports.told(), std::slice::from_ref(&told));
+        ports.plugged(Plugged { device: own, port: Some(PortId(3)) });
+        assert_eq!(ports.told(), [LentDevice { port: Some(PortId(3)), ..told }]);
+        ports.detach(DeviceId(7));
+        ports.plugged(Plugged { device: own, port: Some(PortId(3)) });
+        assert_eq!(ports.told(), []);
     }
 
     #[test]

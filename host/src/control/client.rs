@@ -2,24 +2,22 @@
 
 use std::{
     fs,
-    io::{self, BufRead, BufReader, Read, Write},
-    os::unix::{fs::MetadataExt, net::UnixStream},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result, bail};
+use control_socket::{Line, client::PATIENCE};
 use serde::Serialize;
 
-use super::{Code, Outcome, REPLY, Reply, Request, place};
+use super::{Code, Outcome, Reply, Request};
 use crate::{
     cli::{Judge, Pair, WebToken},
     config::Config,
     state::State,
 };
-
-/// How long a host may take to answer at once.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to do where a running host is needed.
 pub(super) const NO_HOST: &str =
@@ -32,14 +30,14 @@ pub(super) const NO_HOST: &str =
 pub(crate) fn pair(args: &Pair) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
     config.vm(&args.vm)?;
-    let mut line = Line::open(&config)?.context(NO_HOST)?;
-    let code = match line.ask(&Request::Pair { vm: args.vm.clone() }, PATIENCE)? {
+    let mut line = call(&config)?.context(NO_HOST)?;
+    let code = match ask(&mut line, &Request::Pair { vm: args.vm.clone() }, PATIENCE)? {
         Reply::Code(code) => code,
         other => return unexpected(other),
     };
     say(args.json, &CodeShown { event: "code", code: &code }, || shown(&code))?;
     let until = Duration::from_secs(code.seconds) + PATIENCE;
-    let outcome = match line.ask(&Request::Await { pairing: code.pairing }, until)? {
+    let outcome = match ask(&mut line, &Request::Await { pairing: code.pairing }, until)? {
         Reply::Pairing(outcome) => outcome,
         other => return unexpected(other),
     };
@@ -94,13 +92,13 @@ pub(crate) fn allow(args: &Judge) -> Result<ExitCode> {
 /// No host runs with this configuration, or it refuses.
 pub(crate) fn web_token(args: &WebToken) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
-    let mut line = Line::open(&config)?.context(NO_HOST)?;
+    let mut line = call(&config)?.context(NO_HOST)?;
     let vm = args.vm.clone();
     let request = match args.drop {
         true => Request::DropWebTokens { vm },
         false => Request::WebToken { vm, seconds: args.seconds },
     };
-    let reply = line.ask(&request, PATIENCE)?;
+    let reply = ask(&mut line, &request, PATIENCE)?;
     let words = match &reply {
         Reply::WebToken { token, .. } => token.clone(),
         Reply::WebTokensDropped { dropped } => {
@@ -115,8 +113,8 @@ pub(crate) fn web_token(args: &WebToken) -> Result<ExitCode> {
 /// Has the running host do it; where none runs, `offline` does.
 fn judge(args: &Judge, request: &Request, offline: impl FnOnce(&mut State) -> Reply) -> Result<Reply> {
     let config = Config::load(&args.config.config)?;
-    if let Some(mut line) = Line::open(&config)? {
-        return line.ask(request, PATIENCE);
+    if let Some(mut line) = call(&config)? {
+        return ask(&mut line, request, PATIENCE);
     }
     if let Ok(key) = fs::metadata(&config.key_file)
         && key.uid() != rustix::process::geteuid().as_raw()
@@ -185,46 +183,23 @@ fn became(outcome: &Outcome, vm: &str) -> String {
     }
 }
 
-/// The line to the running host.
-pub(crate) struct Line(BufReader<UnixStream>);
-
-impl Line {
-    /// Calls the host of this configuration; `None` if none runs.
-    ///
-    /// # Errors
-    /// It cannot be reached although it may run.
-    pub(crate) fn open(config: &Config) -> Result<Option<Self>> {
-        // A host that has no key yet has never run.
-        if !config.key_file.exists() {
-            return Ok(None);
-        }
-        let socket = place::of(config, &crate::load_key(&config.key_file)?.public())?;
-        match UnixStream::connect(&socket) {
-            Ok(stream) => Ok(Some(Self(BufReader::new(stream)))),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error).with_context(|| format!("reaching the host at {}", socket.display())),
-        }
+/// Calls the host of this configuration; `None` if none runs.
+///
+/// # Errors
+/// It cannot be reached although it may run.
+pub(crate) fn call(config: &Config) -> Result<Option<Line>> {
+    // A host that has no key yet has never run.
+    if !config.key_file.exists() {
+        return Ok(None);
     }
+    let socket = super::socket(config, &crate::load_key(&config.key_file)?.public())?;
+    Line::open(&socket).context("reaching the running farbus-host")
+}
 
-    /// Asks, and waits so long for the answer.
-    ///
-    /// # Errors
-    /// The host ends, or does not answer in time.
-    pub(crate) fn ask(&mut self, request: &Request, patience: Duration) -> Result<Reply> {
-        let stream = self.0.get_mut();
-        stream.set_read_timeout(Some(patience))?;
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        stream.write_all(&line).context("asking the running farbus-host")?;
-        let mut reply = Vec::new();
-        (&mut self.0)
-            .take(REPLY as u64)
-            .read_until(b'\n', &mut reply)
-            .context("the running farbus-host does not answer")?;
-        serde_json::from_slice(&reply).context("the running farbus-host answers something else, or has ended")
-    }
+/// Asks the running host, and waits so long for the answer.
+///
+/// # Errors
+/// The host ends, or does not answer in time.
+pub(crate) fn ask(line: &mut Line, request: &Request, patience: Duration) -> Result<Reply> {
+    line.ask(request, patience).context("asking the running farbus-host")
 }

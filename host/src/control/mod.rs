@@ -1,25 +1,39 @@
-//! The control socket of a running `serve`: one JSON request a line, one JSON reply a line.
+//! What can be asked of a running `serve` by its control socket, and the answers.
 //!
 //! ```text
-//!   farbus-host pair | revoke | allow | status ── client ──► Unix socket, mode 0600 ── server ──► ConnectionManager
+//!   farbus-host pair | revoke | allow | status ── client ──► control-socket ──► ConnectionManager
 //! ```
 
 pub(crate) mod client;
-pub(crate) mod place;
-pub(crate) mod server;
 pub(crate) mod status;
 
+use std::path::PathBuf;
+
+use actix::Message;
+use anyhow::{Context as _, Result};
+use control_socket::{Answer, Around};
+use noise_tcp::PublicKey;
 use serde::{Deserialize, Serialize};
 
-use crate::counted::Counted;
+use crate::{config::Config, counted::Counted, lent::LentDevice};
 
-/// The longest request, bytes.
-pub(crate) const REQUEST: usize = 4 << 10;
-/// The longest reply, bytes.
-pub(crate) const REPLY: usize = 1 << 20;
+/// What to do where there can be no socket.
+pub(crate) const ELSEWHERE: &str = "`control` in the configuration says where the control socket is";
+
+/// The socket of the host with this configuration and key; a computer may run several.
+///
+/// # Errors
+/// Its folder cannot be made, or is not this user's alone.
+pub(crate) fn socket(config: &Config, host: &PublicKey) -> Result<PathBuf> {
+    if let Some(path) = &config.control {
+        return Ok(path.clone());
+    }
+    Ok(Around::here().make_folder().context(ELSEWHERE)?.join(format!("host-{:.16}.sock", host.to_string())))
+}
 
 /// What can be asked of a running host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Message)]
+#[rtype(result = "Reply")]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub(crate) enum Request {
     /// Make a code that a remote can be paired with this VM by. A code that is still valid is not any more.
@@ -75,6 +89,12 @@ pub(crate) enum Reply {
     Status(Status),
     /// Nothing, and why.
     Error(String),
+}
+
+impl Answer for Reply {
+    fn refused(why: String) -> Self {
+        Self::Error(why)
+    }
 }
 
 /// A code, and what the remote must know beside it.
@@ -138,6 +158,9 @@ pub(crate) struct VmStatus {
     /// The process id of its worker, if it runs.
     pub(crate) worker: Option<u32>,
     pub(crate) remote: Option<Remote>,
+    /// What it lends.
+    #[serde(default)]
+    pub(crate) lent: Vec<LentDevice>,
     /// Frames that were sent again or received in vain, of all, parts of a million.
     pub(crate) loss_ppm: u64,
     #[serde(flatten)]

@@ -3,10 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use control_socket::{client::PATIENCE, time};
 
 use super::{
     Reply, Request, Status, VmStatus, WebStatus,
-    client::{Line, NO_HOST, PATIENCE, say, unexpected},
+    client::{NO_HOST, ask, call, say, unexpected},
 };
 use crate::{cli::Ask, config::Config, counted::Counted};
 
@@ -16,8 +17,8 @@ use crate::{cli::Ask, config::Config, counted::Counted};
 /// No host runs with this configuration, or it does not answer.
 pub(crate) fn run(args: &Ask) -> Result<ExitCode> {
     let config = Config::load(&args.config.config)?;
-    let Some(mut line) = Line::open(&config)? else { anyhow::bail!(NO_HOST) };
-    match line.ask(&Request::Status, PATIENCE)? {
+    let Some(mut line) = call(&config)? else { anyhow::bail!(NO_HOST) };
+    match ask(&mut line, &Request::Status, PATIENCE)? {
         Reply::Status(status) => say(args.json, &status, || words(&status))?,
         other => return unexpected(other),
     }
@@ -35,7 +36,7 @@ fn words(Status { address, fingerprint, web, uptime_s, vms }: &Status) -> String
     words
 }
 
-fn of_vm(VmStatus { vm, worker, remote, loss_ppm, counted }: &VmStatus) -> String {
+fn of_vm(VmStatus { vm, worker, remote, lent, loss_ppm, counted }: &VmStatus) -> String {
     let worker = worker.map_or("no worker at the moment".to_owned(), |id| format!("worker {id}"));
     let Some(remote) = remote else { return format!("vm {vm}: {worker}, no remote") };
     let Counted {
@@ -53,13 +54,14 @@ fn of_vm(VmStatus { vm, worker, remote, loss_ppm, counted }: &VmStatus) -> Strin
     let from = remote.address.as_deref().unwrap_or("somewhere");
     let round_trip = round_trip_us.map_or("not known yet".to_owned(), millis);
     let mut words = format!(
-        "vm {vm}: {worker}, remote `{}` at {from} by {} for {}\n  key {}\n  devices lent: {devices}, USB requests: {requests}, frames of sound: {frames}\n  \
+        "vm {vm}: {worker}, remote `{}` at {from} by {} for {}\n  key {}\n  devices lent: {devices}, USB requests: {requests}, frames of sound: {frames}\n{}  \
          round trip {round_trip}, jitter {}, loss {}.{:04} %, {resumes} resumes, {hand_overs} hand-overs, held {}\n  \
          lane        sent bytes  received bytes      queued  sent again",
         remote.name,
         remote.transport.as_deref().unwrap_or("no link at the moment"),
         time(remote.linked_for_s),
         remote.key,
+        lent.iter().map(|device| format!("  {device}\n")).collect::<String>(),
         millis(*jitter_us),
         loss_ppm / 10_000,
         loss_ppm % 10_000,
@@ -78,18 +80,10 @@ fn millis(micros: u64) -> String {
     format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)
 }
 
-fn time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::Remote, counted::LaneCounted};
+    use crate::{control::Remote, counted::LaneCounted, lent::LentDevice};
 
     #[test]
     fn people_read_who_has_a_vm_and_how_the_way_there_is() {
@@ -113,12 +107,20 @@ mod tests {
             lanes: vec![lane],
             ..Counted::default()
         };
-        let vm =
-            VmStatus { vm: "desk".into(), worker: Some(7), remote: Some(remote), loss_ppm: 12_345, counted };
+        let lent = LentDevice {
+            device: 3,
+            port: Some(9),
+            id: "1234:0008".into(),
+            name: "Stick".into(),
+            speed: "super".into(),
+        };
+        let (vm, worker, remote, lent) = ("desk".into(), Some(7), Some(remote), vec![lent]);
+        let vm = VmStatus { vm, worker, remote, lent, loss_ppm: 12_345, counted };
         let words = of_vm(&vm);
         for part in [
             "vm desk: worker 7, remote `laptop` at 192.0.2.7:5 by noise-tcp for 2 h 5 min",
             "devices lent: 2",
+            "\n    3  port 9    1234:0008  super  Stick\n  round trip",
             "round trip 1.23 ms",
             "loss 1.2345 %",
             "held 250.00 ms",

@@ -15,7 +15,7 @@ use wire::control::Answer;
 
 use super::{
     ConnectionManager,
-    limits::{self, PlaceId, Source},
+    limits::{self, PlaceId, Source, Trusted},
     pairing,
     registry::{Decision, Registry},
     seen::LetIn,
@@ -34,6 +34,11 @@ const QUEUE: u32 = 4096;
 
 /// The limits of connections that are tasks of the manager's thread.
 pub(super) type Limits = Rc<RefCell<limits::Limits<AbortHandle>>>;
+
+/// The limits of a door at which nobody has been yet.
+pub(super) fn limits(trusted: &Trusted) -> Limits {
+    Rc::new(RefCell::new(limits::Limits::new(trusted)))
+}
 
 /// What everybody who is let in meets.
 pub(super) struct Inside {

@@ -17,6 +17,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitStatus, rc::Rc, sync::Arc
 
 use actix::prelude::*;
 use anyhow::{Context as _, Result};
+use control_socket::{Server, SocketFile};
 use noise_tcp::{PublicKey, SecretKey};
 use pci::Restarts;
 use tokio::{
@@ -28,23 +29,22 @@ use tokio::{
 use crate::{
     cli::{LogFormat, Serve},
     config::Config,
-    control::{
-        self, Reply, Request, place,
-        server::{Asked, Server, SocketFile},
-    },
+    control::{self, Reply, Request},
     exported::{self, Exported},
     handoff::{ToManager, ToWorker},
     report::{Report, Reporter},
     state::State,
 };
 use book::Book;
-use door::{Inside, Limits};
+use door::Inside;
+use limits::Trusted;
 use pairing::Waiting;
 use process::Launch;
 use registry::Registry;
 use revoking::Stamp;
 use seen::AllSeen;
 use web::SharedCalls;
+pub(crate) use web::tls;
 
 /// How long a worker may take to end by itself when the manager ends.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -77,7 +77,7 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
     let socket = control_socket(&config, &key);
     let registry = Arc::new(Registry::new(config.vm, state));
     let public = key.public();
-    let (limits, calls) = (Limits::default(), SharedCalls::default());
+    let (trusted, calls) = (Trusted::default(), SharedCalls::default());
     let parts = Parts {
         registry: Arc::clone(&registry),
         reporter,
@@ -86,22 +86,27 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
         key: public,
         state_file,
         stamp,
-        limits: Rc::clone(&limits),
+        trusted: trusted.clone(),
         calls: Rc::clone(&calls),
         web: web.as_ref().map(|web| web.status.clone()),
     };
     let manager = ConnectionManager::new(parts).start();
     // Kept until the end: then the socket's file goes.
     let _control = socket.map(|(server, file)| {
-        actix::spawn(server.serve(manager.clone().recipient()));
+        let manager = manager.clone();
+        actix::spawn(async move {
+            let ending = |_| Reply::Error("the host is ending".to_owned());
+            server.serve(async |request: Request| manager.send(request).await.unwrap_or_else(ending)).await;
+        });
         file
     });
     reporter.say(&Report::Listening { address: address.to_string(), host_key: public.to_string() });
     if let Some(web) = web {
         let control::WebStatus { address, fingerprint } = web.status.clone();
         reporter.say(&Report::Web { address, fingerprint });
-        actix::spawn(web.serve(Arc::clone(&registry), calls));
+        actix::spawn(web.serve(Arc::clone(&registry), calls, trusted.clone()));
     }
+    let limits = door::limits(&trusted);
     let inside = Inside { key, registry, reporter, manager: manager.clone(), limits, start: Instant::now() };
     let door = actix::spawn(door::accept_all(listener, inside));
     tokio::select! {
@@ -116,7 +121,8 @@ async fn run(config: Config, key: SecretKey, reporter: Reporter, launch: Launch)
 
 /// The control socket. Serving VMs is more than being asked about it: where there can be none, there is none.
 fn control_socket(config: &Config, key: &SecretKey) -> Option<(Server, SocketFile)> {
-    let bound = place::of(config, &key.public()).and_then(|path| Server::bind(&path));
+    let bound = control::socket(config, &key.public())
+        .and_then(|path| Server::bind(&path).context(control::ELSEWHERE));
     bound
         .inspect_err(|error| {
             tracing::error!("`farbus-host pair`, `revoke` and the like will not work: {error:#}")
@@ -134,7 +140,7 @@ struct Parts {
     key: PublicKey,
     state_file: PathBuf,
     stamp: Option<Stamp>,
-    limits: Limits,
+    trusted: Trusted,
     calls: SharedCalls,
     web: Option<control::WebStatus>,
 }
@@ -151,7 +157,7 @@ struct ConnectionManager {
     stamp: Option<Stamp>,
     book: Book,
     waiting: Waiting,
-    limits: Limits,
+    trusted: Trusted,
     /// Those by the web endpoint.
     calls: SharedCalls,
     web: Option<control::WebStatus>,
@@ -185,7 +191,8 @@ struct EndAll;
 
 impl ConnectionManager {
     fn new(parts: Parts) -> Self {
-        let Parts { registry, reporter, launch, address, key, state_file, stamp, limits, calls, web } = parts;
+        let Parts { registry, reporter, launch, address, key, state_file, stamp, trusted, calls, web } =
+            parts;
         Self {
             registry,
             reporter,
@@ -196,7 +203,7 @@ impl ConnectionManager {
             stamp,
             book: Book::default(),
             waiting: Waiting::default(),
-            limits,
+            trusted,
             calls,
             web,
             seen: AllSeen::default(),
@@ -267,6 +274,7 @@ impl ConnectionManager {
                 Report::LinkLost { vm, reason }
             }
             ToManager::Attached { name, id } => Report::Attached { vm, name, id },
+            ToManager::Lent(lent) => return self.lent(vm, lent),
             ToManager::Counted(counted) => match self.counted(vm, *counted) {
                 Some(report) => report,
                 None => return,
@@ -315,10 +323,10 @@ impl Actor for ConnectionManager {
     }
 }
 
-impl Handler<Asked> for ConnectionManager {
+impl Handler<Request> for ConnectionManager {
     type Result = ResponseFuture<Reply>;
 
-    fn handle(&mut self, Asked(request): Asked, ctx: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, request: Request, ctx: &mut Self::Context) -> Self::Result {
         self.answer(request, ctx)
     }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     control::{self, Outcome, Reply, client::seconds_since_1970},
+    lent::plain,
     report::Report,
 };
 
@@ -103,11 +104,6 @@ pub(super) async fn serve(
         return no_code(stream).await;
     };
     Ok(pairing::say(stream, &guest.tell(&answer)?).await?)
-}
-
-/// A stranger's name for itself as it may be shown on a terminal.
-pub(super) fn plain(name: &str) -> String {
-    name.chars().filter(|letter| !letter.is_control()).take(64).collect()
 }
 
 async fn no_code(stream: &mut TcpStream) -> Result<()> {

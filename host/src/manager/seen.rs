@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use actix::prelude::*;
 use noise_tcp::PublicKey;
 
-use super::{ConnectionManager, limits::Source, pairing::plain};
+use super::{ConnectionManager, limits::Source};
 use crate::{
     control::{Reply, Status, VmStatus},
     counted::Counted,
     exported::Exported,
+    lent::{LentDevice, plain},
     report::Report,
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Seen {
     /// Where the remote was that proved its key last.
     from: Option<SocketAddr>,
     remote: Option<Remote>,
+    /// What it lends.
+    lent: Vec<LentDevice>,
     counted: Counted,
 }
 
@@ -57,7 +60,7 @@ impl ConnectionManager {
     }
 
     pub(super) fn proved(&mut self, vm: String, from: SocketAddr) {
-        self.limits.borrow_mut().trust(Source::of(from.ip()));
+        self.trusted.trust(Source::of(from.ip()));
         self.seen.entry(vm).or_default().from = Some(from);
     }
 
@@ -87,8 +90,15 @@ impl ConnectionManager {
     }
 
     pub(super) fn left(&mut self, vm: &str) {
-        self.seen.entry(vm.to_owned()).or_default().remote = None;
+        let seen = self.seen.entry(vm.to_owned()).or_default();
+        seen.remote = None;
+        seen.lent.clear();
         Exported::linked(vm, false);
+    }
+
+    /// The remote lends this from now on.
+    pub(super) fn lent(&mut self, vm: String, lent: Vec<LentDevice>) {
+        self.seen.entry(vm).or_default().lent = lent;
     }
 
     /// The worker has counted; what is worth a line of what happens.
@@ -125,7 +135,8 @@ impl ConnectionManager {
             linked_for_s: now.saturating_sub(*since).as_secs(),
         });
         let counted = seen.map(|seen| seen.counted.clone()).unwrap_or_default();
-        VmStatus { vm, worker, remote, loss_ppm: counted.loss_ppm(), counted }
+        let lent = seen.map(|seen| seen.lent.clone()).unwrap_or_default();
+        VmStatus { vm, worker, remote, lent, loss_ppm: counted.loss_ppm(), counted }
     }
 }
 

@@ -1,20 +1,15 @@
 //! `farbus-remote lend | return | status | mute | unmute | headphones`: asks the running remote.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
+use control_socket::{Around, Line, client::PATIENCE, time};
 
-use super::{Outcome, REPLY, Reply, Request, place::Around};
+use super::{ELSEWHERE, Outcome, PREFIX, Reply, Request};
 use crate::ports::{Report, Row};
-
-/// How long a remote may take to answer: opening a device may take several tries.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks, and prints the answer.
 ///
@@ -39,7 +34,7 @@ pub(crate) fn run(control: Option<PathBuf>, request: &Request, json: bool) -> Re
 
 /// The socket of the one remote that runs.
 fn the_one(around: &Around) -> Result<PathBuf> {
-    let mut running = around.running()?;
+    let mut running = around.listening(PREFIX).context(ELSEWHERE)?;
     match running.len() {
         0 => bail!(
             "no farbus-remote of this user runs; start one with `farbus-remote connect`, or say --control PATH"
@@ -53,22 +48,14 @@ fn the_one(around: &Around) -> Result<PathBuf> {
 }
 
 pub(crate) fn ask(socket: &Path, request: &Request) -> Result<Reply> {
-    let shown = socket.display();
-    let mut stream = UnixStream::connect(socket).with_context(|| {
+    let shown = || format!("the farbus-remote at {}", socket.display());
+    let mut line = Line::open(socket).with_context(shown)?.with_context(|| {
         format!(
-            "no farbus-remote answers at {shown}; is `farbus-remote connect` running with this --control?"
+            "no farbus-remote answers at {}; is `farbus-remote connect` running with this --control?",
+            socket.display()
         )
     })?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    stream.write_all(&line).with_context(|| format!("asking {shown}"))?;
-    let mut reply = Vec::new();
-    let limit = REPLY as u64;
-    BufReader::new(stream.take(limit))
-        .read_until(b'\n', &mut reply)
-        .with_context(|| format!("{shown} does not answer"))?;
-    serde_json::from_slice(&reply).with_context(|| format!("{shown} answers something else"))
+    line.ask(request, PATIENCE).with_context(shown)
 }
 
 fn words(reply: &Reply) -> String {
@@ -126,14 +113,6 @@ fn bytes(count: u64) -> String {
         10_000..10_000_000 => format!("{} kB", count / 1000),
         10_000_000..10_000_000_000 => format!("{} MB", count / 1_000_000),
         _ => format!("{} GB", count / 1_000_000_000),
-    }
-}
-
-fn time(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
 }
 

@@ -1,15 +1,16 @@
-//! The control socket of a running `connect`: one JSON request a line, one JSON reply a line.
+//! What can be asked of a running `connect` by its control socket, and the answers.
 //!
 //! ```text
-//!   farbus-remote lend | return | status | … ── client ──► Unix socket, mode 0600 ── server ──► Lender
+//!   farbus-remote lend | return | status | … ── client ──► control-socket ──► Lender
 //! ```
 
 pub(crate) mod client;
-pub(crate) mod place;
-pub(crate) mod server;
 
-use std::{fmt, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
+use actix::Recipient;
+use anyhow::{Context as _, Result};
+use control_socket::{Answer, Around, Server, SocketFile};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -19,10 +20,25 @@ use crate::{
     ways::Way,
 };
 
-/// The longest request, bytes.
-pub(crate) const REQUEST: usize = 4 << 10;
-/// The longest reply, bytes.
-pub(crate) const REPLY: usize = 1 << 20;
+/// What the names of remotes' sockets begin with; a host may have its own in the same folder.
+const PREFIX: &str = "remote-";
+/// What to do where there can be no socket.
+const ELSEWHERE: &str = "`--control PATH` says where the control socket is";
+
+/// Answers at the socket with this path, or at this process's own in the folder of sockets. The socket's file is there
+/// until what it returns is dropped.
+///
+/// # Errors
+/// There can be no socket there.
+pub(crate) fn listen(path: Option<PathBuf>, lender: Recipient<Request>) -> Result<SocketFile> {
+    let own = || Ok(Around::here().make_folder()?.join(format!("{PREFIX}{}.sock", std::process::id())));
+    let (server, file) = path.map_or_else(own, Ok).and_then(|path| Server::bind(&path)).context(ELSEWHERE)?;
+    actix::spawn(async move {
+        let ending = |_| Reply::Error("the remote is ending".to_owned());
+        server.serve(async |request: Request| lender.send(request).await.unwrap_or_else(ending)).await;
+    });
+    Ok(file)
+}
 
 /// What can be asked of a running remote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +89,12 @@ pub(crate) enum Reply {
     Sound(sound::status::Status),
     /// Nothing, and why.
     Error(String),
+}
+
+impl Answer for Reply {
+    fn refused(why: String) -> Self {
+        Self::Error(why)
+    }
 }
 
 /// What became of a device.

@@ -2,20 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::{
-        fs::PermissionsExt,
-        net::{UnixListener, UnixStream},
-    },
+    os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
 };
 
 use actix::prelude::*;
+use control_socket::SocketFile;
 
 use crate::{
-    control::{
-        Outcome, REQUEST, Reply, Request, client,
-        server::{Server, SocketFile},
-    },
+    control::{self, Outcome, Reply, Request, client},
     ports::Report,
     sound::{
         Headphones,
@@ -57,17 +52,16 @@ impl Handler<Request> for Clerk {
 }
 
 struct World {
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     path: PathBuf,
-    file: SocketFile,
+    _file: SocketFile,
 }
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("control.sock");
-    let (server, file) = Server::bind(&path).unwrap();
-    actix::spawn(server.serve(Clerk.start().recipient()));
-    World { folder, path, file }
+    let file = control::listen(Some(path.clone()), Clerk.start().recipient()).unwrap();
+    World { _folder: folder, path, _file: file }
 }
 
 /// What a client that blocks does, beside the server.
@@ -123,53 +117,15 @@ async fn what_is_asked_of_the_sound_is_answered_with_how_it_is() {
 }
 
 #[actix::test]
-async fn nonsense_is_answered_and_the_conversation_goes_on() {
+async fn a_request_that_is_none_is_answered_with_what_would_be_right() {
     let world = world().await;
     let path = world.path.clone();
-    let said =
-        b"nonsense\n{\"do\":\"dance\"}\n\xff\xfe\n{\"do\":\"lend\",\"usb\":\"disk\"}\n{\"do\":\"status\"}\n";
+    let said = b"{\"do\":\"dance\"}\n{\"do\":\"lend\",\"usb\":\"disk\"}\n{\"do\":\"status\"}\n";
     let replies = beside(move || converse(&path, said)).await;
-    assert_eq!(replies.len(), 5, "{replies:?}");
-    for reply in &replies[..4] {
-        assert!(reply["error"].as_str().unwrap().starts_with("not a request"), "{reply}");
-    }
-    assert!(replies[3]["error"].as_str().unwrap().contains("class=storage"), "it says what would be right");
-    assert!(replies[4]["status"]["kept"].is_array());
-}
-
-#[actix::test]
-async fn a_line_without_an_end_is_refused_at_its_limit() {
-    let world = world().await;
-    let path = world.path.clone();
-    let replies = beside(move || converse(&path, &vec![b' '; REQUEST * 100])).await;
-    // What it did not read may take its answer with it.
-    assert!(replies.len() <= 1, "{replies:?}");
-    let path = world.path.clone();
-    let replies = beside(move || converse(&path, &[b' '; REQUEST + 1])).await;
-    assert!(replies[0]["error"].as_str().unwrap().contains("4096"), "{replies:?}");
-}
-
-#[actix::test]
-async fn the_socket_is_for_its_user_alone_and_goes_with_its_owner() {
-    let world = world().await;
-    let mode = std::fs::metadata(&world.path).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
-    drop(world.file);
-    assert!(!world.path.exists());
-}
-
-#[actix::test]
-async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
-    let world = world().await;
-    let error = Server::bind(&world.path).unwrap_err().to_string();
-    assert!(error.contains("another farbus-remote"), "{error}");
-    let stale = world.folder.path().join("stale.sock");
-    drop(UnixListener::bind(&stale).unwrap());
-    assert!(Server::bind(&stale).is_ok());
-    let file = world.folder.path().join("file");
-    std::fs::write(&file, "precious").unwrap();
-    assert!(Server::bind(&file).unwrap_err().to_string().contains("no socket"));
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(replies.len(), 3, "{replies:?}");
+    assert!(replies[0]["error"].as_str().unwrap().contains("lend"), "{replies:?}");
+    assert!(replies[1]["error"].as_str().unwrap().contains("class=storage"), "{replies:?}");
+    assert!(replies[2]["status"]["kept"].is_array());
 }
 
 #[actix::test]
@@ -186,5 +142,5 @@ async fn a_client_says_what_is_wrong_with_the_other_end() {
     });
     let error = beside(move || client::ask(&path, &Request::Status)).await.unwrap_err();
     other.join().unwrap();
-    assert!(error.to_string().contains("something else"), "{error:#}");
+    assert!(format!("{error:#}").contains("something else"), "{error:#}");
 }

@@ -110,9 +110,9 @@ mod tests {
         let console = Console::record("console", &path, stream)?;
         machine.write_all(b"login").await?;
         machine.write_all(b": now\n").await?;
-        console.wait_for("login: now", Duration::from_secs(10)).await?;
+        console.wait_for("login: now", Duration::from_secs(60)).await?;
         drop(machine);
-        let error = console.wait_for("never", Duration::from_secs(10)).await.expect_err("it ended");
+        let error = console.wait_for("never", Duration::from_secs(60)).await.expect_err("it ended");
         assert!(error.to_string().contains("| login: now"), "{error}");
         assert_eq!(std::fs::read(&path)?, b"login: now\n");
         Ok(())

@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::timeout;
 
 /// How long QEMU may take to answer. A device that does not answer stalls QMP too.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// How many events a listener may fall behind.
 const EVENTS: usize = 256;
 
@@ -35,7 +35,7 @@ impl Qmp {
     /// Greets QEMU on a fresh connection.
     ///
     /// # Errors
-    /// If it does not greet back within 30 s.
+    /// If it does not greet back in time.
     pub async fn open(stream: UnixStream) -> Result<Self> {
         let (reader, writer) = stream.into_split();
         let mut lines = BufReader::new(reader).lines();
@@ -55,7 +55,7 @@ impl Qmp {
     /// Has QEMU carry out a command and returns what it answers.
     ///
     /// # Errors
-    /// QEMU's own, the end of QEMU, or no answer within 30 s.
+    /// QEMU's own, the end of QEMU, or no answer in time.
     pub async fn execute(&self, command: &str, arguments: Value) -> Result<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();

@@ -17,7 +17,7 @@ use crate::machine::{Machine, Preparation, chain, vfio_user};
 use crate::qmp::Qmp;
 
 /// How long one access may take, unless told otherwise. A device that does not answer stalls it.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(120);
 const DEFAULT_MEMORY_MIB: u32 = 256;
 
 /// The ports through which PCI configuration space is reached (PCI 3.0 §3.2.2.3.2).
@@ -98,7 +98,7 @@ impl<'lab> QtestBuilder<'lab> {
         self
     }
 
-    /// How long one access may take; 10 s unless told otherwise.
+    /// How long one access may take; two minutes unless told otherwise.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

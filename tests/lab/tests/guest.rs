@@ -25,7 +25,7 @@ async fn guest(name: &str) -> Result<Vm> {
         .extra_args(["-audiodev", "none,id=silence"])
         .boot()
         .await?;
-    let found = format!("until {KEYBOARD} && [ -e /dev/snd/pcmC0D0p ]; do sleep 0.1; done");
+    let found = format!("until {KEYBOARD} && [ -e /proc/asound/card0/pcm0p ]; do sleep 0.1; done");
     vm.run(&found).await?.success()?;
     Ok(vm)
 }

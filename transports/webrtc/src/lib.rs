@@ -60,6 +60,6 @@ pub use handshake::{CONNECT_DEADLINE, DEADLINE};
 pub use noise::{Caller, PublicKey, SecretKey};
 pub use offerer::Offerer;
 pub use opus::OpusTrack;
-pub use runtime::udp_buffer;
+pub use runtime::{UDP_BUFFER, udp_buffer};
 pub use sdp::MAX_SDP;
 pub use webrtc::{PROFILE, WebRtc};

@@ -12,8 +12,8 @@ use socket2::SockRef;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// What is asked for, bytes; the system may give less.
-const UDP_BUFFER: usize = 4 << 20;
+/// What is asked for of a UDP socket's buffers, bytes; the system may give less.
+pub const UDP_BUFFER: usize = 4 << 20;
 /// The SCTP receive window of a socket that has got what was asked for, bytes.
 const WIDE_WINDOW: u32 = 1 << 20;
 /// The same for one that has not: what fits the buffers of a stock Linux without a drop, bytes.

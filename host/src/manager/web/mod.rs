@@ -11,7 +11,7 @@
 
 mod calls;
 mod request;
-mod tls;
+pub(crate) mod tls;
 
 use std::{cell::RefCell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use tokio_rustls::{
 
 use super::{
     door::{self, Limits, Taken},
-    limits::Source,
+    limits::{Source, Trusted},
     registry::Registry,
 };
 use crate::{config::Config, control::WebStatus};
@@ -92,9 +92,9 @@ pub(super) async fn bind(config: &Config) -> Result<Option<Web>> {
 
 impl Web {
     /// Serves for ever.
-    pub(super) async fn serve(self, registry: Arc<Registry>, calls: SharedCalls) {
+    pub(super) async fn serve(self, registry: Arc<Registry>, calls: SharedCalls, trusted: Trusted) {
         let Self { listener, tls, origins, links, .. } = self;
-        let (limits, start) = (Limits::default(), Instant::now());
+        let (limits, start) = (door::limits(&trusted), Instant::now());
         let endpoint = Rc::new(Endpoint { tls, registry, calls, limits, start, origins, links });
         loop {
             match listener.accept().await {

@@ -18,13 +18,13 @@ use tokio_rustls::rustls::{
 };
 
 /// A certificate with those of its issuers, and its key.
-pub(super) struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 /// Where the self-signed certificate of the host with this key is, with its own key.
-pub(super) fn beside(key_file: &Path) -> PathBuf {
+pub(crate) fn beside(key_file: &Path) -> PathBuf {
     key_file.with_extension("web.pem")
 }
 
@@ -33,7 +33,7 @@ impl Identity {
     ///
     /// # Errors
     /// One cannot be read, or has nothing of its kind in it.
-    pub(super) fn load(certificate: &Path, key: &Path) -> Result<Self> {
+    pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Self> {
         let read = |file: &Path| fs::read(file).with_context(|| file.display().to_string());
         let chain = CertificateDer::pem_slice_iter(&read(certificate)?).collect::<Result<Vec<_>, _>>();
         let chain = chain.with_context(|| certificate.display().to_string())?;
@@ -48,7 +48,7 @@ impl Identity {
     ///
     /// # Errors
     /// It cannot be made or read, or others can read it.
-    pub(super) fn load_or_create(file: &Path) -> Result<Self> {
+    pub(crate) fn load_or_create(file: &Path) -> Result<Self> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
             Ok(mut made) => {
                 let own = rcgen::generate_simple_self_signed(["farbus-host".into(), "localhost".into()])?;
@@ -73,7 +73,7 @@ impl Identity {
     }
 
     /// SHA-256 of the certificate, as browsers and `openssl x509 -fingerprint -sha256` show it.
-    pub(super) fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let mut text = String::with_capacity(95);
         for byte in Sha256::digest(self.chain.first().map_or(&[][..], |own| own)) {
             let _ = write!(text, "{}{byte:02X}", if text.is_empty() { "" } else { ":" });
@@ -85,7 +85,7 @@ impl Identity {
     ///
     /// # Errors
     /// The key is not the certificate's, or of a kind that is not known.
-    pub(super) fn config(self) -> Result<Arc<ServerConfig>> {
+    pub(crate) fn config(self) -> Result<Arc<ServerConfig>> {
         let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()

@@ -115,7 +115,7 @@ impl Desk {
     /// A client that has said nothing.
     pub(crate) fn connect(&self) -> Client {
         let socket = UnixStream::connect(&self.path).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client { socket, id: 0 }
     }
 

@@ -10,7 +10,7 @@ use super::{Desk, Function, KeyReport};
 /// Where gadgets are made.
 const ROOT: &str = "/sys/kernel/config/usb_gadget";
 /// How long the desk's kernel may take to find a device, and its driver to be done with it.
-const FOUND_WITHIN: Duration = Duration::from_secs(60);
+const FOUND_WITHIN: Duration = Duration::from_secs(120);
 
 /// The most a gadget's connection carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,7 +162,7 @@ impl Gadget<'_> {
     /// Plugs it in and waits until the desk's kernel has configured it.
     ///
     /// # Errors
-    /// If it is plugged in already, or the kernel does not find it within 60 s.
+    /// If it is plugged in already, or the kernel does not find it in time.
     pub async fn plug(&self) -> Result<()> {
         let plug = format!("echo {} > {ROOT}/{}/UDC", self.udc, self.name);
         let configured = "d=$(dirname \"$f\") && grep -q . $d/bConfigurationValue";
@@ -172,7 +172,7 @@ impl Gadget<'_> {
     /// Pulls it out and waits until the desk's kernel has noticed.
     ///
     /// # Errors
-    /// If it is not plugged in, or the kernel does not notice within 60 s.
+    /// If it is not plugged in, or the kernel does not notice in time.
     pub async fn unplug(&self) -> Result<()> {
         let unplug = format!("echo > {ROOT}/{}/UDC", self.name);
         self.until(&unplug, "[ -z \"$f\" ]")
@@ -211,7 +211,7 @@ impl Gadget<'_> {
     /// 1,500 a second. A program that reads them must be as fast: else the kernel drops events and says so (SYN_DROPPED).
     ///
     /// # Errors
-    /// If it is no keyboard, or nobody fetches them within 60 s and a hundredth of a second for each.
+    /// If it is no keyboard, or nobody fetches them in time: a hundredth of a second for each, and some patience.
     pub async fn press(&self, reports: &[KeyReport]) -> Result<()> {
         let (size, file) = (size_of::<KeyReport>(), format!("/tmp/{}.reports", self.name));
         self.desk.put(reports.concat(), &file).await?;

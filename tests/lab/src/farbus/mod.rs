@@ -15,7 +15,7 @@ pub use host::{Host, Seat};
 pub use program::{Program, binary};
 
 /// How long an event may take before a test fails: generous, because machines are slow and a pass is quick.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Kills a process that this one started, as a crash would (SIGKILL).
 ///

@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     async fn within<T>(future: impl Future<Output = T>) -> T {
-        timeout(Duration::from_secs(10), future).await.expect("in time")
+        timeout(Duration::from_secs(60), future).await.expect("in time")
     }
 
     fn frame(kind: Kind, command: u32, payload: &[u8]) -> Vec<u8> {

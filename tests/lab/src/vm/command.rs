@@ -12,7 +12,7 @@ use super::Vm;
 use super::agent::Events;
 
 /// How long a command may take unless told otherwise.
-const DEFAULT_LIMIT: Duration = Duration::from_secs(60);
+const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A shell script to be run in the guest, as root, in `/root`, in a process group of its own.
 ///
@@ -61,7 +61,7 @@ impl<'vm> Command<'vm> {
         Self { stdin: stdin.into(), ..self }
     }
 
-    /// How long it may take; 60 s unless told otherwise. Of no meaning to [`Command::spawn`].
+    /// How long it may take; two minutes unless told otherwise. Of no meaning to [`Command::spawn`].
     pub fn timeout(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }

@@ -27,9 +27,9 @@ pub use boot::{Firmware, VmBuilder};
 pub use command::{Command, Output, Running, TimedOut};
 
 /// How long QEMU may go on once its machine was told to end.
-const ENDS_WITHIN: Duration = Duration::from_secs(30);
+const ENDS_WITHIN: Duration = Duration::from_secs(120);
 /// How long QEMU may take to reset the machine.
-const RESETS_WITHIN: Duration = Duration::from_secs(30);
+const RESETS_WITHIN: Duration = Duration::from_secs(120);
 /// How long an archive may take to get into the guest.
 const UNPACKS_WITHIN: Duration = Duration::from_secs(120);
 /// How long the news of QEMU's end may lag behind the end of its channels.
@@ -53,7 +53,7 @@ impl Vm {
         self.machine.name()
     }
 
-    /// Runs a shell script in the guest, as root, for up to 60 s.
+    /// Runs a shell script in the guest, as root, for up to two minutes.
     ///
     /// # Errors
     /// [`TimedOut`], or the guest was reset or ended. A script that fails is not an error: see [`Output::success`].
@@ -131,7 +131,7 @@ impl Vm {
     /// Has QEMU carry out a QMP command.
     ///
     /// # Errors
-    /// QEMU's own; its end; no answer within 30 s.
+    /// QEMU's own; its end; no answer in time.
     pub async fn qmp(&self, command: &str, arguments: Value) -> Result<Value> {
         self.machine.qmp().execute(command, arguments).await.with_context(|| self.context())
     }
@@ -182,7 +182,7 @@ impl Vm {
     /// Has the guest switch itself off and waits for the end of QEMU.
     ///
     /// # Errors
-    /// If the guest's agent is not there, or the machine goes on for 30 s.
+    /// If the guest's agent is not there, or the machine goes on.
     pub async fn shutdown(self) -> Result<ExitStatus> {
         // It ends in the middle of the command.
         drop(self.spawn("sync; poweroff -f").await?);

@@ -1,4 +1,4 @@
-//! Where control sockets are: a folder that this user alone can write to, one socket for each running remote.
+//! Where control sockets are: in a folder that this user alone can write to.
 
 use std::{
     ffi::OsString,
@@ -11,26 +11,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use crate::SocketError;
 
-/// What the names of remotes' sockets begin with.
-const PREFIX: &[u8] = b"remote-";
-
-/// What the places depend on.
+/// What the place depends on.
 #[derive(Debug, Clone)]
-pub(crate) struct Around {
+pub struct Around {
     /// `XDG_RUNTIME_DIR`.
-    pub(crate) runtime: Option<OsString>,
+    pub runtime: Option<OsString>,
     /// Where the system keeps runtime folders of users.
-    pub(crate) users: PathBuf,
+    pub users: PathBuf,
     /// Where anybody may make a folder.
-    pub(crate) anybodys: PathBuf,
-    pub(crate) uid: u32,
+    pub anybodys: PathBuf,
+    /// This user.
+    pub uid: u32,
 }
 
 impl Around {
     /// This process's.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         Self {
             runtime: std::env::var_os("XDG_RUNTIME_DIR"),
             users: "/run/user".into(),
@@ -40,7 +38,7 @@ impl Around {
     }
 
     /// The folder of control sockets.
-    pub(crate) fn folder(&self) -> PathBuf {
+    pub fn folder(&self) -> PathBuf {
         let runtime = self.runtime.as_ref().map(PathBuf::from).filter(|runtime| runtime.is_absolute());
         let users = self.users.join(self.uid.to_string());
         let ours = |folder: &PathBuf| fs::metadata(folder).is_ok_and(|found| found.uid() == self.uid);
@@ -54,50 +52,43 @@ impl Around {
     ///
     /// # Errors
     /// It cannot be made, or somebody else could have put something there.
-    pub(crate) fn make_folder(&self) -> Result<PathBuf> {
+    pub fn make_folder(&self) -> Result<PathBuf, SocketError> {
         let folder = self.folder();
         match DirBuilder::new().mode(0o700).create(&folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(error).with_context(|| format!("making the folder {}", folder.display()));
+                return Err(SocketError::Folder(folder, error));
             }
             _ => self.check(&folder)?,
         }
         Ok(folder)
     }
 
-    fn check(&self, folder: &Path) -> Result<()> {
+    fn check(&self, folder: &Path) -> Result<(), SocketError> {
         let found =
-            fs::symlink_metadata(folder).with_context(|| format!("the folder {}", folder.display()))?;
-        if !found.is_dir() || found.uid() != self.uid || found.mode() & 0o022 != 0 {
-            bail!(
-                "{} is not a folder that this user alone can write to; remove it, or say --control PATH",
-                folder.display()
-            );
+            fs::symlink_metadata(folder).map_err(|error| SocketError::Folder(folder.to_owned(), error))?;
+        match found.is_dir() && found.uid() == self.uid && found.mode() & 0o022 == 0 {
+            true => Ok(()),
+            false => Err(SocketError::NotAlone(folder.to_owned())),
         }
-        Ok(())
     }
 
-    /// The control sockets behind which somebody listens. Those of remotes that died are removed.
+    /// The sockets whose names begin so and behind which somebody listens, sorted. Those that were left behind are
+    /// removed.
     ///
     /// # Errors
     /// The folder is somebody else's.
-    pub(crate) fn running(&self) -> Result<Vec<PathBuf>> {
+    pub fn listening(&self, prefix: &str) -> Result<Vec<PathBuf>, SocketError> {
         let folder = self.folder();
         let Ok(entries) = fs::read_dir(&folder) else { return Ok(Vec::new()) };
         self.check(&folder)?;
-        // A host may have its own here.
-        let remotes =
-            entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX));
-        let sockets = remotes.map(|entry| entry.path()).filter(|path| is_socket(path));
-        let mut running: Vec<_> = sockets.filter(|path| answers(path)).collect();
-        running.sort();
-        Ok(running)
+        let named =
+            |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
+        let sockets =
+            entries.flatten().filter(named).map(|entry| entry.path()).filter(|path| is_socket(path));
+        let mut listening: Vec<_> = sockets.filter(|path| answers(path)).collect();
+        listening.sort();
+        Ok(listening)
     }
-}
-
-/// The socket of this process.
-pub(crate) fn own(folder: &Path) -> PathBuf {
-    folder.join(format!("remote-{}.sock", std::process::id()))
 }
 
 /// Whether there is a socket; not a link to one.
@@ -158,7 +149,7 @@ mod tests {
         assert_eq!(around.make_folder().unwrap(), folder, "it may be there already");
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o770)).unwrap();
         assert!(around.make_folder().unwrap_err().to_string().contains("alone"));
-        assert!(around.running().is_err());
+        assert!(around.listening("").is_err());
         fs::remove_dir(&folder).unwrap();
         std::os::unix::fs::symlink(root.path().join("xdg"), &folder).unwrap();
         assert!(around.make_folder().is_err(), "a link is not a folder");
@@ -168,15 +159,15 @@ mod tests {
     fn only_sockets_with_somebody_behind_them_count() {
         let root = tempfile::tempdir().unwrap();
         let around = around(root.path());
-        assert!(around.running().unwrap().is_empty(), "no folder, no remote");
+        assert!(around.listening("remote-").unwrap().is_empty(), "no folder, nobody");
         let folder = around.make_folder().unwrap();
         let alive = UnixListener::bind(folder.join("remote-1.sock")).unwrap();
         drop(UnixListener::bind(folder.join("remote-2.sock")).unwrap());
         fs::write(folder.join("remote-3.sock"), "").unwrap();
         let host = UnixListener::bind(folder.join("host-1.sock")).unwrap();
-        assert_eq!(around.running().unwrap(), [folder.join("remote-1.sock")]);
+        assert_eq!(around.listening("remote-").unwrap(), [folder.join("remote-1.sock")]);
         assert!(!folder.join("remote-2.sock").exists(), "stale sockets go");
         drop((alive, host));
-        assert!(around.running().unwrap().is_empty());
+        assert!(around.listening("remote-").unwrap().is_empty());
     }
 }
