@@ -76,10 +76,6 @@ pub(crate) async fn measure() -> Result<()> {
         let mut best: [Option<Figure>; STACKS.len()] = Default::default();
         for _ in 0..ROUNDS {
             for (stack, best) in STACKS.into_iter().zip(&mut best) {
-                // A message is longer than any frame.
-                if size == MIB && matches!(stack, Stack::Link(_)) {
-                    continue;
-                }
                 let figure = one(stack, size, count, trips).await.with_context(|| format!("{stack}"))?;
                 *best = Some(best.map_or(figure, |best| best.or(figure)));
             }
