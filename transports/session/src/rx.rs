@@ -39,6 +39,8 @@ pub(crate) struct Rx {
     told: Told,
     /// It may not have heard it.
     tell_again: bool,
+    /// It has asked what has come.
+    asked: bool,
     /// Whether each frame comes once and in order over the link of the moment.
     strict: bool,
     /// Frames in front of this offset may come again: they were sent before the peer knew that we have them.
@@ -77,6 +79,7 @@ impl Rx {
             accepted: 0,
             told: Told { ack: 0, limit: INITIAL_WINDOW as u64 },
             tell_again: false,
+            asked: false,
             strict: true,
             again_until: 0,
             reorder: Reorder::default(),
@@ -95,6 +98,7 @@ impl Rx {
         self.again_until = self.next;
         self.reorder.clear();
         self.untold_frames = 0;
+        self.asked = false;
         self.tell_again = !self.lane.may_lose();
         if self.lane.may_lose() {
             self.forget_partial(stats);
@@ -110,6 +114,7 @@ impl Rx {
     ) -> Result<(), ProtocolError> {
         let lane = self.lane;
         let found = header.seq;
+        self.asked |= header.asks;
         // No offset ends at the last number, so `next` never overflows.
         let limit = if lane.may_lose() { u64::MAX - 1 } else { self.told.limit };
         let end = found.saturating_add(frame_cost(chunk.len()));
@@ -256,13 +261,14 @@ impl Rx {
 
     /// Whether the peer could be told anything new.
     pub(crate) fn has_news(&self) -> bool {
-        self.news() != self.told || self.tell_again || !self.strict && self.untold_frames > 0
+        self.news() != self.told || self.tell_again || self.asked || !self.strict && self.untold_frames > 0
     }
 
     /// Whether the peer should be told at once: it runs out of credit, or sends again what has come.
     pub(crate) fn has_urgent_news(&self) -> bool {
         self.news().limit - self.told.limit >= self.window / 2
             || self.tell_again
+            || self.asked
             || !self.strict && self.untold_frames >= UNTOLD_FRAMES
     }
 
@@ -272,10 +278,11 @@ impl Rx {
         (self.told.ack, self.told.limit)
     }
 
-    /// The peer is told by a frame that says nothing else: over a link that may lose, also what has come.
+    /// The peer is told by a frame that says nothing else: over a link that may lose, or if it has asked, also what has come.
     pub(crate) fn tell_all(&mut self) -> Option<u64> {
         (self.tell_again, self.untold_frames) = (false, 0);
-        (!self.strict).then_some(self.next)
+        let asked = std::mem::take(&mut self.asked);
+        (asked || !self.strict).then_some(self.next)
     }
 
     /// What was told may have been lost.
