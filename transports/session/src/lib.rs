@@ -129,6 +129,7 @@ mod links;
 mod liveness;
 mod opening;
 mod pace;
+mod partial;
 mod receive;
 mod reorder;
 mod ring;

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use wire::Lane;
 
 use crate::{
     MAX_MESSAGE, ProtocolError,
     config::INITIAL_WINDOW,
     frame::{Header, frame_cost},
+    partial::Partial,
     reorder::{Piece, Reorder},
     stats::LaneStats,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Rx {
     /// The offset of the next frame.
     next: u64,
     /// The message whose last chunk has not come.
-    partial: Option<BytesMut>,
+    partial: Option<Partial>,
     /// What the frames of `partial` cost.
     partial_cost: u64,
     /// Messages that the application has not asked for, and their bytes.
@@ -183,28 +184,28 @@ impl Rx {
         if !last && chunk.is_empty() {
             return Err(ProtocolError::Fragments(lane));
         }
-        let so_far = self.partial.as_ref().map_or(0, BytesMut::len);
+        let so_far = self.partial.as_ref().map_or(0, Partial::len);
         if so_far + chunk.len() > MAX_MESSAGE {
             return Err(ProtocolError::TooLong(lane));
         }
         match (self.partial.take(), first, last) {
             (None, true, true) => self.deliver(chunk, cost, stats),
             (None, true, false) => {
-                self.partial = Some(BytesMut::from(chunk));
+                self.partial.insert(Partial::default()).push(chunk);
                 self.partial_cost = cost;
             }
             (None, false, _) if lane.may_lose() => stats.discarded_frames += 1,
             (None, false, _) => return Err(ProtocolError::Fragments(lane)),
             (Some(mut message), _, false) => {
-                message.extend_from_slice(&chunk);
+                message.push(chunk);
                 self.partial = Some(message);
                 self.partial_cost += cost;
             }
             (Some(mut message), _, true) => {
-                message.extend_from_slice(&chunk);
+                message.push(chunk);
                 let cost = self.partial_cost + cost;
                 self.partial_cost = 0;
-                self.deliver(message.freeze(), cost, stats);
+                self.deliver(message.join(), cost, stats);
             }
         }
         Ok(())
