@@ -61,10 +61,17 @@ fn message(body: Bytes) -> Message {
     Message { lane, head: Bytes::new(), body }
 }
 
+/// A message that is longer than the frames that a link calls good is a sequence of them.
 impl Pipe for Box<dyn Link> {
-    async fn send(&mut self, body: Bytes) -> Result<()> {
-        poll_fn(|cx| self.poll_ready(cx)).await?;
-        Ok(Link::send(self, message(body))?)
+    async fn send(&mut self, mut body: Bytes) -> Result<()> {
+        let good = self.profile().good_frame;
+        let lane = message(body.clone()).lane;
+        while !body.is_empty() {
+            poll_fn(|cx| self.poll_ready(cx)).await?;
+            let body = body.split_to(good.min(body.len()));
+            Link::send(self, Message { lane, head: Bytes::new(), body })?;
+        }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -72,8 +79,11 @@ impl Pipe for Box<dyn Link> {
     }
 
     async fn receive(&mut self, length: usize) -> Result<()> {
-        let (_, bytes) = poll_fn(|cx| self.poll_receive(cx)).await?;
-        ensure!(bytes.len() == length, "{} bytes", bytes.len());
+        let mut came = 0;
+        while came < length {
+            came += poll_fn(|cx| self.poll_receive(cx)).await?.1.len();
+        }
+        ensure!(came == length, "{came} bytes");
         Ok(())
     }
 }

@@ -77,15 +77,18 @@ struct Figure {
 
 /// Measures on the slow line that this process is on, and prints.
 pub(crate) async fn measure() -> Result<()> {
-    report("raw TCP, one queue", fifo().await?, false);
+    let baseline = fifo().await?;
+    let raw = baseline.rate;
+    report("raw TCP, one queue", baseline, None);
     for way in [Way::NoiseTcp, Way::WebRtc] {
         let name = format!("{way}, session");
-        report(&name, sessions(way).await.context(name.clone())?, true);
+        report(&name, sessions(way).await.context(name.clone())?, Some(raw));
     }
     Ok(())
 }
 
-fn report(name: &str, Figure { mut idle, mut beside, rate }: Figure, ours: bool) {
+/// Prints; `raw`: what a figure of ours is compared with, bytes of bulk per second.
+fn report(name: &str, Figure { mut idle, mut beside, rate }: Figure, raw: Option<f64>) {
     beside.drain(..RAMP);
     let mut at = |percent| (ms(percentile(&mut idle, percent)), ms(percentile(&mut beside, percent)));
     let ((idle50, beside50), (idle99, beside99)) = (at(50), at(99));
@@ -94,9 +97,10 @@ fn report(name: &str, Figure { mut idle, mut beside, rate }: Figure, ours: bool)
          bulk {:>5.1} Mbit/s",
         rate * 8e-6
     );
-    if ours {
+    if let Some(raw) = raw {
         bar(&format!("{name}: p50 beside bulk - idle, ms"), beside50 - idle50, GOAL);
         bar(&format!("{name}: p99 beside bulk - idle, ms"), beside99 - idle99, GOAL);
+        bar(&format!("{name}: raw TCP's bulk / its (that is, at least 90 %)"), raw / rate, 1.0 / 0.9);
     }
 }
 

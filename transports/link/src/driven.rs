@@ -12,8 +12,11 @@ use wire::Lane;
 
 use crate::{Frame, Link, LinkEnd, PeerKey, Profile, drive};
 
-/// Frames chosen, but not yet taken by the link: small, so that the choice is made late.
-const OUTBOUND_FRAMES: usize = 4;
+/// Frames chosen, but not yet taken by the link. What a session has on its way is bounded by itself; this is enough that a
+/// fast link does not wait for a choice.
+const OUTBOUND_FRAMES: usize = 16;
+/// Room for so many is worth waking up for: the others keep the link busy meanwhile.
+const OUTBOUND_ROOM: usize = OUTBOUND_FRAMES / 2;
 /// Frames received, but not yet taken by the session.
 const INBOUND_FRAMES: usize = 64;
 
@@ -47,10 +50,10 @@ impl Outbound {
         }
     }
 
-    /// Waits until there is room, or the link has ended.
+    /// Waits until there is room for some frames, or the link has ended.
     pub async fn room(self) {
         // An end shows when it is filled again.
-        drop(self.0.reserve().await);
+        drop(self.0.reserve_many(OUTBOUND_ROOM).await);
     }
 }
 

@@ -19,13 +19,14 @@
 //!   initiator decrypts: [`accept`] waits for it.
 //! - A host that cannot read message 1 answers with `u16 len | 'F' | fingerprint` of its key, in clear, for people.
 //! - The first message of a [`pairing`] begins with another number than any suite's.
-//! - A record is one write and holds as many small frames as waited for it. Records are strictly numbered by the
+//! - A record holds as many small frames as waited for it, and on a fast line some records share a write. Records are strictly numbered by the
 //!   cipher; one that does not decrypt ends the link.
 //! - Each direction is rekeyed from within: a frame on the pseudo lane `0xf0` says that the next record has the next key.
 //! - Numbers are big-endian, as Noise writes lengths.
 #![forbid(unsafe_code)]
 
 mod handshake;
+mod low_water;
 mod noise_tcp;
 pub mod pairing;
 mod records;

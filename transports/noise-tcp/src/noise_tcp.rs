@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,11 @@ use tokio::{
 };
 use wire::Lane;
 
-use crate::records::{Item, MAX_FRAME, Opener, RekeyAfter, Sealer};
+use crate::{
+    low_water::LowWater,
+    records::{Item, MAX_FRAME, Opener, RekeyAfter, Sealer},
+    socket,
+};
 
 /// What every link of this kind can do.
 pub const PROFILE: Profile = Profile {
@@ -31,6 +35,8 @@ pub const PROFILE: Profile = Profile {
 
 /// A direction takes its next key after so much.
 const REKEY: RekeyAfter = RekeyAfter { records: 1 << 20, bytes: 1 << 30 };
+/// Sealed bytes are written when they are so many, at the latest.
+const TOGETHER: usize = 128 * 1024;
 /// How long a closed link waits for the peer to hang up: closing a socket with unread bytes would take back what was sent.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -41,6 +47,8 @@ pub struct NoiseTcp {
     peer: PeerKey,
     binding: [u8; 32],
     sealer: Sealer,
+    low_water: LowWater,
+    start: Instant,
     opener: Opener,
     stats: Stats,
     state: State,
@@ -85,6 +93,8 @@ impl NoiseTcp {
             peer,
             binding,
             sealer: Sealer::new(REKEY),
+            low_water: LowWater::new(),
+            start: Instant::now(),
             opener: Opener::new(),
             stats: Stats::default(),
             state: State::Open,
@@ -141,12 +151,17 @@ impl NoiseTcp {
         error
     }
 
-    /// Writes the sealed record.
+    /// Writes what is sealed.
     fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         while !self.sealer.unwritten().is_empty() {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, self.sealer.unwritten()))? {
                 0 => return Poll::Ready(Err(LinkError::Lost(io::ErrorKind::WriteZero.into()))),
-                len => self.sealer.written(len),
+                len => {
+                    self.sealer.written(len);
+                    if self.low_water.took(self.start.elapsed(), len) {
+                        socket::low_water(&self.stream, self.low_water.mark());
+                    }
+                }
             }
         }
         Poll::Ready(Ok(()))
@@ -155,23 +170,29 @@ impl NoiseTcp {
     /// Writes everything.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
         loop {
+            if !self.sealer.is_empty() && self.sealer.room() {
+                self.sealer.seal(&mut self.noise)?;
+            }
             ready!(self.poll_write_out(cx))?;
             if self.sealer.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            self.sealer.seal(&mut self.noise)?;
         }
     }
 
-    /// Writes until a frame of any length can be taken.
+    /// Writes until a frame of any length can be taken: each record by itself on a slow line, some together on a fast one.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        loop {
+        if self.sealer.torn() || !self.sealer.room() {
             ready!(self.poll_write_out(cx))?;
-            if !self.sealer.full() {
-                return Poll::Ready(Ok(()));
-            }
-            self.sealer.seal(&mut self.noise)?;
         }
+        let sealer = &mut self.sealer;
+        if sealer.full() {
+            sealer.seal(&mut self.noise)?;
+        }
+        if sealer.unwritten().len() >= self.low_water.mark().min(TOGETHER) {
+            ready!(self.poll_write_out(cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads what the socket has.
@@ -257,7 +278,7 @@ impl Link for NoiseTcp {
         if len > max {
             return Err(LinkError::TooLong { len, max });
         }
-        if !self.sealer.unwritten().is_empty() || self.sealer.full() {
+        if !self.sealer.room() || self.sealer.full() {
             return Err(LinkError::NotReady);
         }
         self.sealer.push(&frame, &mut self.noise).map_err(|error| self.end(error))?;

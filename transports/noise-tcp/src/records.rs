@@ -32,11 +32,14 @@ pub(crate) struct RekeyAfter {
     pub(crate) bytes: u64,
 }
 
-/// Frames on their way out: collected, then sealed into one record that is written before the next is sealed.
+/// Sealed bytes that are kept: one record at least can be sealed while others wait to be written.
+const SEALED: usize = 4 * (PREFIX + MAX_CIPHERTEXT);
+
+/// Frames on their way out: collected, then sealed into records.
 pub(crate) struct Sealer {
     plain: Vec<u8>,
-    record: Box<[u8]>,
-    /// The part of `record` that is not written yet.
+    sealed: Box<[u8]>,
+    /// The part of `sealed` that is not written yet.
     unwritten: std::ops::Range<usize>,
     limit: RekeyAfter,
     used: RekeyAfter,
@@ -46,7 +49,7 @@ impl Sealer {
     pub(crate) fn new(limit: RekeyAfter) -> Self {
         Self {
             plain: Vec::with_capacity(MAX_CIPHERTEXT),
-            record: vec![0; PREFIX + MAX_CIPHERTEXT].into(),
+            sealed: vec![0; SEALED].into(),
             unwritten: 0..0,
             limit,
             used: RekeyAfter { records: 0, bytes: 0 },
@@ -59,11 +62,24 @@ impl Sealer {
 
     /// Bytes for the socket.
     pub(crate) fn unwritten(&self) -> &[u8] {
-        &self.record[self.unwritten.clone()]
+        &self.sealed[self.unwritten.clone()]
     }
 
     pub(crate) fn written(&mut self, len: usize) {
         self.unwritten.start += len;
+        if self.unwritten.is_empty() {
+            self.unwritten = 0..0;
+        }
+    }
+
+    /// Whether the socket has taken some of the sealed bytes, and not all: it is full.
+    pub(crate) fn torn(&self) -> bool {
+        self.unwritten.start > 0
+    }
+
+    /// Whether two more records can be sealed: what waits, and a frame that does not fit behind it.
+    pub(crate) fn room(&self) -> bool {
+        self.sealed.len() - self.unwritten.end >= 2 * (PREFIX + MAX_CIPHERTEXT)
     }
 
     /// Whether nothing waits to be sealed.
@@ -76,7 +92,7 @@ impl Sealer {
         self.plain.len() >= RECORD_FULL
     }
 
-    /// Takes a frame. To be called when the last record is written.
+    /// Takes a frame. To be called when there is room.
     pub(crate) fn push(&mut self, frame: &Frame, noise: &mut TransportState) -> Result<(), LinkError> {
         if self.plain.len() + FRAME_PREFIX + frame.len() > MAX_FRAME + FRAME_PREFIX {
             self.seal(noise)?;
@@ -97,20 +113,19 @@ impl Sealer {
         self.plain.extend_from_slice(body);
     }
 
-    /// Makes a record of what waits, of nothing as well. To be called when the last record is written.
+    /// Makes a record of what waits, of nothing as well. To be called when there is room for one.
     pub(crate) fn seal(&mut self, noise: &mut TransportState) -> Result<(), LinkError> {
-        debug_assert!(self.unwritten.is_empty(), "a record is written before the next is sealed");
         self.used.records += 1;
         self.used.bytes += (self.plain.len() + TAG) as u64;
         let rekey = self.used.records >= self.limit.records || self.used.bytes >= self.limit.bytes;
         if rekey {
             self.put(REKEY, &[], &[]);
         }
-        let (prefix, ciphertext) = self.record.split_at_mut(PREFIX);
+        let (prefix, ciphertext) = self.sealed[self.unwritten.end..].split_at_mut(PREFIX);
         // Only a used-up nonce can fail here, after 2^64 records.
         let len = noise.write_message(&self.plain, ciphertext).map_err(misbehaved)?;
         prefix.copy_from_slice(&(len as u16).to_be_bytes());
-        self.unwritten = 0..PREFIX + len;
+        self.unwritten.end += PREFIX + len;
         self.plain.clear();
         if rekey {
             noise.rekey_outgoing();

@@ -5,9 +5,8 @@ use std::{io, time::Duration};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// Unsent bytes in the kernel above which the socket is not writable. What lies there cannot be overtaken, so it is the
-/// delay of an urgent frame on a slow line; on a fast one it has to be enough to keep the line busy.
-const NOT_SENT_LOW_WATER: u32 = 16 * 1024;
+use crate::low_water;
+
 /// A peer that acknowledges nothing for so long is gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -21,8 +20,19 @@ pub(crate) fn tune(stream: &TcpStream) {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         warn("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(USER_TIMEOUT)));
-        warn("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER));
     }
+    low_water(stream, low_water::LEAST);
+}
+
+/// Sets how many unsent bytes in the kernel make the socket not writable.
+pub(crate) fn low_water(stream: &TcpStream, mark: usize) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let mark = u32::try_from(mark).unwrap_or(u32::MAX);
+        warn("TCP_NOTSENT_LOWAT", SockRef::from(stream).set_tcp_notsent_lowat(mark));
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, mark);
 }
 
 fn warn(option: &str, result: io::Result<()>) {

@@ -15,6 +15,7 @@ pub(crate) fn frame_cost(len: usize) -> u64 {
 const FIRST: u8 = 1 << 0;
 const LAST: u8 = 1 << 1;
 const FROM_HOST: u8 = 1 << 2;
+const ASKS: u8 = 1 << 3;
 
 /// What a frame is. Numbers are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub(crate) enum Kind {
     Pong = 4,
     /// The session ends; the bytes are a reason for people. CTL only.
     Close = 5,
-    /// As a status, where frames may be lost or overtake each other: `seq` is the offset up to which all have come.
+    /// As a status, where frames may be lost or overtake each other, or who sends has asked: `seq` is the offset up to
+    /// which all have come.
     Received = 6,
     /// The remote wants a new session; the bytes are the versions it speaks. The first frame of a link, CTL only.
     Hello = 16,
@@ -78,6 +80,8 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) first: bool,
     pub(crate) last: bool,
+    /// Asks for a [`Kind::Received`] at once. Chunks of reliable lanes only.
+    pub(crate) asks: bool,
     pub(crate) from: Role,
     pub(crate) epoch: u32,
     pub(crate) seq: u64,
@@ -88,13 +92,15 @@ pub(crate) struct Header {
 impl Header {
     /// The header of a frame that says nothing but its kind.
     pub(crate) fn bare(kind: Kind, from: Role, epoch: u32) -> Self {
-        Self { kind, first: false, last: false, from, epoch, seq: 0, ack: 0, limit: 0 }
+        Self { kind, first: false, last: false, asks: false, from, epoch, seq: 0, ack: 0, limit: 0 }
     }
 
     pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        let flags =
-            flag(self.first, FIRST) | flag(self.last, LAST) | flag(self.from == Role::Host, FROM_HOST);
+        let flags = flag(self.first, FIRST)
+            | flag(self.last, LAST)
+            | flag(self.from == Role::Host, FROM_HOST)
+            | flag(self.asks, ASKS);
         let mut bytes = [0; HEADER_LEN];
         let (words, rest) = bytes.split_at_mut(8);
         words.copy_from_slice(
@@ -117,6 +123,7 @@ impl Header {
             kind: Kind::from_wire(kind)?,
             first: flags & FIRST != 0,
             last: flags & LAST != 0,
+            asks: flags & ASKS != 0,
             from: if flags & FROM_HOST != 0 { Role::Host } else { Role::Remote },
             epoch: u32::from_le_bytes(epoch),
             seq: u64::from_le_bytes(seq),
@@ -126,11 +133,11 @@ impl Header {
         if header.from == own {
             return Err(ProtocolError::Mirrored);
         }
-        let plain = !header.first && !header.last;
+        let plain = !header.first && !header.last && !header.asks;
         let bare = header.ack == 0 && header.limit == 0;
         let empty = frame.len() == HEADER_LEN;
         let sound = match header.kind {
-            Kind::Data => bare || !lane.may_lose(),
+            Kind::Data => bare && !header.asks || !lane.may_lose(),
             Kind::Status => plain && empty && header.seq == 0,
             Kind::Received => plain && empty,
             Kind::Ping | Kind::Pong => plain && bare && empty,
@@ -139,7 +146,7 @@ impl Header {
                 plain && bare && header.seq == 0
             }
         };
-        if !sound || flags & !(FIRST | LAST | FROM_HOST) != 0 || (zero0, zero1) != (0, 0) {
+        if !sound || flags & !(FIRST | LAST | FROM_HOST | ASKS) != 0 || (zero0, zero1) != (0, 0) {
             return Err(ProtocolError::Header(kind));
         }
         let at_home = match header.kind {
@@ -161,6 +168,7 @@ mod tests {
             kind: Kind::Data,
             first: true,
             last: false,
+            asks: false,
             from: Role::Host,
             epoch: 0x0a0b_0c0d,
             seq: 0x0102_0304_0506_0708,
@@ -181,6 +189,7 @@ mod tests {
             kind: Kind::Status,
             first: false,
             last: false,
+            asks: false,
             from: Role::Remote,
             epoch: 0,
             seq: 0,
@@ -220,6 +229,7 @@ mod tests {
                 kind,
                 first: false,
                 last: false,
+                asks: false,
                 from: Role::Remote,
                 epoch: 0,
                 seq: 0,

@@ -42,8 +42,11 @@
 //!   is dropped, what waits when the session moves is dropped; they are never sent again.
 //! - **Urgency** is decided frame by frame in [`Session::poll_transmit`]: CTL > INT > AUDIO > ISO, then BULK, which has
 //!   a twentieth of the bytes reserved while it has something to send. A message never waits behind more than one chunk
-//!   of a less urgent lane. A chunk is what the link takes in a millisecond at the rate of the moment, between
-//!   16 KiB and [`Config::max_chunk`].
+//!   of a less urgent lane. A chunk is what the link takes in a millisecond at the rate of the moment, up to
+//!   [`Config::max_chunk`]; at least 16 KiB, or on a path that is known to be slow 4 KiB.
+//! - **In flight**: of BULK so much is on its way as the path holds, and about a millisecond more, because urgent frames
+//!   wait behind it in queues that nobody can reorder. The bound follows rate and round trip, which are known from chunks
+//!   that ask the peer to say at once what has come: a few in what is on its way.
 //! - **Credit**: on a reliable lane the peer may send up to an offset that we announced; the offset counts frames with
 //!   their headers, so small frames cost what they take. Memory at both ends is bounded whatever the peer does:
 //!   window + one message per lane here, the queue there, and as much again for what is kept to be sent again.
@@ -71,7 +74,8 @@
 //! ATTACH, ATTACHED   id 16 | mac 32 | for CTL, INT, BULK: next u64, base u64
 //! RESET              reason u8                                              DETACH    nothing
 //! ```
-//! `seq` is the offset of the frame in its lane, `ack` the offset up to which the lane's other direction was accepted
+//! `flags`: 1 the first chunk of a message, 2 its last, 4 from the host, 8 asks for a RECEIVED at once (chunks of reliable
+//! lanes). `seq` is the offset of the frame in its lane, `ack` the offset up to which the lane's other direction was accepted
 //! by the application, `limit` the offset up to which the peer may send. `next` is the offset up to which everything has
 //! come, `base` the one from which everything can be sent again. Frames of another epoch are dropped.
 //!
@@ -114,6 +118,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::indexing_slicing))]
 
 mod attach;
+mod cap;
 mod claim;
 mod config;
 mod error;
@@ -124,6 +129,7 @@ mod links;
 mod liveness;
 mod opening;
 mod pace;
+mod partial;
 mod receive;
 mod reorder;
 mod ring;

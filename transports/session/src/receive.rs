@@ -98,6 +98,9 @@ impl Session {
                 if header.kind == Kind::Received {
                     self.tx.of_mut(lane).arrived(lane, header.seq)?;
                 }
+                if lane == Lane::Bulk {
+                    self.cap.arrived(now, self.tx.of(lane).base());
+                }
                 if header.kind == Kind::Data {
                     self.rx.of_mut(lane).receive(header, frame, self.stats.lanes.of_mut(lane))?;
                     self.tell_soon(lane);
@@ -107,6 +110,7 @@ impl Session {
             Kind::Pong => {
                 if let Some(round_trip) = self.liveness(now).answered(now, header.seq) {
                     self.stats.measured(round_trip);
+                    self.cap.round_trip(now, round_trip);
                 }
             }
             Kind::Close => {

@@ -66,6 +66,17 @@ impl Ring {
         self.unsent > 0 || !self.lost.is_empty()
     }
 
+    /// Whether a chunk that is lost goes next: it counts as on its way already.
+    pub(crate) fn repairs(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// The first chunk that has not been sent over the link of the moment.
+    pub(crate) fn unsent(&self) -> Option<&Chunk> {
+        let at = self.kept.len().checked_sub(self.unsent)?;
+        self.kept.get(at).map(|kept| &kept.chunk)
+    }
+
     /// The next chunk to be sent again.
     pub(crate) fn pop(&mut self, now: Duration, patience: Duration) -> Option<Chunk> {
         self.look_until(now + patience);

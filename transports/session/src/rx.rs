@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use wire::Lane;
 
 use crate::{
     MAX_MESSAGE, ProtocolError,
     config::INITIAL_WINDOW,
     frame::{Header, frame_cost},
+    partial::Partial,
     reorder::{Piece, Reorder},
     stats::LaneStats,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Rx {
     /// The offset of the next frame.
     next: u64,
     /// The message whose last chunk has not come.
-    partial: Option<BytesMut>,
+    partial: Option<Partial>,
     /// What the frames of `partial` cost.
     partial_cost: u64,
     /// Messages that the application has not asked for, and their bytes.
@@ -39,6 +40,8 @@ pub(crate) struct Rx {
     told: Told,
     /// It may not have heard it.
     tell_again: bool,
+    /// It has asked what has come.
+    asked: bool,
     /// Whether each frame comes once and in order over the link of the moment.
     strict: bool,
     /// Frames in front of this offset may come again: they were sent before the peer knew that we have them.
@@ -77,6 +80,7 @@ impl Rx {
             accepted: 0,
             told: Told { ack: 0, limit: INITIAL_WINDOW as u64 },
             tell_again: false,
+            asked: false,
             strict: true,
             again_until: 0,
             reorder: Reorder::default(),
@@ -95,6 +99,7 @@ impl Rx {
         self.again_until = self.next;
         self.reorder.clear();
         self.untold_frames = 0;
+        self.asked = false;
         self.tell_again = !self.lane.may_lose();
         if self.lane.may_lose() {
             self.forget_partial(stats);
@@ -110,6 +115,7 @@ impl Rx {
     ) -> Result<(), ProtocolError> {
         let lane = self.lane;
         let found = header.seq;
+        self.asked |= header.asks;
         // No offset ends at the last number, so `next` never overflows.
         let limit = if lane.may_lose() { u64::MAX - 1 } else { self.told.limit };
         let end = found.saturating_add(frame_cost(chunk.len()));
@@ -178,28 +184,28 @@ impl Rx {
         if !last && chunk.is_empty() {
             return Err(ProtocolError::Fragments(lane));
         }
-        let so_far = self.partial.as_ref().map_or(0, BytesMut::len);
+        let so_far = self.partial.as_ref().map_or(0, Partial::len);
         if so_far + chunk.len() > MAX_MESSAGE {
             return Err(ProtocolError::TooLong(lane));
         }
         match (self.partial.take(), first, last) {
             (None, true, true) => self.deliver(chunk, cost, stats),
             (None, true, false) => {
-                self.partial = Some(BytesMut::from(chunk));
+                self.partial.insert(Partial::default()).push(chunk);
                 self.partial_cost = cost;
             }
             (None, false, _) if lane.may_lose() => stats.discarded_frames += 1,
             (None, false, _) => return Err(ProtocolError::Fragments(lane)),
             (Some(mut message), _, false) => {
-                message.extend_from_slice(&chunk);
+                message.push(chunk);
                 self.partial = Some(message);
                 self.partial_cost += cost;
             }
             (Some(mut message), _, true) => {
-                message.extend_from_slice(&chunk);
+                message.push(chunk);
                 let cost = self.partial_cost + cost;
                 self.partial_cost = 0;
-                self.deliver(message.freeze(), cost, stats);
+                self.deliver(message.join(), cost, stats);
             }
         }
         Ok(())
@@ -256,13 +262,14 @@ impl Rx {
 
     /// Whether the peer could be told anything new.
     pub(crate) fn has_news(&self) -> bool {
-        self.news() != self.told || self.tell_again || !self.strict && self.untold_frames > 0
+        self.news() != self.told || self.tell_again || self.asked || !self.strict && self.untold_frames > 0
     }
 
     /// Whether the peer should be told at once: it runs out of credit, or sends again what has come.
     pub(crate) fn has_urgent_news(&self) -> bool {
         self.news().limit - self.told.limit >= self.window / 2
             || self.tell_again
+            || self.asked
             || !self.strict && self.untold_frames >= UNTOLD_FRAMES
     }
 
@@ -272,10 +279,11 @@ impl Rx {
         (self.told.ack, self.told.limit)
     }
 
-    /// The peer is told by a frame that says nothing else: over a link that may lose, also what has come.
+    /// The peer is told by a frame that says nothing else: over a link that may lose, or if it has asked, also what has come.
     pub(crate) fn tell_all(&mut self) -> Option<u64> {
         (self.tell_again, self.untold_frames) = (false, 0);
-        (!self.strict).then_some(self.next)
+        let asked = std::mem::take(&mut self.asked);
+        (asked || !self.strict).then_some(self.next)
     }
 
     /// What was told may have been lost.

@@ -7,6 +7,7 @@ use wire::{Lane, Message};
 
 use crate::{
     Config, Identity, LinkId, LinkKind, MAX_MESSAGE, ResetReason, Role, SessionId, Stats,
+    cap::Cap,
     lanes::{Lanes, RELIABLE},
     links::{Current, Links, Path, State},
     liveness::{Liveness, Silence},
@@ -85,6 +86,8 @@ pub struct Session {
     /// They are due.
     pub(crate) tell_due: bool,
     pub(crate) pace: Pace,
+    /// What of BULK may be on its way.
+    pub(crate) cap: Cap,
     /// Bytes of other lanes that went first while BULK was ready.
     pub(crate) bulk_waited: usize,
     /// What is to be told of the peer's silence.
@@ -149,6 +152,7 @@ impl Session {
             links: Links::default(),
             tx: Lanes::new(|lane| Tx::new(lane, &config, resumes)),
             rx: Lanes::new(|lane| Rx::new(lane, config.lane(lane).window)),
+            cap: Cap::new((config.lane(Lane::Bulk).window + MAX_MESSAGE) as u64),
             config,
             stats: Stats::default(),
             liveness: None,

@@ -7,7 +7,7 @@ use wire::{Lane, Message};
 
 use crate::{
     HEADER_LEN, LinkId, Session,
-    frame::{Header, Kind},
+    frame::{Header, Kind, frame_cost},
     lanes::RELIABLE,
     links::{EARLY_BYTES, State},
     session::Ending,
@@ -88,7 +88,11 @@ impl Session {
             return Some(self.status(lane));
         }
         self.tell_due = false;
-        self.choose().and_then(|lane| self.chunk(lane)).or_else(|| self.farewell())
+        let max_chunk = self.max_chunk();
+        if !self.tx.of(Lane::Bulk).ready(max_chunk) {
+            self.cap.starved();
+        }
+        self.choose(max_chunk).and_then(|lane| self.chunk(lane, max_chunk)).or_else(|| self.farewell())
     }
 
     /// Acknowledgement and credit, with nothing that carries them.
@@ -99,28 +103,44 @@ impl Session {
         }
     }
 
+    /// The longest chunk of the moment, bytes.
+    fn max_chunk(&self) -> usize {
+        self.pace.chunk(self.config.chunk(), self.cap.limit() / 4, self.cap.rate())
+    }
+
     /// The lane whose chunk goes next.
-    fn choose(&self) -> Option<Lane> {
-        let max_chunk = self.pace.chunk(self.config.chunk());
+    fn choose(&self, max_chunk: usize) -> Option<Lane> {
         let ready = |lane: &Lane| self.tx.of(*lane).ready(max_chunk);
         let urgent = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Bulk).find(ready);
-        let bulk = ready(&Lane::Bulk).then_some(Lane::Bulk);
+        let bulk = self.bulk_ready(max_chunk).then_some(Lane::Bulk);
         if self.bulk_waited >= URGENT_PER_BULK * max_chunk { bulk.or(urgent) } else { urgent.or(bulk) }
     }
 
-    fn chunk(&mut self, lane: Lane) -> Option<Message> {
-        let max_chunk = self.pace.chunk(self.config.chunk());
-        let bulk_ready = self.tx.of(Lane::Bulk).ready(max_chunk);
+    /// Whether BULK has a chunk that the path has room for.
+    fn bulk_ready(&self, max_chunk: usize) -> bool {
+        let tx = self.tx.of(Lane::Bulk);
+        tx.ready(max_chunk) && self.cap.allows(tx.in_flight(), tx.next_cost(max_chunk))
+    }
+
+    fn chunk(&mut self, lane: Lane, max_chunk: usize) -> Option<Message> {
+        let bulk_ready = self.bulk_ready(max_chunk);
         let patience = self.stats.patience();
-        let chunk = self.tx.of_mut(lane).pop(self.now, patience, max_chunk, self.stats.lanes.of_mut(lane))?;
+        let tx = self.tx.of_mut(lane);
+        let cost = tx.next_cost(max_chunk);
+        let chunk = tx.pop(self.now, patience, max_chunk, self.stats.lanes.of_mut(lane))?;
         self.pace.took(self.now, HEADER_LEN + chunk.len());
+        let mut asks = false;
         if lane == Lane::Bulk {
             self.bulk_waited = self.bulk_waited.saturating_sub(URGENT_PER_BULK * chunk.len());
+            if cost > 0 {
+                let next = frame_cost(max_chunk);
+                asks = self.cap.sent(self.now, (chunk.end(), cost), tx.in_flight(), next);
+            }
         } else if bulk_ready {
             self.bulk_waited = self.bulk_waited.saturating_add(chunk.len());
         }
         let mut header = self.header(lane, Kind::Data, chunk.seq);
-        (header.first, header.last) = (chunk.first, chunk.last);
+        (header.first, header.last, header.asks) = (chunk.first, chunk.last, asks);
         let mut head = BytesMut::with_capacity(HEADER_LEN + chunk.head.len());
         head.extend_from_slice(&header.encode());
         head.extend_from_slice(&chunk.head);

@@ -204,6 +204,23 @@ impl Tx {
             })
     }
 
+    /// Bytes handed to the link of the moment, headers included, that the peer is not known to have received.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let unsent = self.ring.as_ref().and_then(Ring::unsent);
+        unsent.map_or(self.next, |chunk| chunk.seq).saturating_sub(self.base())
+    }
+
+    /// What the next chunk adds to [`Self::in_flight`]; nothing if it is one that was lost.
+    pub(crate) fn next_cost(&self, max_chunk: usize) -> u64 {
+        match &self.ring {
+            Some(ring) if ring.repairs() => 0,
+            ring => match ring.as_ref().and_then(Ring::unsent) {
+                Some(chunk) => chunk.cost(),
+                None => self.queue.front().map_or(0, |message| frame_cost(message.len().min(max_chunk))),
+            },
+        }
+    }
+
     fn resends(&self) -> bool {
         self.ring.as_ref().is_some_and(Ring::ready)
     }

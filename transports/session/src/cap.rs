@@ -1,0 +1,338 @@
+//! How much of BULK may be on its way: what the path holds and about a millisecond more, as urgent messages meet it there.
+//!
+//! Two rules, both from what the peer says to have received:
+//! - **Never less than the path needs.** At a rate `r` and a shortest round trip `t` the path holds `r * t`. The bound is
+//!   that and a budget: a millisecond at this rate, or more where round trips are long or differ much: what is lost below
+//!   comes late, and everything behind it. Until the bound has once been high enough it follows a doubled `t`.
+//! - **No more than helps.** The bound tries to be a quarter lower for a while, and stays there if the rate does; it tries
+//!   to be a quarter higher, and stays there if the rate rises. So it finds its place also where round trips say little:
+//!   on paths that hold frames back and let them go in bursts.
+//!
+//! ```text
+//!           ┌────────── no use: back, and wait longer ◄─────┐
+//!           ▼                                               │
+//!   settle ─► measure ─► wait n spans ─► lower, or higher ─► settle ─► measure
+//!   (a round trip)  ▲                                               │
+//!                   └──────────── it helps: stay, and go on ◄───────┘
+//! ```
+//! A span in which the application had nothing to send says nothing, and is measured again. Now and then the bound falls
+//! for a round trip, so that the shortest one is seen although the lane is never idle.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// The bound at first, bytes: what a LAN needs.
+const FIRST: u64 = 64 * 1024;
+/// The lowest bound, bytes: two of the shortest chunks, with headers.
+const LEAST: u64 = 2 * (4 * 1024 + 128);
+/// What an urgent message may wait for at the bottleneck beside a short round trip.
+const BUDGET: Duration = Duration::from_millis(1);
+/// What one round trip is late by, others are, too: the path needs so many times the mean of it.
+const SWINGS: u32 = 2;
+/// A rate is measured for so long, and for a round trip, at least.
+const SPAN: Duration = Duration::from_millis(16);
+/// A round trip in between is as good for a rate that is too low, if it is not shorter than this.
+const GLANCE: Duration = Duration::from_millis(4);
+/// The shortest round trip is forgotten after this time, in halves: paths change.
+const MEMORY: Duration = Duration::from_secs(20);
+/// Spans between two tries, at least and at most.
+const WAITS: (u32, u32) = (2, 32);
+
+/// The bound of what is on its way.
+#[derive(Debug)]
+pub(crate) struct Cap {
+    most: u64,
+    limit: u64,
+    /// The bound has never been seen to be high enough.
+    young: bool,
+    shortest: Shortest,
+    swing: Swing,
+    /// What the peer was asked about, oldest first.
+    asked: VecDeque<Asked>,
+    /// The offset up to which the peer has all, and since when.
+    arrived: (u64, Duration),
+    /// The bound is low until what was asked from this offset on has arrived.
+    drain: Option<u64>,
+    span: Span,
+    phase: Phase,
+    wait: u32,
+    /// Bytes per second of the last span.
+    rate: Option<u64>,
+}
+
+/// A chunk that the peer was asked about.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    end: u64,
+    sent: Duration,
+    /// What had arrived then, and when it had.
+    arrived: (u64, Duration),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Span {
+    /// What was sent under another bound ends here.
+    Settle(u64),
+    Measure {
+        from: (u64, Duration),
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Wait { spans: u32, lower_next: bool },
+    Try { lower: bool, limit_before: u64, rate_before: u64 },
+}
+
+impl Cap {
+    /// Never above `most`, bytes.
+    pub(crate) fn new(most: u64) -> Self {
+        let most = most.max(LEAST);
+        Self {
+            most,
+            limit: FIRST.min(most),
+            young: true,
+            shortest: Shortest::default(),
+            swing: Swing::default(),
+            asked: VecDeque::new(),
+            arrived: (0, Duration::ZERO),
+            drain: None,
+            span: Span::Settle(0),
+            phase: Phase::Wait { spans: 0, lower_next: true },
+            wait: WAITS.0,
+            rate: None,
+        }
+    }
+
+    /// The same for another path, on which nothing is.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::new(self.most);
+    }
+
+    /// The bound of the moment, bytes.
+    pub(crate) fn limit(&self) -> u64 {
+        match (self.drain, self.shortest.get()) {
+            (Some(_), Some(shortest)) => {
+                let held = u128::from(self.limit) * shortest.as_nanos();
+                let all = (shortest + self.budget(shortest)).as_nanos();
+                u64::try_from(held / all / 2).unwrap_or(u64::MAX).clamp(LEAST, self.limit)
+            }
+            _ => self.limit,
+        }
+    }
+
+    /// The rate of the last span in which the lane was busy, bytes per second.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// Whether a chunk that costs so much may go when so much is on its way. Something always may while the peer has
+    /// nothing to answer.
+    pub(crate) fn allows(&self, in_flight: u64, cost: u64) -> bool {
+        self.asked.is_empty() || in_flight.saturating_add(cost) <= self.limit()
+    }
+
+    /// A chunk of this cost goes that ends at this offset; so much is on its way then, and the next may cost `next`.
+    /// Whether the peer has to say when it has it: a few times in what may be on its way, and before nothing more may go.
+    pub(crate) fn sent(&mut self, now: Duration, (end, cost): (u64, u64), in_flight: u64, next: u64) -> bool {
+        if in_flight <= cost {
+            // Nothing was on its way: the time before says nothing about the path.
+            self.arrived = (end.saturating_sub(in_flight), now);
+        }
+        let limit = self.limit();
+        let since = self.asked.back().map_or(in_flight, |asked| end.saturating_sub(asked.end));
+        let asks = since >= limit / 4 || in_flight.saturating_add(next) > limit;
+        if asks {
+            self.asked.push_back(Asked { end, sent: now, arrived: self.arrived });
+        }
+        asks
+    }
+
+    /// The application had nothing to send although something might have gone.
+    pub(crate) fn starved(&mut self) {
+        if let Span::Measure { .. } = self.span {
+            self.settle();
+        }
+    }
+
+    /// Something small was answered after this time.
+    pub(crate) fn round_trip(&mut self, now: Duration, round_trip: Duration) {
+        self.shortest.saw(now, round_trip);
+    }
+
+    /// The peer has everything up to this offset.
+    pub(crate) fn arrived(&mut self, now: Duration, offset: u64) {
+        if offset <= self.arrived.0 {
+            return;
+        }
+        self.arrived = (offset, now);
+        let mut latest = None;
+        while let Some(asked) = self.asked.pop_front_if(|asked| asked.end <= offset) {
+            latest = Some(asked);
+        }
+        let Some(asked) = latest else { return };
+        let round_trip = now.saturating_sub(asked.sent);
+        self.swing.saw(round_trip);
+        if self.shortest.saw(now, round_trip) {
+            self.drain = Some(self.last_asked());
+        } else if self.drain.is_some_and(|from| asked.end > from) {
+            self.drain = None;
+            self.settle();
+        }
+        let glance = now.saturating_sub(asked.arrived.1);
+        if self.young || glance >= GLANCE {
+            self.raise(per_second(offset.saturating_sub(asked.arrived.0), glance));
+        }
+        self.measure(now);
+    }
+
+    fn last_asked(&self) -> u64 {
+        self.asked.back().map_or(self.arrived.0, |asked| asked.end)
+    }
+
+    /// What an urgent message may wait for at the bottleneck.
+    fn budget(&self, shortest: Duration) -> Duration {
+        BUDGET.max(shortest / 4).max(self.swing.mean * SWINGS)
+    }
+
+    /// What a path of this rate needs.
+    fn need(&self, rate: u64) -> Option<u64> {
+        let shortest = self.shortest.get()?;
+        let held = if self.young { shortest * 2 } else { shortest };
+        let need = u128::from(rate) * (held + self.budget(shortest)).as_nanos() / 1_000_000_000;
+        Some(u64::try_from(need).unwrap_or(u64::MAX).clamp(LEAST, self.most))
+    }
+
+    /// Whether the bound was too low for a path of this rate.
+    fn raise(&mut self, rate: u64) -> bool {
+        let Some(need) = self.need(rate).filter(|need| *need > self.limit) else { return false };
+        self.limit = need;
+        self.phase = Phase::Wait { spans: 0, lower_next: true };
+        self.settle();
+        true
+    }
+
+    fn settle(&mut self) {
+        self.span = Span::Settle(self.last_asked());
+    }
+
+    fn measure(&mut self, now: Duration) {
+        match self.span {
+            Span::Settle(until) if self.arrived.0 >= until && self.drain.is_none() => {
+                self.span = Span::Measure { from: self.arrived };
+            }
+            Span::Settle(_) => {}
+            Span::Measure { .. } if self.drain.is_some() => self.settle(),
+            Span::Measure { from: (offset, since) } => {
+                let span = now.saturating_sub(since);
+                if span >= SPAN.max(self.shortest.get().unwrap_or_default()) {
+                    let rate = per_second(self.arrived.0 - offset, span);
+                    self.rate = Some(rate);
+                    self.span = Span::Measure { from: self.arrived };
+                    self.young = false;
+                    if !self.raise(rate) {
+                        self.step(rate);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A span is over.
+    fn step(&mut self, rate: u64) {
+        match self.phase {
+            Phase::Wait { spans, lower_next } if spans > 0 => {
+                self.phase = Phase::Wait { spans: spans - 1, lower_next };
+            }
+            Phase::Wait { lower_next, .. } => self.attempt(lower_next, rate),
+            Phase::Try { lower: true, limit_before, rate_before } => {
+                if rate >= rate_before - rate_before / 16 {
+                    self.wait = WAITS.0;
+                    self.attempt(true, rate.max(rate_before));
+                } else {
+                    self.limit = self.limit.max(limit_before);
+                    self.pause(false);
+                }
+            }
+            Phase::Try { lower: false, limit_before, rate_before } => {
+                if rate >= rate_before + rate_before / 12 {
+                    self.wait = WAITS.0;
+                    self.attempt(false, rate);
+                } else {
+                    self.limit = self.limit.min(limit_before);
+                    self.pause(true);
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, lower: bool, rate: u64) {
+        let limit_before = self.limit;
+        let need = self.need(rate).unwrap_or(self.limit);
+        self.limit = if lower {
+            (limit_before - limit_before / 4).max(need).min(limit_before)
+        } else {
+            (limit_before + limit_before / 4).min(self.most)
+        };
+        if self.limit.abs_diff(limit_before) < limit_before / 16 {
+            self.limit = limit_before;
+            return self.pause(!lower);
+        }
+        self.phase = Phase::Try { lower, limit_before, rate_before: rate };
+        self.settle();
+    }
+
+    fn pause(&mut self, lower_next: bool) {
+        self.phase = Phase::Wait { spans: self.wait, lower_next };
+        self.wait = (self.wait * 2).min(WAITS.1);
+        self.settle();
+    }
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let time = time.as_nanos().max(1_000);
+    u64::try_from(u128::from(bytes) * 1_000_000_000 / time).unwrap_or(u64::MAX)
+}
+
+/// How much round trips differ: from their mean, in the mean; both smoothed over 16.
+#[derive(Debug, Default)]
+struct Swing {
+    middle: Option<Duration>,
+    mean: Duration,
+}
+
+impl Swing {
+    fn saw(&mut self, round_trip: Duration) {
+        let middle = self.middle.unwrap_or(round_trip);
+        self.mean = self.mean - self.mean / 16 + middle.abs_diff(round_trip) / 16;
+        self.middle = Some(middle - middle / 16 + round_trip / 16);
+    }
+}
+
+/// The shortest round trip of a while.
+#[derive(Debug, Default)]
+struct Shortest {
+    /// In this half of the memory, and in the last one.
+    halves: [Option<Duration>; 2],
+    since: Option<Duration>,
+}
+
+impl Shortest {
+    fn get(&self) -> Option<Duration> {
+        self.halves.into_iter().flatten().min()
+    }
+
+    /// Whether a half has passed.
+    fn saw(&mut self, now: Duration, round_trip: Duration) -> bool {
+        let passed = now.saturating_sub(*self.since.get_or_insert(now)) > MEMORY / 2;
+        let [this, last] = self.halves;
+        let (this, last) = if passed { (None, this) } else { (this, last) };
+        self.halves = [Some(this.map_or(round_trip, |known| known.min(round_trip))), last];
+        if passed {
+            self.since = Some(now);
+        }
+        passed
+    }
+}
+
+#[cfg(test)]
+mod tests;
