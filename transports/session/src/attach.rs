@@ -1,4 +1,4 @@
-//! How a session gets onto a link, off it, and onto the next.
+//! How a session gets onto a link, and onto the next.
 
 use std::time::Duration;
 
@@ -16,9 +16,6 @@ use crate::{
     pace::Pace,
     session::Ending,
 };
-
-/// So long a link that the session has left stays open for what is on its way.
-const LINGER: Duration = Duration::from_secs(1);
 
 impl Session {
     /// A link is there. Its peer's key has been checked by the caller: it is the one that the session belongs to. What
@@ -55,57 +52,9 @@ impl Session {
         Ok(())
     }
 
-    /// This link has ended or is given up. If the session was on it, it goes on over the next one.
-    pub fn link_down(&mut self, now: Duration, link: LinkId) {
-        self.now = self.now.max(now);
-        if let Some(path) = self.links.remove(link) {
-            self.left(matches!(path.state, State::Current(_)));
-        }
-    }
-
     /// Whether the first link is still to come, or its welcome.
     fn begins(&self) -> bool {
         !self.links.attached && self.links.detached_since.is_none()
-    }
-
-    /// A link is gone: the session is detached if it was on that one, or waited for its answer only.
-    fn left(&mut self, current: bool) {
-        let opens = self.links.iter().any(|path| matches!(path.state, State::Opens(_)));
-        if self.links.attached && self.links.current().is_none() && (current || !opens) {
-            self.links.attached = false;
-            self.links.detached_since = Some(self.now);
-            if self.resumes {
-                self.link_events.push_back(Event::Detached);
-            }
-        }
-    }
-
-    /// The owner may close this link.
-    pub(crate) fn retire(&mut self, link: LinkId) {
-        if self.links.remove(link).is_some() {
-            self.link_events.push_back(Event::Retired(link));
-            self.left(false);
-        }
-    }
-
-    pub(crate) fn expire(&mut self, now: Duration) {
-        let over = |since: Duration| now >= since.saturating_add(self.config.expire_after);
-        if self.links.detached_since.is_some_and(over) {
-            self.finish(Event::Expired, ResetReason::Expired);
-        }
-    }
-
-    pub(crate) fn links_on_timeout(&mut self, now: Duration) {
-        let over: Vec<LinkId> = self.links.iter().filter(|path| path.over(now)).map(|path| path.id).collect();
-        for link in over {
-            self.retire(link);
-        }
-        for path in self.links.iter_mut() {
-            let due = path.timeout().is_some_and(|at| at <= now);
-            if let (true, State::Opens(opens)) = (due, &mut path.state) {
-                opens.due = true;
-            }
-        }
     }
 
     /// HELLO or ATTACH.
@@ -308,7 +257,7 @@ impl Session {
         })
     }
 
-    /// The session is on this link from now on. What was on the link before is fenced by the epoch.
+    /// The session is on this link from now on. Of the link before only what is on its way counts.
     fn move_to(
         &mut self,
         now: Duration,
@@ -317,16 +266,16 @@ impl Session {
         claim: Option<&Claim>,
         answer: Option<Kind>,
     ) {
+        let confirmed = answer.is_none();
         let mut void = Vec::new();
         for path in self.links.iter_mut().filter(|path| path.id != link) {
             match &path.state {
-                State::Current(_) => path.state = State::Lingers { until: now + LINGER, detach: true },
+                State::Current(_) => path.state = State::left(now, confirmed),
                 State::Opens(_) if path.epoch <= epoch => void.push(path.id),
                 _ => {}
             }
         }
         let Some(path) = self.links.get_mut(link) else { return };
-        let confirmed = answer.is_none();
         path.epoch = epoch;
         path.state = State::Current(Current { answer, answer_due: !confirmed, confirmed, early_bytes: 0 });
         let kind = path.kind;
@@ -359,14 +308,6 @@ impl Session {
         } else if self.links.attached {
             self.stats.hand_overs += 1;
         }
-    }
-
-    /// The peer is on another link, or on none: it takes nothing more from this one.
-    pub(crate) fn detached_by_peer(&mut self, now: Duration, link: LinkId) {
-        if let Some(path) = self.links.get_mut(link) {
-            path.state = State::Lingers { until: now + LINGER, detach: false };
-        }
-        self.left(false);
     }
 
     /// What opened this link is said again: the answer may be lost.

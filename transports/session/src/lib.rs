@@ -56,7 +56,11 @@
 //!   duplicates by number.
 //! - **One link at a time**: the epoch counts links and attempts. An ATTACH is accepted if its epoch is greater than any
 //!   that was accepted, and than any that we have asked for; of two ends that ask for the same one the remote gets it.
-//!   From then on frames of the old link are dropped, but for AUDIO and ISO in the second in which it lingers.
+//!   From then on nothing new is sent over the old link. What was on its way over it is taken for the second in which it
+//!   lingers, by number, if it was sent in the epoch of that link; everything else of another epoch is dropped.
+//! - **Without a gap**: who has asked stays on the old link until the answer is there, and the other end tells it to leave
+//!   (DETACH) only when it is known to have the answer, or after half a second. So no message takes longer, while both
+//!   links live, than the slower of the two takes.
 //! - **Proof**: the host chooses id and secret at random and tells them inside the first link's encryption. ATTACH and
 //!   ATTACHED carry an HMAC over id, epoch, the binding of the link and the places of the lanes: a claim is good for one
 //!   link and one epoch. The owner checks that the link's peer key is the one the session belongs to.
@@ -125,6 +129,7 @@ mod error;
 mod frame;
 mod identity;
 mod lanes;
+mod leave;
 mod links;
 mod liveness;
 mod opening;

@@ -104,7 +104,7 @@ impl Path {
                 Some(deadline.min(*said + OPENING_AGAIN))
             }
             State::Opens(_) => Some(deadline),
-            State::Lingers { until, .. } => Some(*until),
+            State::Lingers { until, detach_at, .. } => Some(detach_at.unwrap_or(*until)),
             State::Current(_) => None,
         }
     }
@@ -123,6 +123,8 @@ pub(crate) enum State {
         until: Duration,
         /// The peer has to be told.
         detach: bool,
+        /// The peer may use this link until it has the answer on the new one: it is told by then, or at this time.
+        detach_at: Option<Duration>,
     },
     /// The peer has to be told that there is no session for it.
     Refused(ResetReason),
@@ -224,6 +226,23 @@ impl Links {
             State::Current(current) => Some(current),
             _ => None,
         })
+    }
+
+    /// The peer is on the link of the moment, too: it needs none of those before.
+    pub(crate) fn confirm(&mut self) {
+        if let Some(current) = self.current_mut().filter(|current| !current.confirmed) {
+            current.confirmed = true;
+            self.detach_left(None);
+        }
+    }
+
+    /// The peer has to be told by now which links were left, or by this time.
+    pub(crate) fn detach_left(&mut self, by: Option<Duration>) {
+        for path in &mut self.paths {
+            if let State::Lingers { detach, detach_at, .. } = &mut path.state {
+                *detach |= detach_at.take_if(|at| by.is_none_or(|by| *at <= by)).is_some();
+            }
+        }
     }
 
     /// An epoch that neither end has seen.

@@ -83,21 +83,14 @@ impl Session {
             return self.stale();
         }
         self.liveness(now).heard(now);
-        if let Some(current) = self.links.current_mut() {
-            current.confirmed = true;
-        }
+        self.links.confirm();
         if self.closed() {
             return Ok(());
         }
         frame.advance(HEADER_LEN);
         match header.kind {
             Kind::Data | Kind::Status | Kind::Received => {
-                if !lane.may_lose() {
-                    self.tx.of_mut(lane).acknowledge(lane, header.ack, header.limit)?;
-                }
-                if header.kind == Kind::Received {
-                    self.tx.of_mut(lane).arrived(lane, header.seq)?;
-                }
+                self.told_by_peer(lane, header)?;
                 if lane == Lane::Bulk {
                     self.cap.arrived(now, self.tx.of(lane).base());
                 }
@@ -124,7 +117,18 @@ impl Session {
         Ok(())
     }
 
-    /// The link has been left: what may be lost is still taken by number, everything else comes again over the new one.
+    /// Takes what a frame says of what we have sent.
+    fn told_by_peer(&mut self, lane: Lane, header: &Header) -> Result<(), ProtocolError> {
+        if !lane.may_lose() {
+            self.tx.of_mut(lane).acknowledge(lane, header.ack, header.limit)?;
+        }
+        if header.kind == Kind::Received {
+            self.tx.of_mut(lane).arrived(lane, header.seq)?;
+        }
+        Ok(())
+    }
+
+    /// The link has been left: what was on its way over it is taken by number, whichever link is first to bring it.
     fn receive_late(
         &mut self,
         link: LinkId,
@@ -133,11 +137,17 @@ impl Session {
         mut frame: Bytes,
     ) -> Result<(), ProtocolError> {
         let ours = self.links.get(link).is_some_and(|path| path.epoch == header.epoch);
-        if !ours || header.kind != Kind::Data || !lane.may_lose() || self.closed() {
+        let carries = matches!(header.kind, Kind::Data | Kind::Status | Kind::Received);
+        if !ours || !carries || self.closed() {
             return self.stale();
         }
-        frame.advance(HEADER_LEN);
-        self.rx.of_mut(lane).receive(header, frame, self.stats.lanes.of_mut(lane))
+        self.told_by_peer(lane, header)?;
+        if header.kind == Kind::Data {
+            frame.advance(HEADER_LEN);
+            self.rx.of_mut(lane).receive_late(header, frame, self.stats.lanes.of_mut(lane))?;
+            self.tell_soon(lane);
+        }
+        Ok(())
     }
 
     /// The session is over; the application gets what has come, and then this.

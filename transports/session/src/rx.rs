@@ -44,7 +44,8 @@ pub(crate) struct Rx {
     asked: bool,
     /// Whether each frame comes once and in order over the link of the moment.
     strict: bool,
-    /// Frames in front of this offset may come again: they were sent before the peer knew that we have them.
+    /// Frames in front of this offset may come again: they were sent before the peer knew that we have them, or over
+    /// another link.
     again_until: u64,
     reorder: Reorder,
     /// Frames that came since the peer was told which have come.
@@ -106,9 +107,33 @@ impl Rx {
         }
     }
 
-    /// Takes a chunk.
+    /// Takes a chunk that came over the link of the moment.
     pub(crate) fn receive(
         &mut self,
+        header: &Header,
+        chunk: Bytes,
+        stats: &mut LaneStats,
+    ) -> Result<(), ProtocolError> {
+        self.receive_by(self.strict, header, chunk, stats)
+    }
+
+    /// Takes a chunk that comes late over a link that was left: it may come again over the new one, or have come.
+    pub(crate) fn receive_late(
+        &mut self,
+        header: &Header,
+        chunk: Bytes,
+        stats: &mut LaneStats,
+    ) -> Result<(), ProtocolError> {
+        let end = header.seq.saturating_add(frame_cost(chunk.len()));
+        self.receive_by(false, header, chunk, stats)?;
+        self.again_until = self.again_until.max(end);
+        Ok(())
+    }
+
+    /// Takes a chunk; a strict link brings each once and in order, but for what was sent over another one before.
+    fn receive_by(
+        &mut self,
+        strict: bool,
         header: &Header,
         chunk: Bytes,
         stats: &mut LaneStats,
@@ -134,11 +159,11 @@ impl Rx {
             return self.take(end, piece, stats);
         }
         if found < self.next {
-            return self.receive_again(found, end, stats);
+            return self.receive_again(strict, found, end, stats);
         }
         self.untold_frames = self.untold_frames.saturating_add(1);
         if found > self.next {
-            if self.strict {
+            if strict {
                 return Err(ProtocolError::Sequence { lane, expected: self.next, found });
             }
             if !self.reorder.insert(lane, found, piece)? {
@@ -154,8 +179,14 @@ impl Rx {
     }
 
     /// A frame that has come before: the peer does not know it yet.
-    fn receive_again(&mut self, found: u64, end: u64, stats: &mut LaneStats) -> Result<(), ProtocolError> {
-        let expected = !self.strict || found < self.again_until;
+    fn receive_again(
+        &mut self,
+        strict: bool,
+        found: u64,
+        end: u64,
+        stats: &mut LaneStats,
+    ) -> Result<(), ProtocolError> {
+        let expected = !strict || found < self.again_until;
         if !expected || end > self.next {
             return Err(ProtocolError::Sequence { lane: self.lane, expected: self.next, found });
         }

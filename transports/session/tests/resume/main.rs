@@ -3,6 +3,7 @@
 mod adversary;
 #[path = "../common/frames.rs"]
 mod frames;
+mod hand_over;
 mod model;
 mod rules;
 mod security;

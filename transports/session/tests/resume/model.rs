@@ -343,5 +343,5 @@ fn every_order_of_frames_up_to_a_depth_ends_well() {
 
 #[test]
 fn every_order_of_bursts_up_to_a_depth_ends_well() {
-    assert!(search(Grain::Burst, 11) > 9_000);
+    assert!(search(Grain::Burst, 12) > 9_000);
 }

@@ -143,11 +143,41 @@ fn an_old_epoch_is_fenced() {
     settle(T0, B, &mut remote, &mut host);
     events(&mut host);
     let stale = host.stats().stale_frames;
-    for (link, epoch) in [(A, 0), (A, 1), (B, 0), (B, 2)] {
-        let frame = raw(DATA, FIRST_AND_LAST, epoch, 0, 0, b"from the past");
-        host.receive_on(T0, link, Lane::Int, frame).unwrap();
+    let past = |epoch| raw(DATA, FIRST_AND_LAST, epoch, 0, 0, b"from the past");
+    for (link, epoch) in [(A, 1), (B, 0), (B, 2)] {
+        host.receive_on(T0, link, Lane::Int, past(epoch)).unwrap();
     }
+    assert_eq!((events(&mut host), host.stats().stale_frames), (vec![], stale + 3));
+    // What was on its way over the old link counts for as long as that link lingers.
+    let later = T0 + Duration::from_secs(1);
+    host.on_timeout(later);
+    assert_eq!(events(&mut host), [Event::Retired(A)]);
+    host.receive_on(later, A, Lane::Int, past(0)).unwrap();
     assert_eq!((events(&mut host), host.stats().stale_frames), (vec![], stale + 4));
+}
+
+#[test]
+fn a_link_that_was_left_takes_no_more_than_the_window_and_is_all_that_a_liar_loses() {
+    let (mut host, mut remote) = streams();
+    join(T0, B, LinkKind::STREAM, &mut host, &mut remote);
+    settle(T0, B, &mut remote, &mut host);
+    events(&mut host);
+    for number in [1 << 40, u64::MAX] {
+        let frame = raw(DATA, FIRST_AND_LAST, 0, number, 0, b"far ahead");
+        let refused = host.receive_on(T0, A, Lane::Int, frame);
+        assert!(matches!(refused, Err(ProtocolError::Window { lane: Lane::Int, .. })), "{refused:?}");
+    }
+    let mut ack = raw(STATUS, 0, 0, 0, 0, b"").to_vec();
+    ack[16] = 1;
+    let refused = host.receive_on(T0, A, Lane::Int, ack.into());
+    assert_eq!(refused, Err(ProtocolError::Ack { lane: Lane::Int, found: 1, sent: 0 }));
+    host.link_down(T0, A);
+    assert_eq!((host.link(), events(&mut host)), (Some(B), vec![]));
+    host.send(message(Lane::Int, 5, 55)).unwrap();
+    settle(T0, B, &mut host, &mut remote);
+    assert!(
+        matches!(events(&mut remote).last(), Some(Event::Message(Lane::Int, bytes)) if bytes.len() == 55)
+    );
 }
 
 #[test]

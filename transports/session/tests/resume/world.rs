@@ -194,11 +194,12 @@ impl World {
         true
     }
 
-    /// Nothing is taken from an epoch that has passed.
+    /// Nothing is taken over a link but what was sent in the epoch in which the session was on it.
     fn receive(&mut self, link: LinkId, end: usize, lane: Lane, frame: Bytes) -> Result<(), ProtocolError> {
         let epoch = u32::from_le_bytes(frame[4..8].try_into().unwrap());
-        let session = &mut self.ends[end].session;
-        let fenced = frame[0] == DATA && epoch < session.epoch() && !lane.may_lose();
+        let End { session, events, .. } = &mut self.ends[end];
+        let on = |event: &Event| matches!(event, Event::Attached { link: l, epoch: e, .. } if (*l, *e) == (link, epoch));
+        let fenced = frame[0] == DATA && !events.iter().any(on);
         let before = session.stats().lane(lane).received_frames;
         let outcome = session.receive_on(self.now, link, lane, frame);
         assert!(!fenced || session.stats().lane(lane).received_frames == before, "a fenced frame was taken");
