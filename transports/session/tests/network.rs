@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use session::{Config, LaneConfig, SendError};
+use session::{Config, Event, LaneConfig, SendError};
 use wire::{Lane, Message};
 
 mod common;
@@ -89,7 +89,9 @@ proptest! {
                     prop_assert_eq!(came.of(lane), &sent[..], "{:?}", lane);
                 }
             }
-            prop_assert!(came.events.is_empty(), "{:?}", came.events);
+            // Chance may let nothing arrive for a while.
+            let told = came.events.iter().find(|event| **event != Event::PeerQuiet);
+            prop_assert!(told.is_none(), "{:?}", told);
         }
         for lane in RELIABLE {
             prop_assert_eq!(pair.host.session.unaccepted(lane), 0);
