@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   no session:   an attempt, or one of each kind, with growing pauses: the first link begins the session
-//!   detached:     attempts side by side, many at first: the first link that is there takes the session on
+//!   detached:     one attempt of each kind at a time, again at once: the first link that is there takes the session on
 //!   attached:     one attempt beside the link of the moment, to compare or because somebody wants to switch:
 //!                 the session moves when the link is there, if it is wanted or better
 //! ```
@@ -23,6 +23,7 @@ use wire::{Lane, control::Refusal};
 use crate::{
     events::Event,
     live::Live,
+    look::Look,
     quality,
     remote::Remote,
     ways::{Attempt, Linked, NoLink, Way, Wish},
@@ -32,6 +33,20 @@ use crate::{
 const FRAMES_PER_TURN: usize = 16;
 /// How long the slower of two kinds of links is waited for at the beginning.
 const RACE: Duration = Duration::from_millis(2500);
+
+/// How long a host is left alone that says to have no place for the session: it counts how often it is asked.
+const REFUSED: Duration = Duration::from_millis(200);
+
+/// How much an attempt is worth.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Effort {
+    /// It takes what time it needs.
+    Once,
+    /// It is given up after so long.
+    Within(Duration),
+    /// It goes on until the host can be reached.
+    Looks(Look),
+}
 
 /// What came over a link.
 pub(crate) struct Came {
@@ -66,9 +81,15 @@ pub(crate) struct Attempts {
     last: u64,
     /// The next ones.
     next: Option<SpawnHandle>,
+    /// Something random.
+    seed: u64,
 }
 
 impl Attempts {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
     /// Whether something is tried, or will be.
     fn busy(&self) -> bool {
         self.next.is_some() || !self.running.is_empty()
@@ -105,38 +126,27 @@ impl Attempts {
     }
 }
 
-/// How long to wait for the next attempt when a session has had no link for so long: a network that is back is to be
-/// found at once while somebody may still wait for it.
-fn pause(outage: Duration) -> Duration {
-    Duration::from_millis(match outage.as_millis() {
-        0..1_000 => 50,
-        1_000..5_000 => 100,
-        5_000..60_000 => 500,
-        // The host has given the devices up by now.
-        _ => 5_000,
-    })
-}
-
 impl Remote {
     /// Tries to get a link for a new session.
     pub(crate) fn try_to_begin(&mut self, ctx: &mut Context<Self>) {
         self.way = self.wish.first();
-        self.attempt(self.way, None, ctx);
+        self.attempt(self.way, Effort::Once, ctx);
         if self.wish == Wish::Auto {
-            self.attempt(self.way.other(), None, ctx);
+            self.attempt(self.way.other(), Effort::Once, ctx);
         }
     }
 
-    /// Tries once to get a link of this kind, for no longer than this.
-    pub(crate) fn attempt(&mut self, way: Way, limit: Option<Duration>, ctx: &mut Context<Self>) -> LinkId {
+    /// Tries to get a link of this kind.
+    pub(crate) fn attempt(&mut self, way: Way, effort: Effort, ctx: &mut Context<Self>) -> LinkId {
         self.attempts.last += 1;
         let id = LinkId(self.attempts.last);
-        let attempt = (self.connector)(way).into_actor(self).map(move |attempt, act, ctx| {
+        let look = if let Effort::Looks(look) = effort { Some(look) } else { None };
+        let attempt = (self.connector)(way, look).into_actor(self).map(move |attempt, act, ctx| {
             act.attempts.running.remove(&id);
             act.attempted(id, way, attempt, ctx);
         });
         self.attempts.running.insert(id, (way, ctx.spawn(attempt)));
-        if let Some(limit) = limit {
+        if let Effort::Within(limit) = effort {
             ctx.run_later(limit, move |act, ctx| {
                 if act.attempts.give_up(id, ctx) {
                     act.switched(id, Err("the host does not answer in time".to_owned()));
@@ -152,21 +162,28 @@ impl Remote {
         self.look_again(ctx);
     }
 
-    /// Tries again and again to get a link for a session that has none, or may have none.
+    /// Tries again and again to get a link for a session that has none, or may have none: of each kind one attempt at a
+    /// time.
     pub(crate) fn try_to_resume(&mut self, ctx: &mut Context<Self>) {
         self.attempts.next = None;
         let outage = self.live.as_ref().and_then(Live::outage);
-        let Some(outage) = outage.filter(|_| !self.ending()) else { return };
+        let Some(outage) = outage.filter(|_| !self.ending()) else {
+            // The link of the moment lives after all.
+            return self.stop_trying(self.awaited(), ctx);
+        };
+        let look =
+            Look { outage, round_trip: self.round_trip(), seed: self.attempts.seed ^ self.attempts.last };
         // What the user has asked for is tried again, too, where the session has moved to something else.
         let other = (self.wish == Wish::Auto || self.way != self.wish.first()).then(|| self.way.other());
         for way in [Some(self.way), other].into_iter().flatten() {
-            // What hangs in TCP may hang for long; WebRTC tries again by itself, and costs more.
-            if way == Way::NoiseTcp || !self.attempts.tries(way) {
-                self.attempt(way, Some(way.limit(self.round_trip())), ctx);
+            if !self.attempts.tries(way) {
+                self.attempt(way, Effort::Looks(look), ctx);
             }
         }
-        // Attempts that the host is still busy with must not push each other out there.
-        let pause = self.round_trip().map_or(pause(outage), |round_trip| pause(outage).max(round_trip / 4));
+        self.try_to_resume_after(look.pause(Duration::ZERO), ctx);
+    }
+
+    fn try_to_resume_after(&mut self, pause: Duration, ctx: &mut Context<Self>) {
         let next = ctx.run_later(pause, Self::try_to_resume);
         self.attempts.next_is(next, ctx);
     }
@@ -183,6 +200,9 @@ impl Remote {
             Err(NoLink::Refused { reason, text }) => {
                 self.switched(id, Err(text.clone()));
                 self.refused(reason, text, ctx);
+                if self.live.is_some() && self.attempts.next.is_some() {
+                    self.try_to_resume_after(REFUSED, ctx);
+                }
             }
             // A session that goes on has its next attempt already, and of two kinds the other one may come.
             Err(error) if self.live.is_some() || !self.attempts.running.is_empty() => {

@@ -22,6 +22,7 @@ mod lender;
 mod lent;
 mod links;
 mod live;
+mod look;
 mod medium;
 mod pair;
 mod port;
@@ -53,6 +54,7 @@ use noise_tcp::{PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
+    sync::watch,
 };
 use tracing_subscriber::EnvFilter;
 use wire::control::Hello;
@@ -189,7 +191,7 @@ async fn lend_until_ended(
     let ice = connect.ice_server.iter().cloned().map(Into::into).collect();
     let relay_only = connect.relay_only;
     let (address, hello) = (connect.host.clone(), hello(connect.vm.clone()));
-    let to = To { address, host, key, hello, ice, relay_only };
+    let to = To { address, host, key, hello, ice, relay_only, reached: watch::Sender::new(None) };
     let (connector, wish) = (ways::connector(to), connect.transport);
     let remote = Remote::new(Parts { connector, wish, events, seed, tap, ended }).start();
     let (said, ends) = port::ends();

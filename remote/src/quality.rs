@@ -7,6 +7,7 @@ use session::LinkId;
 use tokio::sync::oneshot;
 
 use crate::{
+    links::Effort,
     live::Live,
     remote::Remote,
     ways::{Way, Wish},
@@ -79,7 +80,7 @@ impl Remote {
         if self.quality.look(link, made, now) && !self.attempts.tries(self.way.other()) {
             let other = self.way.other();
             tracing::info!(round_trip = ?now, "the link has become slow; trying {other} beside it");
-            self.attempt(other, Some(other.limit(Some(now))), ctx);
+            self.attempt(other, Effort::Within(other.limit(Some(now))), ctx);
         }
     }
 
@@ -116,7 +117,7 @@ impl Handler<Switch> for Remote {
             return Box::pin(async move { Err(text.to_owned()) });
         }
         let (said, outcome) = oneshot::channel();
-        let link = self.attempt(way, Some(way.limit(self.round_trip())), ctx);
+        let link = self.attempt(way, Effort::Within(way.limit(self.round_trip())), ctx);
         self.quality.switching = Some((link, said));
         Box::pin(async move { outcome.await.unwrap_or_else(|_| Err("something else came first".to_owned())) })
     }

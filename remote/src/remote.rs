@@ -113,7 +113,7 @@ impl Remote {
             connector,
             wish,
             way: wish.first(),
-            attempts: Attempts::default(),
+            attempts: Attempts::new(seed),
             quality: Quality::default(),
             events,
             backoff: Backoff::new(seed),

@@ -1,20 +1,28 @@
 //! The ways to a host: Noise over TCP, and WebRTC, whose offer and answer go over a connection of the first kind. The
 //! host's port is all that has to be known.
 
-use std::{future::poll_fn, io, sync::Arc, time::Duration};
+use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::ValueEnum;
 use futures_util::{FutureExt, future::BoxFuture};
 use link::{Frame, Link, LinkError};
 use noise_tcp::{HandshakeError, NoiseTcp, PublicKey, SecretKey};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout},
+};
 use webrtc::{IceServer, Offerer};
 use wire::{
     Lane,
     control::{Answer, Hello, Refusal},
 };
 
+use crate::look::Look;
+
+/// Of the connections that are made to a host that is looked for, every so many-th is made by its name.
+const BY_NAME: u32 = 25;
 /// How long the host may take to answer an offer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -101,8 +109,8 @@ pub(crate) struct Linked {
 
 /// What an attempt comes to.
 pub(crate) type Attempt = Result<Linked, NoLink>;
-/// Tries to get a link of a kind.
-pub(crate) type Connector = Box<dyn Fn(Way) -> BoxFuture<'static, Attempt>>;
+/// Tries to get a link of a kind: once, or for a session that looks for its host, until that can be reached.
+pub(crate) type Connector = Box<dyn Fn(Way, Option<Look>) -> BoxFuture<'static, Attempt>>;
 
 /// What it takes to connect.
 pub(crate) struct To {
@@ -114,33 +122,73 @@ pub(crate) struct To {
     pub(crate) ice: Vec<IceServer>,
     /// Only what TURN servers relay is told to the host.
     pub(crate) relay_only: bool,
+    /// Where the host was last.
+    pub(crate) reached: watch::Sender<Option<SocketAddr>>,
 }
 
 /// Connects to this host, in either way.
 pub(crate) fn connector(to: To) -> Connector {
     let to = Arc::new(to);
-    Box::new(move |way| {
+    Box::new(move |way, look| {
         let to = Arc::clone(&to);
         async move {
-            match way {
-                Way::NoiseTcp => by_tcp(&to, &to.hello).await.map(|(link, vm)| {
-                    let round_trip = link.round_trip();
-                    Linked { link: Box::new(link), vm, round_trip }
-                }),
-                Way::Webrtc => by_webrtc(&to).await,
+            let attempt = match look {
+                None => link(&to, way, to.connect().await?).await,
+                Some(look) => {
+                    let (stream, took) = look.first(|made| Arc::clone(&to).connect_again(made)).await;
+                    // What hangs from here on is given up: a new connection may do better.
+                    let limit = way.limit(Some(took));
+                    let late = Err(NoLink::Failed(format!("the host does not answer within {limit:?}")));
+                    timeout(limit, link(&to, way, stream)).await.unwrap_or(late)
+                }
+            };
+            if matches!(attempt, Err(NoLink::AnotherHost(_))) {
+                to.reached.send_replace(None);
             }
+            attempt
         }
         .boxed()
     })
 }
 
-async fn by_tcp(to: &To, hello: &Hello) -> Result<(NoiseTcp, String), NoLink> {
-    let (link, answer) = noise_tcp::connect(&*to.address, to.host, &to.key, hello).await?;
+impl To {
+    async fn connect(&self) -> Result<TcpStream, NoLink> {
+        let connected = timeout(noise_tcp::DEADLINE, TcpStream::connect(&*self.address)).await;
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        Ok(connected.map_err(HandshakeError::Connect)?)
+    }
+
+    /// Connects to where the host was last; at first and once in a while by its name, which may lead to elsewhere by
+    /// now, and for which the network may be missing.
+    async fn connect_again(self: Arc<Self>, made: u32) -> io::Result<TcpStream> {
+        let reached = *self.reached.borrow();
+        match reached.filter(|_| !made.is_multiple_of(BY_NAME)) {
+            Some(address) => TcpStream::connect(address).await,
+            None => TcpStream::connect(&*self.address).await,
+        }
+    }
+}
+
+async fn link(to: &To, way: Way, stream: TcpStream) -> Attempt {
+    match way {
+        Way::NoiseTcp => by_tcp(to, stream, &to.hello).await.map(|(link, vm)| {
+            let round_trip = link.round_trip();
+            Linked { link: Box::new(link), vm, round_trip }
+        }),
+        Way::Webrtc => by_webrtc(to, stream).await,
+    }
+}
+
+async fn by_tcp(to: &To, stream: TcpStream, hello: &Hello) -> Result<(NoiseTcp, String), NoLink> {
+    let address = stream.peer_addr()?;
+    let (link, answer) = noise_tcp::connect_over(stream, to.host, &to.key, hello).await?;
+    to.reached.send_replace(Some(address));
     Ok((link, welcomed(answer)?))
 }
 
-async fn by_webrtc(to: &To) -> Attempt {
-    let (mut signalling, _) = by_tcp(to, &Hello { signalling: true, ..to.hello.clone() }).await?;
+async fn by_webrtc(to: &To, stream: TcpStream) -> Attempt {
+    let hello = Hello { signalling: true, ..to.hello.clone() };
+    let (mut signalling, _) = by_tcp(to, stream, &hello).await?;
     let (ice_servers, relay_only) = (to.ice.clone(), to.relay_only);
     let mut config = webrtc::Config { ice_servers, relay_only, ..webrtc::Config::default() };
     // Whatever leads to the host leads back: loopback is nowhere in the default.

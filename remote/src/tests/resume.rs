@@ -60,21 +60,68 @@ async fn what_was_on_its_way_when_the_link_broke_arrives_once_over_the_next() {
 }
 
 #[actix::test]
-async fn a_network_that_is_back_is_found_soon_however_many_attempts_hang() {
+async fn a_network_that_is_back_is_found_soon_however_long_it_was_away() {
+    tokio::time::pause();
+    for wish in [Wish::NoiseTcp, Wish::Auto] {
+        let world = World::trying(wish).await;
+        let mut host = world.accept();
+        host.attached().await;
+        for outage in [0.4, 3.0, 20.0, 28.0] {
+            host.cut();
+            let gone = Instant::now();
+            while gone.elapsed() < Duration::from_secs_f64(outage) {
+                world.fail();
+                world.until_tried().await;
+            }
+            let back = Instant::now();
+            world.accept_again(&mut host);
+            world.say(Lane::Int, completed(1)).await;
+            hears_end(&mut host).await;
+            assert!(back.elapsed() <= Duration::from_millis(41), "after {outage} s: {:?}", back.elapsed());
+        }
+    }
+}
+
+#[actix::test]
+async fn of_each_kind_one_attempt_is_made_at_a_time_and_the_next_one_soon_after_it() {
+    tokio::time::pause();
+    for (wish, kinds) in [(Wish::NoiseTcp, 1), (Wish::Auto, 2)] {
+        let world = World::trying(wish).await;
+        let mut host = world.accept();
+        host.attached().await;
+        host.settle(Duration::from_secs(5)).await;
+        let before = world.tried();
+        host.cut();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.tried() - before, kinds, "what hangs is not multiplied");
+        let start = Instant::now();
+        for _ in 0..100 * kinds {
+            world.fail();
+        }
+        world.until_tried().await;
+        let each = start.elapsed() / 100;
+        let soon = Duration::from_millis(32)..=Duration::from_millis(41);
+        assert!(soon.contains(&each), "{each:?} from attempt to attempt");
+    }
+}
+
+#[actix::test]
+async fn a_host_that_has_no_place_is_asked_five_times_a_second() {
     tokio::time::pause();
     let world = World::new().await;
     let mut host = world.accept();
     host.attached().await;
-    for (outage, soon) in [(0.4, 51), (3.0, 101), (20.0, 501)] {
-        host.cut();
-        // No attempt comes to anything meanwhile.
-        tokio::time::sleep(Duration::from_secs_f64(outage)).await;
-        let back = Instant::now();
-        world.accept_again(&mut host);
-        world.say(Lane::Int, completed(1)).await;
-        hears_end(&mut host).await;
-        assert!(back.elapsed() <= Duration::from_millis(soon), "after {outage} s: {:?}", back.elapsed());
+    host.cut();
+    let start = Instant::now();
+    for _ in 0..50 {
+        world.refuse(Refusal::Unavailable);
     }
+    world.until_tried().await;
+    let took = start.elapsed();
+    assert!((Duration::from_secs(9)..Duration::from_secs(11)).contains(&took), "{took:?}");
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
 }
 
 #[actix::test]

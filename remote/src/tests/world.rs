@@ -1,11 +1,12 @@
 //! A host at the other end of links in memory, and actors that only record what they are told.
 
 use std::{
+    cell::Cell,
     future::poll_fn,
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -111,6 +112,10 @@ pub(crate) struct World {
     pub(crate) ended: oneshot::Receiver<ExitCode>,
     /// What the next attempts to connect come to; without any, they wait.
     attempts: mpsc::UnboundedSender<Attempt>,
+    /// Attempts so far, and how many of them have come to something.
+    tried: Arc<[AtomicUsize; 2]>,
+    /// How many outcomes there were for them.
+    outcomes: Cell<usize>,
 }
 
 impl World {
@@ -131,9 +136,18 @@ impl World {
     async fn made(tap: Option<Tap>, wish: Wish) -> Self {
         let (attempts, next) = mpsc::unbounded_channel();
         let next = Arc::new(tokio::sync::Mutex::new(next));
-        let connector = Box::new(move |_| {
+        let tried = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let count = Arc::clone(&tried);
+        let connector = Box::new(move |_, _| {
             let next = Arc::clone(&next);
-            async move { next.lock().await.recv().await.expect("the world lasts") }.boxed()
+            let count = Arc::clone(&count);
+            count[0].fetch_add(1, Ordering::Relaxed);
+            let outcome = async move {
+                let outcome = next.lock().await.recv().await.expect("the world lasts");
+                count[1].fetch_add(1, Ordering::Relaxed);
+                outcome
+            };
+            outcome.boxed()
         });
         let (said, ended) = oneshot::channel();
         let events = Events(Format::Json);
@@ -148,7 +162,33 @@ impl World {
         let (sound, heard) = probe::<Heard>();
         let sound = Sound { heard: sound.clone().recipient(), end: sound.recipient() };
         remote.send(Begin { lent, ends: listening, sound }).await.unwrap();
-        Self { remote, devices: [told_a, told_b], ends, heard, ended, attempts }
+        Self {
+            remote,
+            devices: [told_a, told_b],
+            ends,
+            heard,
+            ended,
+            attempts,
+            tried,
+            outcomes: Cell::new(0),
+        }
+    }
+
+    fn comes_to(&self, outcome: Attempt) {
+        self.outcomes.set(self.outcomes.get() + 1);
+        assert!(self.attempts.send(outcome).is_ok());
+    }
+
+    /// How many attempts there were so far.
+    pub(crate) fn tried(&self) -> usize {
+        self.tried[0].load(Ordering::Relaxed)
+    }
+
+    /// Waits until every outcome was taken by an attempt.
+    pub(crate) async fn until_tried(&self) {
+        while self.tried[1].load(Ordering::Relaxed) < self.outcomes.get() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// The next attempt to connect reaches this host.
@@ -159,7 +199,7 @@ impl World {
     /// The same, and its answer in the handshake took so long.
     pub(crate) fn accept_in(&self, round_trip: Option<Duration>) -> Host {
         let (mine, theirs) = link::pair();
-        assert!(self.attempts.send(Ok(Linked { round_trip, ..to_vm(theirs) })).is_ok());
+        self.comes_to(Ok(Linked { round_trip, ..to_vm(theirs) }));
         Host::new(mine)
     }
 
@@ -171,23 +211,23 @@ impl World {
     /// The same, and its answer in the handshake took so long.
     pub(crate) fn accept_after(&self, host: &mut Host, round_trip: Option<Duration>) {
         let theirs = host.one_more();
-        assert!(self.attempts.send(Ok(Linked { round_trip, ..to_vm(theirs) })).is_ok());
+        self.comes_to(Ok(Linked { round_trip, ..to_vm(theirs) }));
     }
 
     /// The next attempt reaches somebody with another key.
     pub(crate) fn pose(&self) {
-        assert!(self.attempts.send(Err(NoLink::AnotherHost("another key".to_owned()))).is_ok());
+        self.comes_to(Err(NoLink::AnotherHost("another key".to_owned())));
     }
 
     /// The next attempt comes to nothing.
     pub(crate) fn fail(&self) {
-        assert!(self.attempts.send(Err(NoLink::Failed("no way".to_owned()))).is_ok());
+        self.comes_to(Err(NoLink::Failed("no way".to_owned())));
     }
 
     /// The next attempt to connect reaches a host that does not know the session.
     pub(crate) async fn forget(&self) {
         let (mut mine, theirs) = link::pair();
-        assert!(self.attempts.send(Ok(to_vm(theirs))).is_ok());
+        self.comes_to(Ok(to_vm(theirs)));
         let (lane, frame) = poll_fn(|cx| mine.poll_receive(cx)).await.unwrap();
         assert!(matches!(Opening::of(lane, frame), Ok(Opening::Resume(_))), "it wants to go on");
         poll_fn(|cx| mine.poll_ready(cx)).await.unwrap();
@@ -198,7 +238,7 @@ impl World {
     /// The next attempt is refused.
     pub(crate) fn refuse(&self, reason: Refusal) {
         let refused = NoLink::Refused { reason, text: "no".to_owned() };
-        assert!(self.attempts.send(Err(refused)).is_ok());
+        self.comes_to(Err(refused));
     }
 
     /// Lends one device more; what it is told.

@@ -95,34 +95,57 @@ async fn connect_with(
     hello: &Hello,
 ) -> Result<(NoiseTcp, Answer), HandshakeError> {
     in_time(async {
-        let mut stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
-        socket::tune(&stream);
-        let (noise, first) = Initiator::begin(suite, PROLOGUE, host, me, hello)?;
-        let asked = Instant::now();
-        write_message(&mut stream, first.as_bytes()).await.map_err(closed_by_host)?;
-        let message = read_message(&mut stream).await.map_err(closed_by_host)?;
-        let round_trip = asked.elapsed();
-        let pinned = host.fingerprint();
-        match Fingerprint::read(&message) {
-            Some(found) if found == pinned => return Err(HandshakeError::ClosedByHost),
-            Some(found) => return Err(HandshakeError::AnotherHost { pinned, found }),
-            None => {}
-        }
-        let (answer, finished) = noise.finish(&message)?;
-        match answer {
-            Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
-            welcome @ Answer::Welcome { .. } => {
-                let mut link = transport(stream, finished);
-                link.answered_after(round_trip);
-                link.confirm().and(poll_fn(|cx| link.poll_flush(cx)).await).map_err(|error| match error {
-                    LinkError::Lost(error) => closed_by_host(error),
-                    other => HandshakeError::Unproved(other.to_string()),
-                })?;
-                Ok((link, welcome))
-            }
-        }
+        let stream = TcpStream::connect(addr).await.map_err(HandshakeError::Connect)?;
+        greet(suite, stream, host, me, hello).await
     })
     .await
+}
+
+/// Does what [`connect`] does over a connection that there is already.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn connect_over(
+    stream: TcpStream,
+    host: PublicKey,
+    me: &SecretKey,
+    hello: &Hello,
+) -> Result<(NoiseTcp, Answer), HandshakeError> {
+    in_time(greet(Suite::best(), stream, host, me, hello)).await
+}
+
+async fn greet(
+    suite: Suite,
+    mut stream: TcpStream,
+    host: PublicKey,
+    me: &SecretKey,
+    hello: &Hello,
+) -> Result<(NoiseTcp, Answer), HandshakeError> {
+    socket::tune(&stream);
+    let (noise, first) = Initiator::begin(suite, PROLOGUE, host, me, hello)?;
+    let asked = Instant::now();
+    write_message(&mut stream, first.as_bytes()).await.map_err(closed_by_host)?;
+    let message = read_message(&mut stream).await.map_err(closed_by_host)?;
+    let round_trip = asked.elapsed();
+    let pinned = host.fingerprint();
+    match Fingerprint::read(&message) {
+        Some(found) if found == pinned => return Err(HandshakeError::ClosedByHost),
+        Some(found) => return Err(HandshakeError::AnotherHost { pinned, found }),
+        None => {}
+    }
+    let (answer, finished) = noise.finish(&message)?;
+    match answer {
+        Answer::Refused { reason, text } => Err(HandshakeError::Refused { reason, text }),
+        welcome @ Answer::Welcome { .. } => {
+            let mut link = transport(stream, finished);
+            link.answered_after(round_trip);
+            link.confirm().and(poll_fn(|cx| link.poll_flush(cx)).await).map_err(|error| match error {
+                LinkError::Lost(error) => closed_by_host(error),
+                other => HandshakeError::Unproved(other.to_string()),
+            })?;
+            Ok((link, welcome))
+        }
+    }
 }
 
 /// Reads the first handshake message of a connection and nothing more.

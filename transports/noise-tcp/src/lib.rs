@@ -32,7 +32,9 @@ pub mod pairing;
 mod records;
 mod socket;
 
-pub use handshake::{DEADLINE, HandshakeError, accept, connect, identify, not_for_us, read_first, refuse};
+pub use handshake::{
+    DEADLINE, HandshakeError, accept, connect, connect_over, identify, not_for_us, read_first, refuse,
+};
 pub use noise::{
     Caller, Fingerprint, FirstFrame, KeyError, MAX_HANDSHAKE, MessageError, ParseKeyError, PublicKey,
     SecretKey,
