@@ -3,13 +3,15 @@
 use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
+use proptest::prelude::*;
 use session::{Config, Event, LinkId, LinkKind, Session};
 use wire::{Lane, Message};
 
 use crate::{
     frames::{joined, message},
     rules::{carry, events, join, pair, settle, sizes, streams},
-    world::{CHANNELS, HOST, REMOTE},
+    security::nearly_right,
+    world::{CHANNELS, HOST, KINDS, REMOTE},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -151,5 +153,32 @@ fn what_is_on_its_way_over_the_old_link_is_taken_when_it_comes_and_not_again() {
         deliver(&mut host, &[late, later].concat());
         assert_eq!(sizes(&events(&mut host)), []);
         assert_eq!(host.stats().lane(Lane::Int).duplicate_frames, 5);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_bytes_over_a_link_that_was_left_move_a_session_or_make_it_panic(
+        of_host: bool,
+        kinds in (0usize..3, 0usize..3),
+        frames in proptest::collection::vec((0u8..5, nearly_right()), 0..40),
+    ) {
+        let (mut host, mut remote) = pair(KINDS[kinds.0], &Config::default());
+        join(START, NEW, KINDS[kinds.1], &mut host, &mut remote);
+        settle(START, NEW, &mut remote, &mut host);
+        let session = if of_host { &mut host } else { &mut remote };
+        events(session);
+        for (lane, frame) in frames {
+            while session.poll_transmit_on(START, NEW).is_some() {}
+            let lane = Lane::from_wire(lane).expect("five lanes");
+            if session.receive_on(START, OLD, lane, frame).is_err() {
+                session.link_down(START, OLD);
+            }
+        }
+        prop_assert_eq!((session.link(), session.epoch(), session.closed()), (Some(NEW), 1, false));
+        let told = events(session);
+        prop_assert!(told.iter().all(|event| matches!(event, Event::Message(..))), "{:?}", told);
     }
 }

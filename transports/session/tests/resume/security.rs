@@ -345,7 +345,7 @@ fn the_secret_is_never_printed() {
 }
 
 /// A frame of any kind that is nearly right.
-fn nearly_right() -> impl Strategy<Value = Bytes> {
+pub(crate) fn nearly_right() -> impl Strategy<Value = Bytes> {
     let kind = prop_oneof![1u8..7, 16u8..22];
     let number = prop_oneof![8 => 0u64..4, 4 => (0u64..80).prop_map(|n| n * 33), 1 => any::<u64>()];
     let body = prop_oneof![
