@@ -11,6 +11,7 @@ use std::{
     net::{IpAddr, TcpStream as StdTcpStream},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix::Recipient;
@@ -22,6 +23,7 @@ use tokio::{
     runtime::Handle,
     sync::mpsc,
     task::{AbortHandle, JoinHandle},
+    time::timeout,
 };
 use vm_session::LinkUp;
 use wire::control::Answer;
@@ -31,6 +33,9 @@ use crate::{config::Rtc, handoff::ToManager, signalling};
 /// Handshakes of a kind at the same time; one more ends the one that has lasted longest. A remote needs one round trip
 /// for its own over TCP, and the manager lets one source in 20 times a second.
 const AT_ONCE: usize = 8;
+
+/// How long the offer, the candidates and the connection of a handshake by WebRTC may take in all.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Finishes handshakes on the link runtime.
 pub(crate) struct Adopting {
@@ -48,6 +53,8 @@ struct Tools {
     rtc: Arc<Rtc>,
     /// The handshakes by WebRTC of remotes that have proved their keys.
     calls: Places,
+    /// How long each of those may take.
+    patience: Duration,
 }
 
 /// The handshakes that go on. They come from several threads.
@@ -75,7 +82,8 @@ impl Adopting {
         rtc: Arc<Rtc>,
     ) -> Self {
         let answer = Answer::Welcome { vm: vm.to_owned() };
-        let tools = Tools { key, answer, to_manager, session, rtc, calls: Places::default() };
+        let (calls, patience) = (Places::default(), PATIENCE);
+        let tools = Tools { key, answer, to_manager, session, rtc, calls, patience };
         Self { tools: Arc::new(tools), io, strangers: Places::default() }
     }
 
@@ -115,7 +123,9 @@ impl Tools {
 
     /// Answers the offer that comes by this link; then the session has the other one.
     async fn call(self: Arc<Self>, link: NoiseTcp, near: IpAddr) {
-        match signalling::answer(link, &self.key, &self.answer, &self.rtc.at(near)).await {
+        let rtc = self.rtc.at(near);
+        let linked = timeout(self.patience, signalling::answer(link, &self.key, &self.answer, &rtc)).await;
+        match linked.unwrap_or_else(|late| Err(late.into())) {
             Ok(link) => self.link_up(Box::new(link)),
             Err(error) => tracing::info!("a remote has offered WebRTC, and did not come by it: {error:#}"),
         }
@@ -262,5 +272,23 @@ mod tests {
         let linked = offerer.connect(world.key.public(), &remote, &hello(false)).await;
         assert!(matches!(linked.unwrap().1, Answer::Welcome { .. }));
         assert!(world.links.recv().await.is_some());
+    }
+
+    #[actix::test]
+    async fn a_remote_that_takes_too_long_in_all_is_let_go() {
+        let remote = SecretKey::generate();
+        let mut world = World::new(&remote).await;
+        // Less than any step may take.
+        Arc::get_mut(&mut world.adopting.tools).unwrap().patience = Duration::from_secs(1);
+        let genuine = world.connect(&remote, true);
+        world.adopt().await;
+        let mut signalling = genuine.await.unwrap();
+        assert!(matches!(world.told.recv().await, Some(ToManager::Proved { .. })));
+        // It owes an offer now, and has five seconds for it.
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        assert!(poll_fn(|cx| signalling.poll_receive(cx)).await.is_err());
+        assert!(begun.elapsed() <= Duration::from_millis(1_010), "{:?}", begun.elapsed());
+        assert!(world.links.try_recv().is_err());
     }
 }
