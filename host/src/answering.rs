@@ -6,23 +6,28 @@
 //!          ── Restart ──────►   │  Noise over the connection: who is there?
 //!          ◄─ Called ────────   │
 //!          ── Judged ───────►   │  welcome: LinkUp ─► VmSession; or refused
-//!          ── HangUp ───────►   │
+//!          ── HangUp ───────►   │  HangUp ─► VmSession: the session ends, if it is on this link
 //!          ◄─ HungUp ────────   ▼  the link has ended
 //! ```
 //! A live connection cannot move between processes, so it is here from its first moment; who may come in is decided by
 //! the manager all the same, as it is for TCP.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use actix::Recipient;
 use anyhow::{Context as _, Result};
+use link::Link as _;
 use noise_tcp::SecretKey;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
     time::timeout,
 };
-use vm_session::{LinkUp, OpusPacket};
+use vm_session::{HangUp, LinkUp, OpusPacket};
 use webrtc::{Answerer, Control, OpusTrack};
 use wire::control::Answer;
 
@@ -53,7 +58,15 @@ struct Tools {
     key: Arc<SecretKey>,
     rtc: Arc<Rtc>,
     to_manager: mpsc::WeakSender<ToManager>,
-    session: Recipient<LinkUp>,
+    session: Calls,
+}
+
+/// What the session hears of calls.
+pub(crate) struct Calls {
+    /// That one has become a link.
+    pub(crate) links: Recipient<LinkUp>,
+    /// That one is over because its remote says so.
+    pub(crate) ends: Recipient<HangUp>,
 }
 
 /// The way to one call.
@@ -67,7 +80,7 @@ impl Answering {
         key: Arc<SecretKey>,
         io: Handle,
         to_manager: mpsc::WeakSender<ToManager>,
-        session: Recipient<LinkUp>,
+        session: Calls,
         rtc: Arc<Rtc>,
     ) -> Self {
         let tools = Arc::new(Tools { key, rtc, to_manager, session });
@@ -133,11 +146,11 @@ impl Tools {
                 return self.tell(ToManager::Signalled { ask, outcome }).await;
             }
         };
-        let control = answerer.control();
+        let (control, linked) = (answerer.control(), OnceLock::new());
         let outcome = Signalled::Done(answerer.answer().to_owned());
         self.tell(ToManager::Signalled { ask, outcome }).await;
         let admit = async {
-            if let Err(error) = self.admit(call, answerer, from, judged).await {
+            if let Err(error) = self.admit(call, answerer, from, judged, &linked).await {
                 tracing::info!(%from, "a call came to nothing: {error:#}");
             }
             // From here on it ends when its link does.
@@ -146,6 +159,10 @@ impl Tools {
         let follow = async {
             let mut offer = offer.to_owned();
             while let Some((ask, signal)) = asked.recv().await {
+                if let (Signal::HangUp, Some(binding)) = (&signal, linked.get()) {
+                    // Before the link ends, which would look like a loss. A session that is over needs no end.
+                    let _ = self.session.ends.send(HangUp { binding: *binding }).await;
+                }
                 let outcome = follow(&control, &mut offer, signal).await;
                 self.tell(ToManager::Signalled { ask, outcome }).await;
             }
@@ -157,13 +174,14 @@ impl Tools {
         }
     }
 
-    /// Finds out who calls, and lets it in if the manager says so.
+    /// Finds out who calls, and lets it in if the manager says so; by what its link is known then.
     async fn admit(
         &self,
         call: u64,
         answerer: Answerer,
         from: SocketAddr,
         judged: oneshot::Receiver<Answer>,
+        linked: &OnceLock<[u8; 32]>,
     ) -> Result<()> {
         let incoming = answerer.caller(&self.key).await?;
         let caller = incoming.caller();
@@ -176,7 +194,9 @@ impl Tools {
         let mut link = incoming.accept(&answer).await?;
         self.tell(ToManager::Proved { from }).await;
         let track = link.take_opus().map(play);
-        self.session.do_send(LinkUp { link: Box::new(link), track });
+        // The first and only one.
+        let _ = linked.set(link.binding());
+        self.session.links.do_send(LinkUp { link: Box::new(link), track });
         Ok(())
     }
 }

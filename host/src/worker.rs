@@ -14,7 +14,7 @@ use vm_session::{Event, Parts, SendAway, Stop, VmSession};
 
 use crate::{
     adopting::Adopting,
-    answering::Answering,
+    answering::{Answering, Calls},
     cli::VmWorker,
     config::{Config, Interrupts, OnBusy, Rtc, Vm},
     control::client::seconds_since_1970,
@@ -114,8 +114,8 @@ async fn serve(
         events: teller.recipient(),
     })
     .start();
-    let links = session.clone().recipient();
-    let mut answering = Answering::new(key.clone(), io.clone(), to_manager.clone(), links, rtc.clone());
+    let calls = Calls { links: session.clone().recipient(), ends: session.clone().recipient() };
+    let mut answering = Answering::new(key.clone(), io.clone(), to_manager.clone(), calls, rtc.clone());
     let mut adopting = Adopting::new(&name, key, io, to_manager, session.clone().recipient(), rtc);
     channel.send(&ToManager::Ready, None).await.context("telling the manager")?;
 

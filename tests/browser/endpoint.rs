@@ -250,14 +250,38 @@ async fn a_token_without_a_key_that_is_allowed_gets_no_vm_and_one_that_is_revoke
     Ok(())
 }
 
-/// Begins a session on the link; its key is revoked then, and the session ends.
-async fn revoked(world: &mut World, mut link: webrtc::WebRtc, own: &SecretKey) -> Result<()> {
+/// Begins a session on the link.
+async fn begin(world: &mut World, link: &mut webrtc::WebRtc) -> Result<()> {
     // HELLO: kind 16, and the versions 1 to 1.
     let mut hello = vec![0; 32];
     hello[0] = 16;
     hello.extend([1, 0, 1, 0]);
     link.send(Frame { lane: Lane::Ctl, head: hello.into(), body: Default::default() })?;
     world.host.program.wait_for("linked").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_call_that_it_is_on_and_nobody_is_waited_for() -> Result<()> {
+    let mut world = World::start("", "").await?;
+    let (token, offerer) = (world.token().await?, offer().await?);
+    let answer = post(&world, &token, offerer.offer()).await?;
+    offerer.take_answer(&answer.body).await?;
+    let (mut link, _) =
+        offerer.connect(world.host.key.parse()?, &SecretKey::generate(), &hello(None)).await?;
+    begin(&mut world, &mut link).await?;
+    let bearer = format!("Bearer {token}");
+    let call = answer.header("location").context("a location")?;
+    ensure!(world.server.ask("DELETE", call, &[("Authorization", &bearer)], "").await?.status == 200);
+    let lost = world.host.program.wait_for("link_lost").await?;
+    ensure!(lost["reason"] == "the remote hung up", "{lost}");
+    ensure!(world.host.program.seen("detached").is_empty());
+    Ok(())
+}
+
+/// Begins a session on the link; its key is revoked then, and the session ends.
+async fn revoked(world: &mut World, mut link: webrtc::WebRtc, own: &SecretKey) -> Result<()> {
+    begin(world, &mut link).await?;
     let revoked = world.command(&["revoke", &own.public().to_string()]).await?;
     ensure!(revoked["revoked"]["ended"][0] == "a", "{revoked}");
     world.host.program.wait_for("sent_away").await?;

@@ -281,7 +281,9 @@ async fn a_page_in_a_browser_proves_its_key_lends_a_device_and_hears_the_guest()
     );
     ensure!(world.host.program.seen("detached").is_empty(), "the session was on no link meanwhile");
     ensure!(page.wait_for("ended").await?["status"] == 200);
-    world.host.program.wait_for("detached").await?;
+    let lost = world.host.program.wait_for("link_lost").await?;
+    ensure!(lost["reason"] == "the remote hung up", "{lost}");
+    ensure!(world.host.program.seen("detached").is_empty(), "nobody is waited for");
     println!("the page says: {heard} {lanes}");
     browser.kill().await?;
     site.abort();

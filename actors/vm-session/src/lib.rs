@@ -18,6 +18,7 @@
 mod carried;
 mod children;
 mod descriptors;
+mod hang_up;
 mod hold;
 mod keys;
 mod links;
@@ -46,6 +47,7 @@ use wire::ToRemote;
 pub use carried::{Carried, LaneCarried};
 pub use children::Child;
 use children::{HdaSeat, UsbSeat};
+pub use hang_up::HangUp;
 pub use hold::HoldTimes;
 use links::Newcomer;
 use live::Live;

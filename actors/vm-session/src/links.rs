@@ -46,6 +46,8 @@ pub(crate) struct Line {
     pub(crate) waiting: bool,
     /// The kind of link, for people.
     pub(crate) name: &'static str,
+    /// What it has, and no other link.
+    pub(crate) binding: [u8; 32],
     /// Where sound goes, if not on the AUDIO lane.
     pub(crate) track: Option<Track>,
     inbound: SpawnHandle,
@@ -53,7 +55,7 @@ pub(crate) struct Line {
 
 /// A link that has not said what it wants.
 pub(crate) struct Newcomer {
-    line: Line,
+    pub(crate) line: Line,
     peer: PeerKey,
     link: NewLink,
 }
@@ -66,13 +68,14 @@ impl VmSession {
         let driven = Driven::start(link, &self.io);
         let (peer, name) = (driven.peer, driven.profile.name);
         let kind = LinkKind { ordered: driven.profile.ordered, lossy: driven.profile.lossy };
-        let link = NewLink { id, kind, binding: driven.binding, opens: false };
+        let binding = driven.binding;
+        let link = NewLink { id, kind, binding, opens: false };
         let (outbound, mut inbound, end) = driven.split();
         let frames = stream::poll_fn(move |cx| inbound.poll_batch(cx, FRAMES_PER_TURN)).map(What::Frames);
         // The end comes after everything that was said before it.
         let came = frames.chain(end.map(What::End).into_stream()).map(move |what| Came { link: id, what });
         let track = track.map(Track::new);
-        let line = Line { outbound, waiting: false, name, track, inbound: ctx.add_stream(came) };
+        let line = Line { outbound, waiting: false, name, binding, track, inbound: ctx.add_stream(came) };
         if self.newcomers.len() >= NEWCOMERS
             && let Some((_, oldest)) = self.newcomers.pop_first()
         {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use link::{Link, PeerKey};
 use tokio::time;
-use vm_session::{Event, SendAway};
+use vm_session::{Event, HangUp, SendAway};
 use wire::{
     Lane, Message, ToRemote,
     control::{self, Descriptor, Profile},
@@ -224,4 +224,25 @@ async fn a_goodbye_is_heard_over_a_link_that_was_full_when_it_was_said() {
     until_connected(&world, base, 0).await;
     let bye = control::ToRemote::Bye { text: "go".into(), retry: false };
     assert_eq!(remote.hear().await, ToRemote::Control(bye));
+}
+
+#[actix::test]
+async fn a_remote_that_hangs_up_is_not_waited_for() {
+    time::pause();
+    let world = World::new();
+    let base = operational(&world).await;
+    let mut remote = world.remote().await;
+    remote.lend(1).await;
+    until_connected(&world, base, 1).await;
+    let before = remote.binding();
+    remote.join(&world).await;
+    world.session.send(HangUp { binding: before }).await.unwrap();
+    remote.lend(2).await;
+    until_connected(&world, base, 2).await;
+    let started = time::Instant::now();
+    world.session.send(HangUp { binding: remote.binding() }).await.unwrap();
+    until_connected(&world, base, 0).await;
+    assert!(started.elapsed() < Duration::from_millis(100), "held for {:?}", started.elapsed());
+    let hung_up = Event::LinkLost { reason: "the remote hung up".into() };
+    world.until(|event| *event == hung_up).await;
 }

@@ -250,6 +250,11 @@ impl Remote {
         }
     }
 
+    /// What the link that it is on has, and no other.
+    pub(crate) fn binding(&self) -> [u8; 32] {
+        self.session.link().and_then(|link| self.links.get(&link)).expect("it is on a link").binding()
+    }
+
     /// The key by which the host knows it.
     pub(crate) fn key(&self) -> PeerKey {
         MemoryConfig::default().keys[1]
