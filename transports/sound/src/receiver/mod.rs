@@ -64,8 +64,14 @@ pub struct Receiver {
     stalled: bool,
     /// Until when more than should wait is dropped, after that.
     catching_up: Option<Duration>,
-    /// Frames to wait, because the target has grown.
+    /// Frames to wait, because the target has grown, or because of what is lacking after there was nothing to play.
     owed: u64,
+    refilling: bool,
+    /// Frames for which there was nothing to play before something came.
+    lacked: u64,
+    /// Frames that the device has in reserve, and how many of them it waits for.
+    reserve: u64,
+    behind: u64,
     target: Target,
     meter: Meter,
     following: Option<Following>,
@@ -135,6 +141,10 @@ impl Receiver {
             stalled: false,
             catching_up: None,
             owed: 0,
+            refilling: false,
+            lacked: 0,
+            reserve: 0,
+            behind: 0,
             target: Target::new(config.start),
             meter: Meter::new(format.rate),
             following,
@@ -198,6 +208,30 @@ impl Receiver {
         self.round_trip = round_trip;
     }
 
+    /// The device begins with a ring of its own, from which it takes so much at once, and in which so many frames wait: it has
+    /// asked for all others that the ring holds. What waits there need not wait here, if it is filled by [`Self::supply`].
+    /// Without a ring, all are zero.
+    pub fn set_ring(&mut self, holds: Duration, takes: Duration, waiting: u64) {
+        let holds = holds.min(CAP);
+        self.reserve = frames_in(holds.saturating_sub(takes), self.format.rate);
+        self.behind = frames_in(holds, self.format.rate).saturating_sub(waiting);
+        if holds > Duration::ZERO {
+            self.state = State::Waiting;
+        }
+    }
+
+    /// The device ran out of frames although all was there, because nobody was in time to hand them on: from now on more
+    /// waits, by about this much.
+    pub fn ran_out(&mut self, now: Duration, by: Duration) {
+        self.target.late(now, by.min(CAP));
+    }
+
+    /// Frames that the device has asked for and not got yet.
+    #[must_use]
+    pub fn behind(&self) -> u64 {
+        self.behind
+    }
+
     /// What the sender is to be asked for now, once. To be called after each packet, and with each request of the device.
     pub fn missing(&mut self) -> Option<Missing> {
         let round_trip = self.round_trip?;
@@ -205,11 +239,12 @@ impl Receiver {
             return None;
         }
         let (queue, rate, playing) = (&self.queue, self.format.rate, self.playing());
+        let reserve = self.reserve.saturating_sub(self.behind);
         // Where nothing is overtaken, what was jumped over is lost; else it may come by itself as long as there is time.
         let patient = self.meter.reordered();
         let last_call = round_trip.saturating_add(time_of(2 * self.packet, rate));
         let gaps = self.asker.ask(|first| {
-            let left = time_of(first.saturating_sub(playing), rate);
+            let left = time_of(first.saturating_add(reserve).saturating_sub(playing), rate);
             if queue.knows(first) || left <= round_trip {
                 Ask::Never
             } else if patient && left > last_call {
@@ -298,7 +333,9 @@ impl Receiver {
                 self.counters.late += 1;
                 self.grow(now, by);
             }
-            _ if self.state != State::Waiting => self.meter.level(now, position + frames),
+            _ if self.state != State::Waiting => {
+                self.meter.level(now, position.saturating_add(frames + self.reserve))
+            }
             _ => {}
         }
     }
