@@ -13,7 +13,7 @@ use crate::vm::VmBuilder;
 
 /// Loaded before the desk counts as up: what it needs itself, and the drivers that a remote computer's own system has
 /// for its devices. Not usbtest, which would take a gadget away from whoever is to be tested with it.
-const MODULES: [&str; 16] = [
+const MODULES: [&str; 12] = [
     "virtio_net",
     "libcomposite",
     "xhci_pci",
@@ -26,10 +26,6 @@ const MODULES: [&str; 16] = [
     "uas",
     "sd_mod",
     "sch_netem",
-    "sch_ingress",
-    "cls_matchall",
-    "act_mirred",
-    "ifb",
 ];
 
 /// How many gadgets may be plugged in unless told otherwise.
@@ -202,7 +198,7 @@ pub(super) fn netem(faults: &str) -> String {
 /// The command that applies network faults to what comes: it is led through a device of its own, where it goes out.
 pub(super) fn netem_of_what_comes(faults: &str) -> String {
     format!(
-        "ip link add ifb0 type ifb 2>/dev/null; ip link set ifb0 up\n\
+        "modprobe -a ifb sch_ingress cls_matchall act_mirred; ip link set ifb0 up\n\
          tc qdisc replace dev ifb0 root netem limit 100000 {faults}\n\
          tc qdisc add dev {INTERFACE} handle ffff: ingress 2>/dev/null\n\
          tc filter replace dev {INTERFACE} parent ffff: pref 1 matchall action mirred egress redirect dev ifb0\n"

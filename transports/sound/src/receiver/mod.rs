@@ -15,6 +15,7 @@ mod following;
 mod holes;
 mod meter;
 mod playout;
+mod ring;
 
 use core::{ops::Range, time::Duration};
 
@@ -206,30 +207,6 @@ impl Receiver {
     /// The time to the sender and back, when it answers [`Missing`]; `None`: it does not.
     pub fn set_round_trip(&mut self, round_trip: Option<Duration>) {
         self.round_trip = round_trip;
-    }
-
-    /// The device begins with a ring of its own, from which it takes so much at once, and in which so many frames wait: it has
-    /// asked for all others that the ring holds. What waits there need not wait here, if it is filled by [`Self::supply`].
-    /// Without a ring, all are zero.
-    pub fn set_ring(&mut self, holds: Duration, takes: Duration, waiting: u64) {
-        let holds = holds.min(CAP);
-        self.reserve = frames_in(holds.saturating_sub(takes), self.format.rate);
-        self.behind = frames_in(holds, self.format.rate).saturating_sub(waiting);
-        if holds > Duration::ZERO {
-            self.state = State::Waiting;
-        }
-    }
-
-    /// The device ran out of frames although all was there, because nobody was in time to hand them on: from now on more
-    /// waits, by about this much.
-    pub fn ran_out(&mut self, now: Duration, by: Duration) {
-        self.target.late(now, by.min(CAP));
-    }
-
-    /// Frames that the device has asked for and not got yet.
-    #[must_use]
-    pub fn behind(&self) -> u64 {
-        self.behind
     }
 
     /// What the sender is to be asked for now, once. To be called after each packet, and with each request of the device.

@@ -68,21 +68,6 @@ impl Receiver {
         self.look_after(now);
     }
 
-    /// Fills `out` with whole frames, as [`Self::pull`] does, for a device with a ring ([`Self::set_ring`]) whose time goes on
-    /// by so many: with all that it has asked for so far, or, if the next ones are not there, with the `least` that it needs
-    /// now. One that is resampled for gets as many as it asks for.
-    pub fn supply(&mut self, now: Duration, frames: usize, least: usize, out: &mut Vec<i32>) {
-        let (channels, most) = (self.channels(), frames_in(LONGEST_PERIOD, self.format.rate));
-        out.clear();
-        if self.following.is_some() || frames as u64 > most {
-            out.resize(frames * channels, 0);
-            return self.pull(now, out);
-        }
-        self.take_at_least(now, frames, least, out);
-        self.keep_past(out);
-        self.look_after(now);
-    }
-
     /// Appends exactly so many frames of the time line.
     pub(super) fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
         self.behind = 0;
@@ -91,7 +76,7 @@ impl Receiver {
 
     /// Appends so many frames of the time line and those that the device waits for; if they are not there, the least that it
     /// needs.
-    fn take_at_least(&mut self, now: Duration, frames: usize, least: usize, out: &mut Vec<i32>) {
+    pub(super) fn take_at_least(&mut self, now: Duration, frames: usize, least: usize, out: &mut Vec<i32>) {
         let channels = self.channels();
         let wanted = frames + usize::try_from(self.behind).unwrap_or(usize::MAX);
         let (least, end) = (out.len() + least.min(wanted) * channels, out.len() + wanted * channels);
@@ -120,17 +105,6 @@ impl Receiver {
     /// Whether there is something to be had at once that is not made up.
     fn ready(&self) -> bool {
         !self.decoded.is_empty() || self.owed > 0 || self.drained || self.queue.knows(self.queue.head())
-    }
-
-    /// What waits, with what the device has in reserve.
-    fn waits(&self) -> u64 {
-        (self.queued() + self.reserve).saturating_sub(self.behind)
-    }
-
-    /// Frames to wait for until so much waits, with what the device has in reserve.
-    fn lacks(&self, now: Duration, target: Duration) -> u64 {
-        let below = self.behind.saturating_sub(self.queued() + self.reserve);
-        self.meter.wait(now, self.waits(), target) + below
     }
 
     /// Leaves the waiting state if it is time, possibly in the middle of what is asked for.
@@ -347,7 +321,7 @@ impl Receiver {
     }
 
     /// Ten times a second: target, clock and report.
-    fn look_after(&mut self, now: Duration) {
+    pub(super) fn look_after(&mut self, now: Duration) {
         if let State::Starved(frames) = self.state
             && time_of(frames, self.format.rate) > STALL
         {
