@@ -41,7 +41,12 @@ pub(crate) struct Desk {
 impl Desk {
     /// A VM whose guest wants no message-signalled interrupts: it has the pin.
     pub(crate) async fn without_messages(said: (Format, &[u8])) -> Result<Self> {
-        Self::boot("stereo", Some(said), &[], "pci=nomsi").await
+        Self::boot("stereo", Some(said), &[], "pci=nomsi", &[]).await
+    }
+
+    /// A VM with more words for its QEMU.
+    pub(crate) async fn with_qemu(words: &[&str]) -> Result<Self> {
+        Self::boot("stereo", None, &[], "", words).await
     }
 
     /// A VM with these speakers; its remote is started with these arguments, and has a microphone that says `said`.
@@ -50,7 +55,7 @@ impl Desk {
         said: Option<(Format, &[u8])>,
         arguments: &[&str],
     ) -> Result<Self> {
-        Self::boot(speakers, said, arguments, "").await
+        Self::boot(speakers, said, arguments, "", &[]).await
     }
 
     async fn boot(
@@ -58,6 +63,7 @@ impl Desk {
         said: Option<(Format, &[u8])>,
         arguments: &[&str],
         kernel: &str,
+        qemu: &[&str],
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
@@ -80,7 +86,7 @@ impl Desk {
         }
         let seat = host.seat("a");
         let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
-        let vm = vm.kernel_arguments(kernel).boot().await?;
+        let vm = vm.kernel_arguments(kernel).extra_args(qemu.iter().copied()).boot().await?;
         let desk = Self { vm, remote, _host: host, folder };
         desk.ready().await?;
         Ok(desk)

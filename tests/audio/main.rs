@@ -11,3 +11,4 @@ mod microphone;
 mod network;
 mod pcm;
 mod playback;
+mod registers;

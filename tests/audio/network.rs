@@ -82,6 +82,34 @@ async fn over_a_bad_link_the_codec_is_chosen_little_is_made_up_and_nothing_waits
     Ok(())
 }
 
+/// A link by datagrams, of which some never come: what is lost on the way is repaired, or made up.
+#[tokio::test]
+async fn over_a_link_that_loses_packets_most_of_them_are_had_again_and_the_rest_is_made_up() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let seat = Seat { name: "a".to_owned(), folder: folder.path().join("a"), extra: String::new() };
+    let host = Host::start_with(folder.path(), vec![seat]).await?;
+    let desk = lab.desk("desk").cpus(2).boot().await?;
+    desk.install("farbus-remote").await?;
+    let all = ["--audio", "test", "--transport", "webrtc"];
+    let mut remote = desk.remote(&host, "remote", "a", &all).await?;
+    let connected = remote.wait_for("connected").await?;
+    ensure!(connected["transport"] == "webrtc", "{connected}");
+    let vm = guest(&lab, &host).await?;
+
+    // The guest's sound goes towards the desk: it is lost there, and seen to be.
+    desk.netem_of_what_comes("delay 20ms 5ms loss 2%").await?;
+    let lossy = |stream: &Value| stream["loss_ppm"].as_u64() > Some(0) && stream["latency_us"].is_u64();
+    let stopped = play((&vm, &desk, &mut remote), 20, lossy).await?;
+    let count = |field: &str| stopped[field].as_u64().with_context(|| format!("no {field}: {stopped}"));
+    let (frames, gaps, made_up) = (count("frames")?, count("gaps")?, count("concealed")?);
+    println!("of {frames} frames {gaps} never came in time, {made_up} were made up: {stopped}");
+    ensure!(frames >= 18 * 48_000 && made_up <= gaps, "{stopped}");
+    // A half of what is lost would be much: it is sent twice, or again.
+    ensure!(gaps * 100 <= frames, "{stopped}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_vm_whose_sound_is_to_be_pcm_is_heard_bit_by_bit() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -122,9 +122,11 @@ impl Stream for Alarm {
             clocks.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        // Once: the other one is not to ring for the same.
+        // Once: the other one is not to ring for the same. A timer that has rung is not set any more.
         clocks.sleep = None;
-        clocks.set_timer(None);
+        if !timer_rang {
+            clocks.set_timer(None);
+        }
         Poll::Ready(Some(Rang))
     }
 }

@@ -20,8 +20,8 @@ use wire::audio::{Coded, Format, Reception, StreamId, ToRemote};
 const AHEAD: Duration = Duration::from_millis(1);
 /// The most that it is given at once; a host that was later than that lets time slip.
 const LATEST: Duration = Duration::from_millis(200);
-/// How much is asked for at once, about.
-const PERIOD: Duration = Duration::from_millis(5);
+/// How much comes at once: a microphone hands out its periods.
+const PERIOD: Duration = Duration::from_millis(10);
 /// How a recording begins.
 const CONFIG: Config = Config { period: PERIOD, ..Config::LAN };
 /// For so long nothing is known of a microphone's clock.
@@ -87,7 +87,7 @@ impl Capture {
         }
         if recording.receiver.is_none() {
             recording.since = now;
-            recording.receiver = Receiver::new(coded, CONFIG).ok();
+            recording.receiver = Receiver::new(coded, CONFIG.over(self.round_trip)).ok();
         }
         if let Some(receiver) = &mut recording.receiver {
             receiver.set_round_trip(self.round_trip);

@@ -1,5 +1,5 @@
 //! By how much a sound card runs faster than this computer's clock: the line through what it has moved in the last two
-//! minutes, to some tens of parts per million: what is moved is seen every 2 ms.
+//! minutes, to some tens of parts per million: what is moved is seen every few milliseconds.
 
 use std::{collections::VecDeque, time::Duration};
 

@@ -44,8 +44,10 @@ use sense::{Found, Sense};
 use status::{Playing, Status};
 use voice::Voice;
 
-/// How often sinks and the microphone are looked after while there is sound.
-const PERIOD: Duration = Duration::from_millis(2);
+/// How often sinks and the microphone are looked after while there is sound: whenever something has come, but not more often
+/// than that; and if nothing comes.
+const SOONEST: Duration = Duration::from_millis(2);
+const LATEST: Duration = Duration::from_micros(2_500);
 /// How often it is looked which devices there are.
 const LOOK: Duration = Duration::from_secs(1);
 /// Packets that wait at most; what comes then is late, and lost.
@@ -114,7 +116,11 @@ pub(crate) struct Sound {
     headphones: Headphones,
     plugged_headphones: bool,
     totals: Totals,
-    looking: bool,
+    /// When sinks and the microphone were looked after last, and what does it if nothing comes; none while nothing plays.
+    looked: Instant,
+    timer: Option<SpawnHandle>,
+    /// They are looked after as soon as everything that has come is heard.
+    called: bool,
     /// How loud the VM has its streams set.
     volumes: BTreeMap<StreamId, Volume>,
     round_trip: Option<Duration>,
@@ -134,7 +140,9 @@ impl Sound {
             headphones,
             plugged_headphones: false,
             totals: Totals::default(),
-            looking: false,
+            looked: Instant::now(),
+            timer: None,
+            called: false,
             volumes: BTreeMap::new(),
             round_trip: None,
         }
@@ -149,7 +157,7 @@ impl Sound {
         if !plays {
             self.silence(packet.stream);
             let sink = self.output.open(packet.format);
-            let voice = Voice::new(packet, sink, self.events);
+            let voice = Voice::new(packet, sink, self.round_trip, self.events);
             self.voices.extend(voice.map(|voice| (packet.stream, voice)));
         }
         if let Some(voice) = self.voices.get_mut(&packet.stream) {
@@ -247,15 +255,39 @@ impl Sound {
 
     /// Looks after the sinks again and again while something plays.
     fn keep_looking(&mut self, ctx: &mut Context<Self>) {
-        let sounds = self.voices.values().any(Voice::playing) || self.microphone.listened_to();
-        if !self.looking && sounds {
-            self.looking = true;
-            ctx.run_later(PERIOD, |act, ctx| {
-                act.looking = false;
-                act.look_after(ctx);
-                act.keep_looking(ctx);
-            });
+        if !self.sounds() || self.called {
+            return;
         }
+        if self.timer.is_none() {
+            self.set_timer(ctx);
+        } else if self.looked.elapsed() >= SOONEST {
+            self.called = true;
+            let look = async {}.into_actor(self).map(|(), act, ctx| act.look_and_go_on(ctx));
+            ctx.spawn(look);
+        }
+    }
+
+    fn look_and_go_on(&mut self, ctx: &mut Context<Self>) {
+        self.called = false;
+        self.look_after(ctx);
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        if self.sounds() {
+            self.set_timer(ctx);
+        }
+    }
+
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        self.looked = Instant::now();
+        self.timer = Some(ctx.run_later(LATEST, |act, ctx| {
+            act.timer = None;
+            act.look_and_go_on(ctx);
+        }));
+    }
+
+    fn sounds(&self) -> bool {
+        self.voices.values().any(Voice::playing) || self.microphone.listened_to()
     }
 }
 

@@ -16,6 +16,15 @@ pub(crate) trait Sink {
     fn period(&self) -> Duration;
     /// Frames that it wants now. An error, here and below: it has failed for good.
     fn wants(&mut self, now: Duration) -> Result<usize>;
+    /// Of so many frames that it wants, or has wanted before and not got, those that it has to have now.
+    fn needs(&self, wanted: usize) -> usize {
+        wanted
+    }
+    /// Frames follow from now on. If it is a ring: what it holds at most, and what of that it takes at once; all that does not
+    /// wait there yet is taken for wanted.
+    fn begin(&mut self) -> Option<(Duration, Duration)> {
+        None
+    }
     /// Takes whole frames, samples at the top of 32 bits. `fillers`: the frames that are no part of the run.
     fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()>;
     /// So many frames of the run never came, and nothing was made up for them: a file has silence in their place.

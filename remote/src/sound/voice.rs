@@ -24,6 +24,8 @@ use crate::events::{Counts, Event, Events};
 
 /// A stretch of which nothing has come for so long has ended: its pause was lost on the way.
 const LOST: Duration = Duration::from_secs(2);
+/// How much more waits after the sink was not looked after in time.
+const MORE: Duration = Duration::from_millis(4);
 
 /// The voice.
 pub(super) struct Voice {
@@ -50,6 +52,10 @@ pub(super) struct Voice {
     round_trip: Option<Duration>,
     last: Option<Reception>,
     drift: Drift,
+    /// Of this sink, so far.
+    xruns: u64,
+    /// It was given no more frames lately.
+    drained: bool,
 }
 
 /// Frames that play without a stop.
@@ -64,11 +70,16 @@ struct Stretch {
 
 impl Voice {
     /// A voice for the run of this packet. None: nothing can play it.
-    pub(super) fn new(first: &Coded, sink: Result<Box<dyn Sink>>, events: Events) -> Option<Self> {
+    pub(super) fn new(
+        first: &Coded,
+        sink: Result<Box<dyn Sink>>,
+        round_trip: Option<Duration>,
+        events: Events,
+    ) -> Option<Self> {
         let Coded { stream, run, format, ref block, .. } = *first;
         let (sink, failed) = or_clock(format, sink);
         let skips_silence = !sink.keeps_all();
-        let config = Config { period: sink.period(), skips_silence, ..Config::LAN };
+        let config = Config { period: sink.period(), skips_silence, ..Config::LAN }.over(round_trip);
         let receiver = Receiver::new(first, config)
             .inspect_err(|error| tracing::warn!("the VM's sound cannot be played: {error}"))
             .ok()?;
@@ -88,9 +99,11 @@ impl Voice {
             totals: Counts::default(),
             samples: Vec::new(),
             codec: block.codec,
-            round_trip: None,
+            round_trip,
             last: None,
             drift: Drift::default(),
+            xruns: 0,
+            drained: true,
         })
     }
 
@@ -120,7 +133,16 @@ impl Voice {
     /// Goes on with another sink. What waited in the one before it was not heard.
     pub(super) fn go_on(&mut self, sink: Result<Box<dyn Sink>>) {
         self.more.underruns += self.sink.xruns();
+        self.xruns = 0;
         (self.sink, self.failed) = or_clock(self.format, sink);
+        self.begin_sink();
+    }
+
+    /// The sink begins with nothing, or with what is left of what it had.
+    fn begin_sink(&mut self) {
+        let (holds, takes) = self.sink.begin().unwrap_or_default();
+        self.receiver.set_ring(holds, takes, self.sink.waiting());
+        self.drained = false;
     }
 
     /// How long a message to the host and its answer take; None: it is not known.
@@ -236,14 +258,21 @@ impl Voice {
     fn feed(&mut self, now: Duration) -> bool {
         if self.stretch.as_ref().is_some_and(|stretch| stretch.complete) && self.receiver.idle() {
             self.sink.drain();
+            self.drained = true;
             return self.sink.waiting() == 0;
+        }
+        if self.drained {
+            self.begin_sink();
         }
         self.keep_excess(now);
         let wants = self.sink.wants(now);
-        let Some(frames) = self.check(wants).filter(|frames| *frames > 0) else { return false };
-        self.samples.clear();
-        self.samples.resize(frames * usize::from(self.format.channels), 0);
-        self.receiver.pull(now, &mut self.samples);
+        let Some(frames) = self.check(wants) else { return false };
+        if frames == 0 && self.receiver.behind() == 0 {
+            return false;
+        }
+        self.note_xruns(now);
+        let least = self.sink.needs(frames);
+        self.receiver.supply(now, frames, least, &mut self.samples);
         let dry = !self.receiver.fillers().is_empty();
         let plays = self.stretch.as_ref().is_some_and(|stretch| stretch.heard && !stretch.complete);
         self.more.underruns += u64::from(dry && plays && !self.dry);
@@ -251,6 +280,14 @@ impl Voice {
         let taken = self.hand_on();
         self.check(taken);
         false
+    }
+
+    /// A card that ran out of frames will do so again unless more wait for it.
+    fn note_xruns(&mut self, now: Duration) {
+        let xruns = self.sink.xruns();
+        if xruns > std::mem::replace(&mut self.xruns, xruns) {
+            self.receiver.ran_out(now, MORE);
+        }
     }
 
     /// Gives the sink what was pulled, and before it what is missing in front of it: frames that never came, for which the
@@ -281,6 +318,7 @@ impl Voice {
     /// Ends the stretch, whether everything was played or not.
     pub(super) fn stop(&mut self) {
         let Some(stretch) = self.stretch.take() else { return };
+        self.drained = true;
         self.drift.forget();
         self.receiver.drain();
         let settled = self.sink.settle();

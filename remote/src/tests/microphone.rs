@@ -120,7 +120,7 @@ async fn nothing_is_sent_unless_the_vm_listens() {
     world.pass(100).await;
     world.stop(0, 7).await;
     let (_, packets) = world.reported(0);
-    assert!(packets.iter().all(|packet| packet.run == 7 && packet.block.frames == 240));
+    assert!(packets.iter().all(|packet| packet.run == 7 && packet.block.frames == 120));
     let frames = joined(&packets).len() / 4;
     assert!((52_000..=52_800).contains(&frames), "1.1 seconds: {frames} frames");
     world.pass(1_000).await;

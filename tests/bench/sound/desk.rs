@@ -2,8 +2,8 @@
 //! sender; the card is a timer. (The program itself has no place from which the moment of a callback could be told.)
 //!
 //! ```text
-//!   link ─► Receiver ◄─ every 2 ms: what the ring lacks ─ ring ◄─ every 10 ms, 480 frames: the card
-//!   link ◄─ Sender   ◄─ every 2 ms: what is there ─────── ring ◄─ every 10 ms, 480 frames: the microphone
+//!   link ─► Receiver ◄─ as packets come: what the ring lacks ─ ring ◄─ every 10 ms, 480 frames: the card
+//!   link ◄─ Sender   ◄─ as packets come: what is there ─────── ring ◄─ every 10 ms, 480 frames: the microphone
 //! ```
 
 use std::{
@@ -35,23 +35,37 @@ use wire::{
 
 use crate::{FORMAT, host::said, pump::pump};
 
-/// Of `farbus-remote`: how often sinks are looked after, and what waits for the card, at most (more after each
-/// underrun) and before it starts.
-const TICK: Duration = Duration::from_millis(2);
-const RING: usize = 13 * 48;
-const EVENLY: Duration = Duration::from_millis(4);
-const MORE: usize = 4 * 48;
-const MOST: usize = 60 * 48;
+/// Of `farbus-remote`: how often sinks are looked after, when something comes and if nothing does; what waits for the card,
+/// at most and before it starts; from when on it has to have enough; and how much more waits after it had not.
+const SOONEST: Duration = Duration::from_millis(2);
+const LATEST: Duration = Duration::from_micros(2_500);
+const RING: usize = 60 * 48;
 const START: usize = 480;
+const ABOUT: Duration = Duration::from_millis(4);
+const MORE: Duration = Duration::from_millis(4);
+const EVENLY: Duration = Duration::from_millis(1);
 /// The card's period.
 const PERIOD: usize = 480;
 
 /// The first stream's frames on their way to the card, each run of them with the number of its first.
-#[derive(Default)]
 struct Ring {
     runs: VecDeque<(Option<u64>, usize)>,
     waiting: usize,
+    /// What it has asked for and not got yet; at first, all that it holds.
+    owed: usize,
+    /// When the card took a period last, and how often it could not.
+    taken: Option<Instant>,
+    xruns: u64,
     playing: bool,
+    /// Every 48th frame that was put here, and when.
+    put: Vec<(Instant, u64)>,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        let (runs, put) = (VecDeque::new(), Vec::new());
+        Self { runs, waiting: 0, owed: RING, taken: None, xruns: 0, playing: false, put }
+    }
 }
 
 /// What the card has done.
@@ -74,9 +88,14 @@ struct Shared {
 /// What is known at the end.
 pub(crate) struct Heard {
     pub(crate) card: Card,
+    /// Every 48th frame of the first stream that has come, and when; and that was put into the card's ring.
+    pub(crate) came: Vec<(Instant, u64)>,
+    pub(crate) put: Vec<(Instant, u64)>,
     pub(crate) counters: sound::Counters,
     pub(crate) opus: bool,
     pub(crate) last: Option<audio::Reception>,
+    /// What the host says of the microphone.
+    pub(crate) microphone: Option<audio::Reception>,
 }
 
 /// Plays and records until it is stopped.
@@ -99,20 +118,27 @@ pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) 
         trip: None,
         looked: Duration::ZERO,
         opus: false,
+        came: Vec::new(),
+        said: None,
     };
-    let mut tick = tokio::time::interval(TICK);
+    let mut due = tokio::time::Instant::now();
     while !stop.load(Relaxed) {
         tokio::select! {
             biased;
             message = coming.recv() => {
-                let Some((lane, bytes, trip)) = message else { break };
-                desk.trip = trip;
-                if let Ok(ToRemote::Audio(message)) = ToRemote::decode(lane, bytes) {
-                    desk.hear(message);
+                let Some(message) = message else { break };
+                desk.take(message);
+                while let Ok(message) = coming.try_recv() {
+                    desk.take(message);
+                }
+                if desk.start.elapsed() - desk.looked < SOONEST {
+                    continue;
                 }
             }
-            _ = tick.tick() => desk.look_after(&shared).into_iter().for_each(|message| drop(out.send(said(message)))),
+            () = tokio::time::sleep_until(due) => {}
         }
+        desk.look_after(&shared).into_iter().for_each(|message| drop(out.send(said(message))));
+        due = tokio::time::Instant::now() + LATEST;
     }
     drop(out);
     pump.abort();
@@ -120,9 +146,12 @@ pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) 
     let first = desk.voices.values().next();
     Heard {
         card: std::mem::take(&mut *shared.card.lock().expect("no panic")),
+        came: desk.came,
+        put: std::mem::take(&mut shared.ring.lock().expect("no panic").0.put),
         counters: first.map(|voice| voice.receiver.counters()).unwrap_or_default(),
         last: first.and_then(|voice| voice.last),
         opus: desk.opus,
+        microphone: desk.said,
     }
 }
 
@@ -141,9 +170,23 @@ struct Desk {
     trip: Option<Duration>,
     looked: Duration,
     opus: bool,
+    came: Vec<(Instant, u64)>,
+    said: Option<audio::Reception>,
+}
+
+/// Of these frames every 48th, with the moment.
+fn marked(now: Instant, frames: std::ops::Range<u64>) -> impl Iterator<Item = (Instant, u64)> {
+    (frames.start.next_multiple_of(48)..frames.end).step_by(48).map(move |frame| (now, frame))
 }
 
 impl Desk {
+    fn take(&mut self, (lane, bytes, trip): (Lane, Bytes, Option<Duration>)) {
+        self.trip = trip;
+        if let Ok(ToRemote::Audio(message)) = ToRemote::decode(lane, bytes) {
+            self.hear(message);
+        }
+    }
+
     fn hear(&mut self, message: audio::ToRemote) {
         let now = self.start.elapsed();
         match message {
@@ -154,6 +197,7 @@ impl Desk {
                     Some((Sender::new(stream, run, format, 0, chooser.plan(self.trip)), chooser));
             }
             audio::ToRemote::Reception(reception) => {
+                self.said = Some(reception);
                 if let Some((sender, chooser)) = &mut self.microphone {
                     sender.set_plan(chooser.observe(now, &reception, self.trip));
                 }
@@ -163,34 +207,43 @@ impl Desk {
     }
 
     fn play(&mut self, now: Duration, coded: &Coded) {
+        let config = Config { period: EVENLY, ..Config::LAN }.over(self.trip);
         self.opus = coded.block.codec == audio::Codec::Opus;
-        let fresh = || Voice {
-            receiver: Receiver::new(coded, Config { period: EVENLY, ..Config::LAN }).expect("a stream"),
-            last: None,
-            due: None,
+        let first = self.voices.is_empty();
+        let fresh = || {
+            let mut receiver = Receiver::new(coded, config).expect("a stream");
+            if first {
+                let time = |frames: usize| sound::time_of(frames as u64, FORMAT.rate);
+                receiver.set_ring(time(RING), time(PERIOD), 0);
+            }
+            Voice { receiver, last: None, due: None }
         };
         let voice = self.voices.entry(coded.stream).or_insert_with(fresh);
         voice.receiver.push(now, coded);
+        if self.voices.keys().next() == Some(&coded.stream) && !coded.again {
+            let first = coded.block.position;
+            self.came.extend(marked(Instant::now(), first..first + u64::from(coded.block.frames)));
+        }
     }
 
     fn look_after(&mut self, shared: &Shared) -> Vec<audio::ToHost> {
         let (now, mut out, mut samples) = (self.start.elapsed(), Vec::new(), Vec::new());
         let mut first = true;
         for voice in self.voices.values_mut() {
-            let wants = if std::mem::take(&mut first) {
-                let depth = (RING + MORE * shared.card.lock().expect("no panic").xruns as usize).min(MOST);
-                let lacking = depth.saturating_sub(shared.ring.lock().expect("no panic").0.waiting);
-                let passed = (now - std::mem::replace(&mut self.looked, now)) * 9 / 8;
-                lacking.min(sound::frames_in(passed, FORMAT.rate) as usize)
+            let (wants, least) = if std::mem::take(&mut first) {
+                let ring = &mut shared.ring.lock().expect("no panic").0;
+                if std::mem::take(&mut ring.xruns) > 0 {
+                    voice.receiver.ran_out(now, MORE);
+                }
+                ring.wants((now - std::mem::replace(&mut self.looked, now)) * 33 / 32)
             } else {
-                voice.wants()
+                let wants = voice.wants();
+                (wants, wants)
             };
-            samples.clear();
-            samples.resize(wants * 2, 0);
             voice.receiver.set_round_trip(self.trip);
-            voice.receiver.pull(now, &mut samples);
+            voice.receiver.supply(now, wants, least, &mut samples);
             if voice.due.is_none() {
-                shared.ring.lock().expect("no panic").0.take(&voice.receiver, wants);
+                shared.ring.lock().expect("no panic").0.take(&voice.receiver, samples.len() / 2);
             }
             let report = voice.receiver.report();
             voice.last = report.or(voice.last);
@@ -224,22 +277,36 @@ impl Voice {
 }
 
 impl Ring {
+    /// What it wants after this time, and what it has to have.
+    fn wants(&mut self, passed: Duration) -> (usize, usize) {
+        let lacking = RING.saturating_sub(self.waiting + self.owed);
+        let wants = lacking.min(sound::frames_in(passed, FORMAT.rate) as usize);
+        self.owed += wants;
+        let period = sound::time_of(PERIOD as u64, FORMAT.rate);
+        let about = self.taken.is_none_or(|taken| taken.elapsed() + ABOUT >= period);
+        (wants, if about { PERIOD.saturating_sub(self.waiting) } else { 0 })
+    }
+
     /// Notes which frames of the run the last pull has got.
     fn take(&mut self, receiver: &Receiver, frames: usize) {
         let fillers = receiver.fillers();
         let lost: usize = fillers.iter().map(|range| range.end - range.start).sum();
         let (mut next, mut at) = (receiver.playing().saturating_sub((frames - lost) as u64), 0);
+        let now = Instant::now();
         for filler in fillers.iter().cloned().chain(std::iter::once(frames..frames)) {
+            self.put.extend(marked(now, next..next + (filler.start - at) as u64));
             self.runs.push_back((Some(next), filler.start - at));
             self.runs.push_back((None, filler.end - filler.start));
             next += (filler.start - at) as u64;
             at = filler.end;
         }
         self.waiting += frames;
+        self.owed = self.owed.saturating_sub(frames);
     }
 
     /// A period of the card.
     fn callback(&mut self, now: Instant, card: &mut Card) {
+        self.taken = Some(now);
         self.playing |= self.waiting >= START;
         if !self.playing {
             return;
@@ -248,8 +315,7 @@ impl Ring {
         while let Some((first, frames)) = self.runs.front_mut().filter(|_| left > 0) {
             let some = left.min(*frames);
             if let Some(first) = first {
-                let numbers = *first..*first + some as u64;
-                card.played.extend(numbers.filter(|n| n.is_multiple_of(48)).map(|n| (now, n)));
+                card.played.extend(marked(now, *first..*first + some as u64));
                 *first += some as u64;
             }
             (*frames, left, self.waiting) = (*frames - some, left - some, self.waiting - some);
@@ -260,13 +326,14 @@ impl Ring {
         if left > 0 {
             self.playing = false;
             card.xruns += 1;
+            self.xruns += 1;
         }
     }
 }
 
 /// The card's thread.
 fn card(shared: &Shared, stop: &AtomicBool) -> Result<()> {
-    let timer = timer()?;
+    let timer = timer(sound::time_of(PERIOD as u64, FORMAT.rate))?;
     let mut number = 0;
     while !stop.load(Relaxed) {
         // A card goes on while its thread does not run, and asks for more at once afterwards.
@@ -288,9 +355,10 @@ fn card(shared: &Shared, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn timer() -> Result<std::os::fd::OwnedFd> {
+/// A timer that rings this often, in less than a second.
+pub(crate) fn timer(every: Duration) -> Result<std::os::fd::OwnedFd> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
-    let every = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    let every = Timespec { tv_sec: 0, tv_nsec: every.subsec_nanos().into() };
     timerfd_settime(&timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: every, it_value: every })?;
     Ok(timer)
 }

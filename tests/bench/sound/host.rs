@@ -26,8 +26,23 @@ use crate::{FORMAT, pump::pump};
 /// A ring holds a second.
 const RING: u32 = 4 * FORMAT.rate;
 const RAM: usize = 16 << 20;
-/// How often the guest looks where its streams are.
+/// How often the guest looks where its streams are, if it is to know, and otherwise.
 const LOOK: Duration = Duration::from_millis(5);
+const SELDOM: Duration = Duration::from_millis(200);
+
+/// The thread of a host.
+pub(crate) const THREAD: &str = "host";
+
+/// What the guest does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guest {
+    /// How many streams it plays.
+    pub(crate) streams: u8,
+    /// Whether it records one as well.
+    pub(crate) records: bool,
+    /// Whether it notes where they are all the time.
+    pub(crate) looks: bool,
+}
 
 /// When which frame passed the position of the first stream.
 #[derive(Debug, Default)]
@@ -96,24 +111,19 @@ impl Handler<Play> for Mouth {
     }
 }
 
-/// A host whose guest plays so many streams, and records one if it is asked to, until it is stopped.
+/// A host with this guest, until it is stopped.
 pub(crate) fn start(
     link: Box<dyn Link>,
     codec: Wish,
-    streams: u8,
-    records: bool,
+    guest: Guest,
     stop: Arc<AtomicBool>,
 ) -> JoinHandle<Result<Passed>> {
-    thread::spawn(move || System::new().block_on(run(link, codec, streams, records, &stop)))
+    let work = move || System::new().block_on(run(link, codec, guest, &stop));
+    thread::Builder::new().name(THREAD.to_owned()).spawn(work).expect("a thread")
 }
 
-async fn run(
-    link: Box<dyn Link>,
-    codec: Wish,
-    streams: u8,
-    records: bool,
-    stop: &AtomicBool,
-) -> Result<Passed> {
+async fn run(link: Box<dyn Link>, codec: Wish, guest: Guest, stop: &AtomicBool) -> Result<Passed> {
+    let Guest { streams, records, looks } = guest;
     let (accesses, mut transactions) = mpsc::unbounded_channel::<Box<dyn Transaction>>();
     let ram = Rc::new(Ram::new(0, RAM));
     let bus = Bus {
@@ -157,7 +167,7 @@ async fn run(
     let memory = Rc::clone(&ram);
     access(Box::new(move |function| {
         function.write(Region::Config, 4, &6u16.to_le_bytes());
-        guest(Machine(function, memory), streams, records).expect("a guest that plays");
+        play(Machine(function, memory), streams, records).expect("a guest that plays");
     }))
     .await
     .context("the controller")?;
@@ -170,7 +180,7 @@ async fn run(
         }))
         .await
         .context("the controller")?;
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(if looks { LOOK } else { SELDOM }).await;
     }
     Ok(passed.take())
 }
@@ -179,7 +189,7 @@ async fn run(
 type Step = Box<dyn FnOnce(&mut dyn Function)>;
 
 /// What a guest does: starts its driver, and lets rings run.
-fn guest(machine: Machine<'_>, streams: u8, records: bool) -> Result<(), hda::driver::Error> {
+fn play(machine: Machine<'_>, streams: u8, records: bool) -> Result<(), hda::driver::Error> {
     let sound = |stream: u8| (1 << 20) + u64::from(stream) * (1 << 20);
     let mut driver = Driver::start(machine, 0)?;
     let first = driver.output(0);

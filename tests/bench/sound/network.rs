@@ -8,7 +8,7 @@ use noise_tcp::SecretKey;
 use tokio::net::TcpListener;
 use wire::control::{Answer, Hello};
 
-use crate::Ends;
+use crate::latency::Ends;
 
 /// The product's own link over loopback: the host's end and the desk's.
 pub(crate) async fn loopback() -> Result<Ends> {

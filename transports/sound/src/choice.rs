@@ -75,6 +75,8 @@ const ROUND_TRIP: Band = Band { good: 25_000, bad: 40_000 };
 const JITTER: Band = Band { good: 8_000, bad: 20_000 };
 /// A round trip of a local network.
 const LOCAL: Duration = Duration::from_millis(10);
+/// Up to what round trip half as long packets are worth their work, microseconds.
+const NEAR: Band = Band { good: 10_000, bad: 20_000 };
 /// Reports in a row that make a link bad.
 const BAD_REPORTS: u32 = 2;
 /// For how long it has to be good the first time, and how often that doubles: a link may be good only because of what was
@@ -85,7 +87,8 @@ const DOUBLINGS: u32 = 6;
 const BURSTY: u16 = 150;
 /// Bits per second and channel.
 const OPUS_BITS: u32 = 64_000;
-/// Packets of an ordinary stream, and of one over a link that is slow anyway.
+/// Packets of PCM where both ends are near and in time, of an ordinary stream, and of one over a link that is slow anyway.
+const QUICK: Duration = Duration::from_micros(2_500);
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_millis(10);
 
@@ -122,6 +125,7 @@ pub struct Chooser {
     format: Format,
     codec: Switch,
     copies: Switch,
+    packets: Switch,
     /// Loss comes and goes between reports: its mean over some seconds, parts per million.
     loss: u64,
     burst: u16,
@@ -131,8 +135,8 @@ impl Chooser {
     /// Begins as on a good link.
     #[must_use]
     pub fn new(wish: Wish, format: Format) -> Self {
-        let (codec, copies) = (Switch::default(), Switch::default());
-        Self { wish, format, codec, copies, loss: 0, burst: 100 }
+        let (codec, copies, packets) = (Switch::default(), Switch::default(), Switch::default());
+        Self { wish, format, codec, copies, packets, loss: 0, burst: 100 }
     }
 
     /// Takes a report of the receiver; the plan from now on. `round_trip`: to the receiver and back; a link of which nothing
@@ -148,7 +152,10 @@ impl Chooser {
         let jitter = if way < LOCAL { 0 } else { micros(reception.jitter) };
         let measures = [(LOSS_OF_PCM, self.loss), (ROUND_TRIP, micros(way)), (JITTER, jitter)];
         self.codec.observe(now, &measures);
-        self.copies.observe(now, &[(LOSS_WITHOUT_COPIES, self.loss)]);
+        let loss = (LOSS_WITHOUT_COPIES, self.loss);
+        self.copies.observe(now, &[loss]);
+        // Where computers are late, more packets would be more work for them.
+        self.packets.observe(now, &[loss, (NEAR, micros(way)), (JITTER, micros(reception.jitter))]);
         self.plan(round_trip)
     }
 
@@ -156,6 +163,7 @@ impl Chooser {
     #[must_use]
     pub fn plan(&self, round_trip: Option<Duration>) -> Plan {
         let slow = round_trip > Some(Duration::from_micros(ROUND_TRIP.bad));
+        let near = !self.packets.bad && round_trip.unwrap_or_default().as_micros() < NEAR.bad.into();
         let packet = if slow { LONG } else { SHORT };
         let wanted = match self.wish {
             Wish::Auto => self.codec.bad,
@@ -163,7 +171,8 @@ impl Chooser {
             Wish::Opus => true,
         };
         let opus = opus_frames(packet, self.format).filter(|_| wanted);
-        let (codec, frames) = opus.map_or((Codec::Pcm, self.pcm_frames(packet)), |f| (Codec::Opus, f));
+        let pcm = if near { QUICK } else { packet };
+        let (codec, frames) = opus.map_or((Codec::Pcm, self.pcm_frames(pcm)), |f| (Codec::Opus, f));
         let distances = match (self.copies.bad, self.burst > BURSTY) {
             (false, _) => Distances::NONE,
             (true, false) if codec == Codec::Opus => Distances::new(&[2, 4]),

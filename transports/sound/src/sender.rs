@@ -52,7 +52,13 @@ impl Sender {
     /// The index of the next frame to be taken.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.first + (self.pending.len() / self.frame()) as u64
+        self.first + self.waiting() as u64
+    }
+
+    /// Frames that are less than a packet, and wait for more.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pending.len() / self.frame()
     }
 
     /// Takes the next frames of the run, and appends the packets that are complete. What is less than a frame is left

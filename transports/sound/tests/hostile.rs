@@ -110,11 +110,15 @@ proptest! {
         steps in proptest::collection::vec(
             (position(), 1u16..2_000, any::<bool>(), any::<bool>(), 0u64..400, 0usize..3, 0u8..3), 1..150),
         resample in any::<bool>(),
+        ring in any::<bool>(),
     ) {
         let clocking = if resample { sound::Clocking::Resample(44_100) } else { sound::Clocking::SenderFollows };
         let config = Config { clocking, ..Config::LAN };
         let mut receiver = Receiver::at(StreamId(1), 1, FORMAT, 100, config).unwrap();
         receiver.set_round_trip(Some(Duration::from_millis(5)));
+        if ring {
+            receiver.set_ring(Duration::from_millis(60), Duration::from_millis(10), 0);
+        }
         let (mut now, mut out, mut played) = (Duration::ZERO, vec![0; 960], 100);
         for (position, frames, opus, again, millis, pulls, copies) in steps {
             let codec = if opus { Codec::Opus } else { Codec::Pcm };
@@ -125,7 +129,14 @@ proptest! {
             let (stream, run) = (StreamId(1), 1);
             receiver.push(now, &Coded { stream, run, again, format: FORMAT, block, copies });
             for _ in 0..pulls {
-                receiver.pull(now, &mut out);
+                if ring {
+                    let behind = receiver.behind();
+                    receiver.supply(now, 240, frames.into(), &mut out);
+                    let got = (out.len() / usize::from(FORMAT.channels)) as u64;
+                    prop_assert!(resample || got + receiver.behind() == 240 + behind, "{} of {}", got, behind);
+                } else {
+                    receiver.pull(now, &mut out);
+                }
                 now += Duration::from_millis(millis / 4);
             }
             if let Some(reception) = receiver.report() {

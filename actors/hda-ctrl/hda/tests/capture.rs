@@ -299,5 +299,5 @@ fn playback_and_capture_run_at_once_on_one_clock() {
     driver.host().out.clear();
     driver.host().pass(ms(10));
     assert_eq!(driver.link_position(STREAM) - before, driver.link_position(output));
-    assert_eq!(driver.host().take_played().len(), 2);
+    assert_eq!(driver.host().take_played().len(), 4);
 }

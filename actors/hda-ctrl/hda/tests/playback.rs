@@ -26,18 +26,18 @@ fn playing_on((mut driver, stream): (Driver<Bare>, u8), periods: u32) -> (Driver
 }
 
 #[test]
-fn a_second_of_sound_leaves_bit_exact_in_packets_of_5_ms() {
+fn a_second_of_sound_leaves_bit_exact_in_packets_of_2_and_a_half_ms() {
     let (mut driver, _, sound) = playing(4);
     for _ in 0..50 {
         driver.host().pass(ms(20));
         driver.acknowledge();
     }
     let packets = driver.host().take_played();
-    assert_eq!(packets.len(), 200);
+    assert_eq!(packets.len(), 400);
     assert!(
         packets
             .iter()
-            .all(|packet| packet.pcm.len() == 240 * 4 && packet.format == STEREO && packet.run == 1)
+            .all(|packet| packet.pcm.len() == 120 * 4 && packet.format == STEREO && packet.run == 1)
     );
     let expected: Vec<u8> = sound.iter().copied().cycle().take(48_000 * 4).collect();
     assert!(heard(&packets) == expected);
@@ -118,10 +118,10 @@ fn a_stream_reset_begins_a_new_run_at_byte_0() {
     assert_eq!(driver.link_position(stream), 0);
     driver.host().out.clear();
     driver.run(stream, true);
-    driver.host().pass(ms(5));
+    driver.host().pass(duration(STEREO, 120));
     let packets = driver.host().take_played();
     assert_eq!((packets[0].run, packets[0].position), (2, 0));
-    assert_eq!(heard(&packets), sound[..240 * 4]);
+    assert_eq!(heard(&packets), sound[..120 * 4]);
 }
 
 #[test]
@@ -232,11 +232,11 @@ fn a_guest_that_hangs_is_heard_for_three_laps_at_most_and_again_when_it_is_back(
     let heard = |packets: &[hda::Packet]| {
         packets.iter().filter(|packet| packet.pcm.iter().any(|byte| *byte != 0)).count()
     };
-    assert_eq!(hanging.len(), 200, "its clock runs on");
-    assert!((48..=50).contains(&heard(&hanging)), "{} packets of 5 ms", heard(&hanging));
+    assert_eq!(hanging.len(), 400, "its clock runs on");
+    assert!((96..=100).contains(&heard(&hanging)), "{} packets of 2.5 ms", heard(&hanging));
     driver.acknowledge();
     driver.host().pass(ms(50));
-    assert_eq!(heard(&driver.host().take_played()), 10);
+    assert_eq!(heard(&driver.host().take_played()), 20);
 }
 
 #[test]

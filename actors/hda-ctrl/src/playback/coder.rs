@@ -20,7 +20,10 @@ use hda::Packet;
 use sound::choice::Plan;
 use wire::audio::{Missing, StreamId, ToRemote};
 
-use super::runs::{Run, Runs};
+use super::{
+    Stream,
+    runs::{Run, Runs},
+};
 
 /// Jobs that wait at most: 80 ms of four streams.
 const JOBS: usize = 64;
@@ -32,7 +35,7 @@ pub(crate) type Session = Arc<dyn Fn(Vec<ToRemote>) + Send + Sync>;
 pub(super) enum Job {
     /// The stream is in your care from now on.
     Adopt(StreamId, Box<Run>),
-    Play(Duration, Packet, Plan),
+    Play(Duration, Vec<Packet>, Plan),
     /// A message that has to come behind everything that was played: [`ToRemote::Pause`].
     Pause(Duration, StreamId, u32, ToRemote),
     Answer(Missing),
@@ -74,6 +77,15 @@ impl Coder {
         }
     }
 
+    /// Has the frames played that are held for it.
+    pub(super) fn play(&mut self, now: Duration, stream: &mut Stream) {
+        stream.frames %= usize::from(stream.plan.frames.max(1));
+        let packets = std::mem::take(&mut stream.held);
+        if !packets.is_empty() {
+            self.take(Job::Play(now, packets, stream.plan));
+        }
+    }
+
     /// What is under way is for nobody.
     pub(super) fn forget(&mut self) {
         self.worker = None;
@@ -104,7 +116,9 @@ fn work(jobs: &Receiver<Job>, say: impl Fn(Vec<ToRemote>)) {
         let mut out = Vec::new();
         match job {
             Job::Adopt(stream, run) => runs.adopt(stream, *run),
-            Job::Play(now, packet, plan) => runs.play(now, &packet, plan, &mut out),
+            Job::Play(now, packets, plan) => {
+                packets.iter().for_each(|packet| runs.play(now, packet, plan, &mut out));
+            }
             Job::Pause(now, stream, run, pause) => {
                 runs.flush(now, stream, run, &mut out);
                 out.push(pause);

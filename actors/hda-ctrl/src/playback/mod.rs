@@ -42,6 +42,10 @@ struct Stream {
     plan: Plan,
     /// The coder has it.
     away: bool,
+    /// Frames for the coder, of which it can make no packet yet: it is not woken for less. And how many those are, with what
+    /// waits there.
+    held: Vec<Packet>,
+    frames: usize,
 }
 
 impl Playback {
@@ -83,6 +87,10 @@ impl Playback {
     pub(crate) fn send(&mut self, now: Duration, message: ToRemote, out: &mut Vec<ToRemote>) {
         match message {
             ToRemote::Pause { stream, run, .. } if self.is_away(stream) => {
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    self.coder.play(now, stream);
+                    stream.frames = 0;
+                }
                 self.coder.take(Job::Pause(now, stream, run, message));
             }
             ToRemote::Pause { stream, run, .. } => {
@@ -104,19 +112,30 @@ impl Playback {
         let begin = || {
             let chooser = Chooser::new(wish, format);
             let plan = chooser.plan(round_trip);
-            Stream { run, format, chooser, plan, away: false }
+            Stream { run, format, chooser, plan, away: false, held: Vec::new(), frames: 0 }
         };
         let stream = self.streams.entry(id).or_insert_with(begin);
         if stream.format != format {
+            self.coder.play(now, stream);
             *stream = Stream { away: stream.away, ..begin() };
         }
-        stream.run = run;
+        if std::mem::replace(&mut stream.run, run) != run {
+            self.coder.play(now, stream);
+            stream.frames = 0;
+        }
         if !stream.away && stream.plan.codec == Codec::Opus {
             stream.away = true;
-            self.runs.take(id).into_iter().for_each(|run| self.coder.take(Job::Adopt(id, Box::new(run))));
+            if let Some(run) = self.runs.take(id) {
+                stream.frames = run.waiting();
+                self.coder.take(Job::Adopt(id, Box::new(run)));
+            }
         }
         if stream.away {
-            self.coder.take(Job::Play(now, packet, stream.plan));
+            stream.frames += packet.pcm.len() / format.frame_bytes() as usize;
+            stream.held.push(packet);
+            if stream.frames >= stream.plan.frames.into() {
+                self.coder.play(now, stream);
+            }
         } else {
             self.runs.play(now, &packet, stream.plan, out);
         }

@@ -18,6 +18,13 @@ pub(super) struct Run {
     sender: Sender,
 }
 
+impl Run {
+    /// Frames that are less than a packet.
+    pub(super) fn waiting(&self) -> usize {
+        self.sender.waiting()
+    }
+}
+
 impl Runs {
     /// Takes frames, and appends the packets that are complete.
     pub(super) fn play(&mut self, now: Duration, packet: &Packet, plan: Plan, out: &mut Vec<ToRemote>) {

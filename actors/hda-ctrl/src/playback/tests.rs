@@ -12,10 +12,12 @@ use super::*;
 const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels: 2 };
 const STREAM: StreamId = StreamId(4);
 
-/// A playback, and what its coder says.
+/// A playback to a remote that is too far away for packets of less than 5 ms, and what its coder says.
 fn playback(wish: Wish) -> (Playback, Receiver<Vec<ToRemote>>) {
     let (said, heard) = channel();
-    (Playback::new(wish, Arc::new(move |messages| drop(said.send(messages)))), heard)
+    let mut playback = Playback::new(wish, Arc::new(move |messages| drop(said.send(messages))));
+    playback.set_round_trip(Some(Duration::from_millis(22)));
+    (playback, heard)
 }
 
 fn play(playback: &mut Playback, run: u32, position: u64, frames: usize) -> Vec<ToRemote> {
@@ -61,6 +63,18 @@ fn a_packet_of_pcm_leaves_at_once_and_as_it_is() {
     assert_eq!(blocks(&sent), [(1, 0, 240, Codec::Pcm)]);
     let ToRemote::PlayCoded(coded) = &sent[0] else { panic!("{sent:?}") };
     assert!(coded.block.payload.iter().enumerate().all(|(n, byte)| *byte == n as u8));
+}
+
+#[test]
+fn a_remote_that_is_near_gets_packets_of_half_the_length_unless_the_link_loses_some() {
+    let (mut playback, _) = playback(Wish::Pcm);
+    playback.set_round_trip(Some(Duration::from_millis(1)));
+    let sent = play(&mut playback, 1, 0, 240);
+    assert_eq!(blocks(&sent), [(1, 0, 120, Codec::Pcm), (1, 120, 120, Codec::Pcm)]);
+    for n in 0..100 {
+        playback.observe(Duration::from_millis(100 * n), &reception(50_000));
+    }
+    assert_eq!(blocks(&play(&mut playback, 1, 240, 240)), [(1, 240, 240, Codec::Pcm)]);
 }
 
 #[test]

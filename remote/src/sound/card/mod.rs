@@ -1,15 +1,16 @@
 //! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits; latency is
 //! bounded by the ring's cap.
 
+mod appetite;
 mod listener;
 mod player;
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -42,6 +43,35 @@ struct Shared {
     lost: AtomicU64,
     draining: AtomicBool,
     failed: AtomicBool,
+    last: Last,
+}
+
+/// When the callback took frames last, and how many.
+struct Last {
+    begun: Instant,
+    nanoseconds: AtomicU64,
+    frames: AtomicUsize,
+}
+
+impl Default for Last {
+    fn default() -> Self {
+        Self { begun: Instant::now(), nanoseconds: AtomicU64::new(0), frames: AtomicUsize::new(0) }
+    }
+}
+
+impl Last {
+    /// So many are taken now.
+    fn take(&self, frames: usize) {
+        let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.store(now, Relaxed);
+        self.frames.store(frames, Relaxed);
+    }
+
+    /// The time since then, and how many; 0: none were ever taken.
+    fn taken(&self) -> (Duration, usize) {
+        let then = Duration::from_nanos(self.nanoseconds.load(Relaxed));
+        (self.begun.elapsed().saturating_sub(then), self.frames.load(Relaxed))
+    }
 }
 
 /// The output and input devices by name, with the sound system's own name where it has another.

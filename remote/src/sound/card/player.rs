@@ -14,17 +14,15 @@ use cpal::{
 use rtrb::{Consumer, Producer, RingBuffer};
 use wire::audio::Format;
 
-use super::{PERIOD, Shared, Way, choose, name, nearest, on_error, samples};
+use super::{
+    Shared, Way,
+    appetite::{Appetite, PERIOD, RING},
+    choose, name, nearest, on_error, samples,
+};
 use crate::sound::Sink;
 
-/// What waits in the ring: a period of the card, and a little for a thread that is late.
-const RING: Duration = Duration::from_millis(13);
-/// The card takes a period at once; the ring is filled as evenly as may be, so that the receiver needs to have less.
-const EVENLY: Duration = Duration::from_millis(4);
-/// So much more after each time that it was not enough, the most, and when it is tried with less again.
-const MORE: Duration = Duration::from_millis(4);
-const MOST: Duration = Duration::from_millis(60);
-const LESS_AFTER: Duration = Duration::from_secs(60);
+/// The ring is filled as evenly as may be, so that the receiver needs to have no more than this beyond what is due.
+const EVENLY: Duration = Duration::from_millis(1);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 
@@ -35,9 +33,7 @@ pub(crate) struct Card {
     /// are in it at any time.
     samples: Producer<i32>,
     shared: Arc<Shared>,
-    depth: Depth,
-    /// When it was looked after last.
-    looked: Option<Duration>,
+    appetite: Appetite,
     /// Plays until it is dropped.
     _stream: Stream,
 }
@@ -46,23 +42,13 @@ impl Card {
     /// Opens the card with this in its name, or the default one.
     pub(crate) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
         let device = choose(wanted, Way::Out)?;
-        let (samples_in, samples_out) = RingBuffer::new(samples(format, MOST));
+        let (samples_in, samples_out) = RingBuffer::new(samples(format, RING));
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
         stream.play().context("starting the sound card")?;
-        Ok(Self {
-            format,
-            samples: samples_in,
-            shared,
-            depth: Depth::default(),
-            looked: None,
-            _stream: stream,
-        })
-    }
-
-    fn waiting(&self) -> usize {
-        self.samples.buffer().capacity() - self.samples.slots()
+        let appetite = Appetite::new(format.rate);
+        Ok(Self { format, samples: samples_in, shared, appetite, _stream: stream })
     }
 }
 
@@ -73,16 +59,23 @@ impl Sink for Card {
 
     fn wants(&mut self, now: Duration) -> Result<usize> {
         self.check()?;
-        let enough = self.depth.after(now, self.xruns());
-        let lacking = samples(self.format, enough).saturating_sub(self.waiting());
-        let passed = now.saturating_sub(self.looked.replace(now).unwrap_or_default());
-        // By an eighth faster than it is played: it is full again before the card takes the next period.
-        let due = samples(self.format, (passed * 9 / 8).min(MOST));
-        Ok(lacking.min(due) / usize::from(self.format.channels))
+        let frames = self.appetite.wants(now, self.waiting());
+        Ok(usize::try_from(frames).unwrap_or(0))
+    }
+
+    fn needs(&self, _: usize) -> usize {
+        let (since, taken) = self.shared.last.taken();
+        usize::try_from(self.appetite.needs(self.waiting(), (since, taken as u64))).unwrap_or(0)
+    }
+
+    fn begin(&mut self) -> Option<(Duration, Duration)> {
+        self.appetite.begin(self.waiting());
+        Some((RING, PERIOD))
     }
 
     fn take(&mut self, samples: &[i32], _: &[Range<usize>]) -> Result<()> {
         self.shared.draining.store(false, Relaxed);
+        self.appetite.got((samples.len() / usize::from(self.format.channels)) as u64);
         // No more than it wanted: there is room.
         if let Ok(chunk) = self.samples.write_chunk_uninit(samples.len()) {
             chunk.fill_from_iter(samples.iter().copied());
@@ -99,7 +92,8 @@ impl Sink for Card {
     }
 
     fn waiting(&self) -> u64 {
-        Self::waiting(self) as u64 / u64::from(self.format.channels)
+        let samples = self.samples.buffer().capacity() - self.samples.slots();
+        samples as u64 / u64::from(self.format.channels)
     }
 
     fn check(&self) -> Result<()> {
@@ -118,27 +112,6 @@ impl Sink for Card {
 
     fn file(&self) -> Option<String> {
         None
-    }
-}
-
-/// How much waits in the ring: as little as has been enough.
-#[derive(Default)]
-struct Depth {
-    more: Duration,
-    xruns: u64,
-    /// When it was changed last.
-    since: Duration,
-}
-
-impl Depth {
-    /// The depth now, after so many times in all that the card lacked something.
-    fn after(&mut self, now: Duration, xruns: u64) -> Duration {
-        if std::mem::replace(&mut self.xruns, xruns) != xruns {
-            (self.more, self.since) = ((self.more + MORE).min(MOST - RING), now);
-        } else if now.saturating_sub(self.since) >= LESS_AFTER {
-            (self.more, self.since) = (self.more.saturating_sub(MORE), now);
-        }
-        RING + self.more
     }
 }
 
@@ -187,6 +160,7 @@ struct Player {
 impl Player {
     /// Fills the card's buffer.
     fn fill<T: SizedSample + FromSample<i32>>(&mut self, out: &mut [T]) {
+        self.shared.last.take(out.len() / self.card_channels);
         let draining = self.shared.draining.load(Relaxed);
         let waiting = self.ring.slots();
         self.playing |= waiting >= self.target || (draining && waiting > 0);
@@ -249,25 +223,6 @@ mod tests {
         player.fill(&mut out);
         player.fill(&mut out);
         assert_eq!((out[3], out[4], player.shared.xruns.load(Relaxed)), (19, 0, 1));
-    }
-
-    #[test]
-    fn a_ring_that_ran_empty_is_deeper_for_a_minute() {
-        let mut depth = Depth::default();
-        let at = |seconds| Duration::from_secs(seconds);
-        for (seconds, xruns, depths) in [
-            (0, 0, 13),
-            (1, 1, 17),
-            (60, 1, 17),
-            (61, 1, 13),
-            (62, 2, 17),
-            (63, 3, 21),
-            (123, 3, 17),
-            (182, 3, 17),
-        ] {
-            assert_eq!(depth.after(at(seconds), xruns).as_millis(), depths, "{seconds} s");
-        }
-        assert_eq!((4..100).map(|xruns| depth.after(at(200), xruns)).max(), Some(MOST));
     }
 
     #[test]

@@ -77,7 +77,7 @@ fn a_card_that_vanishes_in_the_middle_of_a_run_and_comes_back_hears_what_is_due_
     let plug = || -> Result<Box<dyn Sink>> {
         Ok(Box::new(Plugged(Rc::clone(&desk), Paced::new(FORMAT, Pace::default(), None))))
     };
-    let mut voice = Voice::new(&packet(0), plug(), Events(cli::Format::Json)).unwrap();
+    let mut voice = Voice::new(&packet(0), plug(), None, Events(cli::Format::Json)).unwrap();
     for n in 0..3_000u32 {
         if n.is_multiple_of(5) {
             voice.play(MS * n, &packet(u64::from(n / 5)));

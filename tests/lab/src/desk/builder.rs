@@ -195,6 +195,16 @@ pub(super) fn netem(faults: &str) -> String {
     }
 }
 
+/// The command that applies network faults to what comes: it is led through a device of its own, where it goes out.
+pub(super) fn netem_of_what_comes(faults: &str) -> String {
+    format!(
+        "modprobe -a ifb sch_ingress cls_matchall act_mirred; ip link set ifb0 up\n\
+         tc qdisc replace dev ifb0 root netem limit 100000 {faults}\n\
+         tc qdisc add dev {INTERFACE} handle ffff: ingress 2>/dev/null\n\
+         tc filter replace dev {INTERFACE} parent ffff: pref 1 matchall action mirred egress redirect dev ifb0\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

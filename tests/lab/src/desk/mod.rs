@@ -148,4 +148,12 @@ impl Desk {
     pub async fn netem(&self, faults: &str) -> Result<()> {
         self.run(&builder::netem(faults)).await?.success().map(drop)
     }
+
+    /// Spoils what the desk receives, in the same words; from now on.
+    ///
+    /// # Errors
+    /// If `tc` does not understand it.
+    pub async fn netem_of_what_comes(&self, faults: &str) -> Result<()> {
+        self.run(&builder::netem_of_what_comes(faults)).await?.success().map(drop)
+    }
 }

@@ -60,7 +60,7 @@ pub const DEFAULT_MODULES: [&str; 9] = [
 ];
 
 /// Modules that are there to be loaded by whoever wants them.
-const AT_HAND: [&str; 34] = [
+const AT_HAND: [&str; 38] = [
     // File systems for lent disks.
     "ext4",
     "crc32c_generic",
@@ -81,6 +81,10 @@ const AT_HAND: [&str; 34] = [
     "virtio_net",
     "e1000e",
     "sch_netem",
+    "sch_ingress",
+    "cls_matchall",
+    "act_mirred",
+    "ifb",
     "virtio_blk",
     "ehci_pci",
     "uhci_hcd",

@@ -16,6 +16,7 @@
 //!   tshark-KEY/             Wireshark, once a capture is to be read
 //!   coturn-KEY/             a STUN and TURN server, once a link is to go through one
 //!   rustc-KEY/              a Rust compiler that knows wasm32, if the one in use does not
+//!   pulseaudio-KEY/         PulseAudio, once it is measured
 //!   initramfs-KEY/          what a kernel boots into: guest programs, chosen modules, the lab's agent
 //! ```
 //! `KEY` is a hash of the recipe, so a lab with another recipe never meets a stale tree. A tree appears under its name
@@ -29,6 +30,7 @@ mod guest;
 mod incumbents;
 mod kernel;
 mod programs;
+mod pulseaudio;
 mod qemu;
 mod testusb;
 mod tshark;
@@ -47,6 +49,7 @@ pub use guest::{DEFAULT_MODULES, Initramfs};
 pub(crate) use incumbents::incumbents;
 pub use kernel::{DEFAULT_KERNEL, Kernel};
 pub(crate) use programs::pack;
+pub use pulseaudio::PulseAudio;
 pub use qemu::Qemu;
 pub(crate) use tshark::tshark;
 pub(crate) use wasm::rustc_for_wasm;

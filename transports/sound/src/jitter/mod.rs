@@ -18,6 +18,10 @@ pub use target::Target;
 pub const CAP: Duration = Duration::from_millis(150);
 /// A stall longer than this is not caught up with: the newest sound plays.
 pub const STALL: Duration = Duration::from_millis(250);
+/// What waits at first between ends that are known to be near.
+pub const START_NEAR: Duration = Duration::from_millis(15);
+/// A round trip that is near is shorter than this.
+pub const NEAR: Duration = Duration::from_millis(5);
 /// What waits at first on a local network.
 pub const START_LAN: Duration = Duration::from_millis(20);
 /// What waits at first on any other.

@@ -8,8 +8,10 @@ use super::CAP;
 /// How fast it shrinks, in nanoseconds per second: a ratio of 750 ppm follows it, so that clocks that differ can still be
 /// followed at the same time.
 const SHRINK: u64 = 750_000;
-/// For how long nothing is known well enough to shrink.
+/// For how long nothing is known well enough to shrink, and for how long that much more is kept than seems enough.
+const UNKNOWN: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_secs(60);
+const CAUTION: Duration = Duration::from_millis(3);
 /// What is kept below the cap, so that a good level is not cut.
 const BELOW_CAP: Duration = Duration::from_millis(30);
 /// It does not shrink for less than this.
@@ -103,14 +105,14 @@ impl Target {
         let wanted = known.max(self.twice());
         let born = *self.born.get_or_insert(now);
         let passed = now.saturating_sub(self.at.replace(now).unwrap_or(now));
-        let warm = now.saturating_sub(born) >= WARM_UP;
+        let age = now.saturating_sub(born);
+        let enough = if age < WARM_UP { wanted + CAUTION } else { wanted };
         // What the bins of a histogram make of the same delays differs from time to time.
-        let shrinks = self.now.saturating_sub(wanted) > STILL;
+        let shrinks = age >= UNKNOWN && self.now.saturating_sub(enough) > STILL;
         let shrink = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX).saturating_mul(SHRINK) / 1_000_000;
-        let lowest =
-            if warm && shrinks { self.now.saturating_sub(Duration::from_nanos(shrink)) } else { self.now };
+        let lowest = if shrinks { self.now.saturating_sub(Duration::from_nanos(shrink)) } else { self.now };
         // What was late only lately is on its way down.
-        (self.now, self.wanted) = (known.max(lowest).max(wanted.min(self.now)), wanted);
+        (self.now, self.wanted) = (known.max(lowest).max(enough.min(self.now)), wanted);
     }
 
     /// What was needed for what was late, the worst time not counted.

@@ -18,7 +18,7 @@ pub struct Config {
     pub clocking: Clocking,
     /// How much the device asks for at once.
     pub period: Duration,
-    /// What waits at first: [`crate::jitter::START_LAN`] or [`crate::jitter::START_WAN`].
+    /// What waits at first, e.g. [`crate::jitter::START_LAN`].
     pub start: Duration,
     /// Whether silence may be left out when more waits than has to, as after a stall. Not for a file.
     pub skips_silence: bool,
@@ -32,6 +32,13 @@ impl Config {
         start: crate::jitter::START_LAN,
         skips_silence: true,
     };
+
+    /// The same with what is known of the link: how long a message to the sender and its answer take.
+    #[must_use]
+    pub fn over(self, round_trip: Option<Duration>) -> Self {
+        let near = round_trip.is_some_and(|trip| trip < crate::jitter::NEAR);
+        Self { start: if near { self.start.min(crate::jitter::START_NEAR) } else { self.start }, ..self }
+    }
 }
 
 /// What happened since the run began.

@@ -51,6 +51,7 @@ impl Receiver {
             let following = Following::new(rate, rate, self.format.channels)?;
             self.following = Some(Following { unprimed: true, ..following });
             self.config.clocking = Clocking::Resample(rate);
+            (self.reserve, self.behind) = (0, 0);
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ mod following;
 mod holes;
 mod meter;
 mod playout;
+mod ring;
 
 use core::{ops::Range, time::Duration};
 
@@ -64,8 +65,14 @@ pub struct Receiver {
     stalled: bool,
     /// Until when more than should wait is dropped, after that.
     catching_up: Option<Duration>,
-    /// Frames to wait, because the target has grown.
+    /// Frames to wait, because the target has grown, or because of what is lacking after there was nothing to play.
     owed: u64,
+    refilling: bool,
+    /// Frames for which there was nothing to play before something came.
+    lacked: u64,
+    /// Frames that the device has in reserve, and how many of them it waits for.
+    reserve: u64,
+    behind: u64,
     target: Target,
     meter: Meter,
     following: Option<Following>,
@@ -135,6 +142,10 @@ impl Receiver {
             stalled: false,
             catching_up: None,
             owed: 0,
+            refilling: false,
+            lacked: 0,
+            reserve: 0,
+            behind: 0,
             target: Target::new(config.start),
             meter: Meter::new(format.rate),
             following,
@@ -205,11 +216,12 @@ impl Receiver {
             return None;
         }
         let (queue, rate, playing) = (&self.queue, self.format.rate, self.playing());
+        let reserve = self.reserve.saturating_sub(self.behind);
         // Where nothing is overtaken, what was jumped over is lost; else it may come by itself as long as there is time.
         let patient = self.meter.reordered();
         let last_call = round_trip.saturating_add(time_of(2 * self.packet, rate));
         let gaps = self.asker.ask(|first| {
-            let left = time_of(first.saturating_sub(playing), rate);
+            let left = time_of(first.saturating_add(reserve).saturating_sub(playing), rate);
             if queue.knows(first) || left <= round_trip {
                 Ask::Never
             } else if patient && left > last_call {
@@ -298,7 +310,9 @@ impl Receiver {
                 self.counters.late += 1;
                 self.grow(now, by);
             }
-            _ if self.state != State::Waiting => self.meter.level(now, position + frames),
+            _ if self.state != State::Waiting => {
+                self.meter.level(now, position.saturating_add(frames + self.reserve))
+            }
             _ => {}
         }
     }

@@ -70,20 +70,41 @@ impl Receiver {
 
     /// Appends exactly so many frames of the time line.
     pub(super) fn take(&mut self, now: Duration, frames: usize, out: &mut Vec<i32>) {
+        self.behind = 0;
+        self.take_at_least(now, frames, frames, out);
+    }
+
+    /// Appends so many frames of the time line and those that the device waits for; if they are not there, the least that it
+    /// needs.
+    pub(super) fn take_at_least(&mut self, now: Duration, frames: usize, least: usize, out: &mut Vec<i32>) {
         let channels = self.channels();
-        let end = out.len() + frames * channels;
+        let wanted = frames + usize::try_from(self.behind).unwrap_or(usize::MAX);
+        let (least, end) = (out.len() + least.min(wanted) * channels, out.len() + wanted * channels);
         self.fillers.clear();
-        self.start(now, frames, out);
+        self.start(now, wanted, out);
         self.refill(now);
         self.cut_to_target(now);
-        let before = self.playing();
+        let before = self.playing().saturating_add(self.behind);
         while self.state != State::Waiting && out.len() < end {
-            self.step(now, (end - out.len()) / channels, out);
+            self.skip_silence(now);
+            let up_to = if self.ready() { end } else { least };
+            if out.len() >= up_to {
+                break;
+            }
+            self.step(now, (up_to - out.len()) / channels, out);
         }
-        self.fill(out.len() / channels, end / channels);
-        out.resize(end, 0);
-        let taken = self.playing().saturating_sub(before);
+        if self.state == State::Waiting && out.len() < least {
+            self.fill(out.len() / channels, least / channels);
+            out.resize(least, 0);
+        }
+        self.behind = (end.saturating_sub(out.len()) / channels) as u64;
+        let taken = self.playing().saturating_add(self.behind).saturating_sub(before);
         self.meter.pulled(now, before, taken, frames as u64);
+    }
+
+    /// Whether there is something to be had at once that is not made up.
+    fn ready(&self) -> bool {
+        !self.decoded.is_empty() || self.owed > 0 || self.drained || self.queue.knows(self.queue.head())
     }
 
     /// Leaves the waiting state if it is time, possibly in the middle of what is asked for.
@@ -91,7 +112,7 @@ impl Receiver {
         if self.state != State::Waiting || self.idle() {
             return;
         }
-        let wait = self.meter.wait(now, self.queued(), self.target.get());
+        let wait = self.lacks(now, self.target.get());
         let wait = if self.drained { 0 } else { wait };
         if wait < frames as u64 {
             self.state = State::Playing;
@@ -114,7 +135,12 @@ impl Receiver {
     fn refill(&mut self, now: Duration) {
         if matches!(self.state, State::Starved(_)) && !self.drained && !self.idle() {
             let enough = self.target.get().saturating_sub(time_of(self.packet, self.format.rate));
-            self.owed = self.owed.max(self.meter.wait(now, self.queued(), enough));
+            let lacks = self.lacks(now, enough);
+            // A burst may have followed it meanwhile.
+            self.owed = if self.refilling { lacks } else { self.owed.max(lacks) };
+            self.refilling = true;
+        } else {
+            self.refilling = false;
         }
     }
 
@@ -124,10 +150,10 @@ impl Receiver {
         let (rate, target) = (self.format.rate, self.target.get());
         let catching_up = self.catching_up.is_some_and(|until| now < until);
         let most = if catching_up { target + self.config.period + time_of(self.packet, rate) } else { CAP };
-        if self.queued() <= frames_in(most, rate) || self.drained {
+        if self.waits() <= frames_in(most, rate) || self.drained {
             return 0;
         }
-        self.queued().saturating_sub(frames_in(target, rate))
+        self.waits().saturating_sub(frames_in(target, rate)).min(self.queued())
     }
 
     /// Appends what the next pull would cut out of the run, out of its turn: for a device that is none, such as a file,
@@ -168,7 +194,6 @@ impl Receiver {
     /// Appends at least one of up to `wanted` frames, or leaves the playing state.
     fn step(&mut self, now: Duration, wanted: usize, out: &mut Vec<i32>) {
         let channels = self.channels();
-        self.skip_silence(now);
         if !self.decoded.is_empty() {
             let samples = self.decoded.len().min(wanted * channels);
             out.extend(self.decoded.drain(..samples));
@@ -204,6 +229,7 @@ impl Receiver {
             Next::Empty if self.drained => self.state = State::Waiting,
             Next::Empty => {
                 let before = if let State::Starved(frames) = self.state { frames } else { 0 };
+                self.lacked = if before == 0 { wanted as u64 } else { self.lacked + wanted as u64 };
                 self.state = State::Starved(before.saturating_add(wanted as u64));
                 self.wait(wanted, out);
             }
@@ -241,9 +267,9 @@ impl Receiver {
                 self.decoder.forget_concealment();
             }
             // What was waited for is what has to wait from now on, unless it was no jitter.
-            let starved = time_of(frames, self.format.rate);
-            if starved + self.target.get() <= CAP {
-                self.target.late(now, starved);
+            let rate = self.format.rate;
+            if time_of(frames, rate) + self.target.get() <= CAP {
+                self.target.late(now, time_of(self.lacked, rate));
             }
         }
     }
@@ -295,7 +321,7 @@ impl Receiver {
     }
 
     /// Ten times a second: target, clock and report.
-    fn look_after(&mut self, now: Duration) {
+    pub(super) fn look_after(&mut self, now: Duration) {
         if let State::Starved(frames) = self.state
             && time_of(frames, self.format.rate) > STALL
         {
@@ -318,7 +344,7 @@ impl Receiver {
         self.report = Some(Reception {
             stream: self.stream,
             run: self.run,
-            position: self.playing(),
+            position: self.playing().saturating_add(self.behind),
             at: now,
             level,
             target,

@@ -1,4 +1,4 @@
-//! What playback sends: packets of 5 ms, numbered by frames.
+//! What playback sends: packets of 2.5 ms, numbered by frames. Whoever sends them may make longer ones of them.
 
 use bytes::BytesMut;
 use pci::{Dma, DmaError};
@@ -11,7 +11,7 @@ use crate::codec::{Fader, Levels, Path};
 use crate::{Output, Packet};
 
 /// Packets per second.
-const PER_SECOND: u64 = 200;
+const PER_SECOND: u64 = 400;
 
 /// The frames of one run that are on their way out.
 pub(crate) struct Packets {

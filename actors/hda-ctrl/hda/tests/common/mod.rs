@@ -106,7 +106,7 @@ pub fn assert_usable(bare: Bare) {
     driver.host().out.clear();
     driver.run(stream, true);
     driver.host().pass(ms(50));
-    assert_eq!(driver.host().take_played().len(), 10);
+    assert_eq!(driver.host().take_played().len(), 20);
 }
 
 /// Memory that counts, and that can be taken away.
