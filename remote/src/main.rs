@@ -262,7 +262,7 @@ fn watch(lender: Addr<Lender<rusb::Device<rusb::Context>>>) -> Result<Watch> {
 }
 
 fn start_logs(format: Format) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,pulseaudio=warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         Format::Human => logs.with_ansi(io::stderr().is_terminal()).init(),

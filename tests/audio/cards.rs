@@ -9,7 +9,7 @@ use lab::{Lab, farbus::Host};
 
 use crate::{
     desk::READY,
-    pcm::{Format, heard},
+    pcm::{Format, heard, pieces},
 };
 
 const LONG: Duration = Duration::from_secs(120);
@@ -58,11 +58,7 @@ async fn a_real_card_is_heard_both_ways_and_again_after_it_was_unplugged() -> Re
     listening.expect("DONE", LONG).await?;
     // What is heard after an underrun is the card's: it plays its buffer again. Between underruns it is what was played.
     let sounded = desk.file("/tmp/heard.raw").await?;
-    let begin = sounded.iter().position(|byte| *byte != 0).context("the speakers are silent")?;
-    let begin = begin - begin % format.frame_bytes();
-    let pieces = sounded[begin..].chunks_exact(480 * format.frame_bytes()).take(100);
-    let exact = |piece: &[u8]| heard(format, piece, &played).is_ok_and(|it| it.lost == 0 && it.frames >= 400);
-    let (all, right) = (pieces.len(), pieces.filter(|piece| exact(piece)).count());
+    let (all, right) = pieces(format, &sounded, &played)?;
     let disturbed = ["waited", "concealed", "underruns"].iter().any(|count| stopped[*count] != 0);
     let enough = if disturbed { 1 } else { all * 3 / 4 };
     ensure!(right >= enough, "of {all} pieces of 10 ms {right} are what was played: {stopped}");

@@ -12,3 +12,4 @@ mod network;
 mod pcm;
 mod playback;
 mod registers;
+mod sound_server;

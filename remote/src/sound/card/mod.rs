@@ -7,7 +7,7 @@ mod player;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -115,15 +115,27 @@ fn name(device: &Device) -> String {
         .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
 }
 
-/// The sound systems that run here, what people have chosen before what it is made of: a sound server, then ALSA.
-fn systems() -> impl Iterator<Item = Host> {
-    cpal::available_hosts().into_iter().filter_map(|id| cpal::host_from_id(id).ok())
+/// The sound systems that run here, what people have chosen before what it is made of: a sound server, then ALSA. They
+/// are kept for as long as they answer: who looks for a card each second does not connect each second.
+fn systems() -> Vec<Arc<Host>> {
+    static KEPT: Mutex<Vec<Arc<Host>>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let open = |id| {
+        let known = kept.iter().find(|system| system.id() == id && system.devices().is_ok());
+        known.map_or_else(|| cpal::host_from_id(id).ok().map(Arc::new), |system| Some(Arc::clone(system)))
+    };
+    let systems: Vec<_> = cpal::available_hosts().into_iter().filter_map(open).collect();
+    kept.clone_from(&systems);
+    systems
 }
 
 /// The devices of all of them.
 fn devices() -> Result<impl Iterator<Item = Device>> {
-    let each: Vec<_> =
-        systems().map(|system| system.devices()).collect::<Result<_, _>>().context("listing sound cards")?;
+    let each: Vec<_> = systems()
+        .iter()
+        .map(|system| system.devices())
+        .collect::<Result<_, _>>()
+        .context("listing sound cards")?;
     Ok(each.into_iter().flatten())
 }
 
@@ -139,7 +151,7 @@ fn default_device(system: &Host, way: Way) -> Option<Device> {
 
 fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
     let Some(wanted) = wanted else {
-        let default = systems().find_map(|system| default_device(&system, way));
+        let default = systems().iter().find_map(|system| default_device(system, way));
         return default
             .context("this computer has no sound card; `farbus-remote devices` lists what there is");
     };

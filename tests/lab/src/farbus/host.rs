@@ -108,8 +108,22 @@ impl Host {
     /// # Errors
     /// It cannot be started.
     pub fn remote(&self, name: &str, vm: &str, arguments: &[&str]) -> Result<Program> {
+        self.remote_in(&[], name, vm, arguments)
+    }
+
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn remote_in(
+        &self,
+        environment: &[(&str, &str)],
+        name: &str,
+        vm: &str,
+        arguments: &[&str],
+    ) -> Result<Program> {
         let all = self.connect_arguments(&self.address, &self.folder, name, vm, arguments);
-        Program::start(name, "farbus-remote", &all, &self.folder)
+        Program::start_in(name, "farbus-remote", &all, &self.folder, environment)
     }
 
     /// The same, through a cable.

@@ -46,7 +46,7 @@ impl Program {
     /// # Errors
     /// The program is not there and cannot be built, or cannot be started.
     pub fn start(name: &str, program: &str, arguments: &[String], folder: &Path) -> Result<Self> {
-        Self::start_at_level(name, program, arguments, folder, None)
+        Self::start_in(name, program, arguments, folder, &[])
     }
 
     /// The same with everything in its log, to the smallest step.
@@ -54,21 +54,24 @@ impl Program {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_tracing(name: &str, program: &str, arguments: &[String], folder: &Path) -> Result<Self> {
-        Self::start_at_level(name, program, arguments, folder, Some("trace"))
+        Self::start_in(name, program, arguments, folder, &[("RUST_LOG", "trace")])
     }
 
-    fn start_at_level(
+    /// The same with more in its environment.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_in(
         name: &str,
         program: &str,
         arguments: &[String],
         folder: &Path,
-        level: Option<&str>,
+        environment: &[(&str, &str)],
     ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = std::process::Command::new(binary(program)?);
-        command.args(arguments);
-        command.envs(level.map(|level| ("RUST_LOG", level)));
+        command.args(arguments).envs(environment.iter().copied());
         let mut command = leashed(&command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file).kill_on_drop(true);
         let mut child = spawn(command).with_context(|| format!("starting {program}"))?;
