@@ -180,17 +180,22 @@ impl NoiseTcp {
         }
     }
 
-    /// Writes until a frame of any length can be taken: each record by itself on a slow line, some together on a fast one.
+    /// Whether a frame of any length can be taken: on a slow line when the last record is written, on a fast one some are
+    /// written together.
+    fn takes(&self) -> bool {
+        let most = self.low_water.mark().min(TOGETHER);
+        let sealer = &self.sealer;
+        !sealer.full() && !sealer.torn() && sealer.room() && sealer.unwritten().len() < most
+    }
+
+    /// Writes until a frame of any length can be taken.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
-        if self.sealer.torn() || !self.sealer.room() {
-            ready!(self.poll_write_out(cx))?;
-        }
-        let sealer = &mut self.sealer;
-        if sealer.full() {
-            sealer.seal(&mut self.noise)?;
-        }
-        if sealer.unwritten().len() >= self.low_water.mark().min(TOGETHER) {
-            ready!(self.poll_write_out(cx))?;
+        while !self.takes() {
+            if self.sealer.full() && self.sealer.room() && !self.sealer.torn() {
+                self.sealer.seal(&mut self.noise)?;
+            } else {
+                ready!(self.poll_write_out(cx))?;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -278,7 +283,7 @@ impl Link for NoiseTcp {
         if len > max {
             return Err(LinkError::TooLong { len, max });
         }
-        if !self.sealer.room() || self.sealer.full() {
+        if !self.takes() {
             return Err(LinkError::NotReady);
         }
         self.sealer.push(&frame, &mut self.noise).map_err(|error| self.end(error))?;

@@ -3,7 +3,7 @@
 //! Two rules, both from what the peer says to have received:
 //! - **Never less than the path needs.** At a rate `r` and a shortest round trip `t` the path holds `r * t`. The bound is
 //!   that and a budget: a millisecond at this rate, or more where round trips are long or differ much: what is lost below
-//!   comes late, and everything behind it. Until the bound has once been high enough it follows a doubled `t`.
+//!   comes late, and everything behind it. Until it has once been high enough it grows fast.
 //! - **No more than helps.** The bound tries to be a quarter lower for a while, and stays there if the rate does; it tries
 //!   to be a quarter higher, and stays there if the rate rises. So it finds its place also where round trips say little:
 //!   on paths that hold frames back and let them go in bursts.
@@ -22,12 +22,19 @@ use std::{collections::VecDeque, time::Duration};
 
 /// The bound at first, bytes: what a LAN needs.
 const FIRST: u64 = 64 * 1024;
-/// The lowest bound, bytes: two of the shortest chunks, with headers.
-const LEAST: u64 = 2 * (4 * 1024 + 128);
+/// The shortest chunk of a longer message, with its header, bytes.
+const CHUNK: u64 = 4 * 1024 + 128;
+/// The lowest bound, bytes.
+const LEAST: u64 = 2 * CHUNK;
 /// What an urgent message may wait for at the bottleneck beside a short round trip.
 const BUDGET: Duration = Duration::from_millis(1);
-/// What one round trip is late by, others are, too: the path needs so many times the mean of it.
-const SWINGS: u32 = 2;
+/// What one round trip is late by, others are, too: the path needs so many times the mean of it. But not more than two of
+/// the shortest: what makes them differ may be our own queue.
+const SWINGS: u32 = 3;
+/// Chunks that are late by more than this and a round trip queue somewhere.
+const QUEUE: Duration = Duration::from_millis(4);
+/// The peer is asked so often in what is on its way beyond what the path holds.
+const ASKS: u64 = 3;
 /// A rate is measured for so long, and for a round trip, at least.
 const SPAN: Duration = Duration::from_millis(16);
 /// A round trip in between is as good for a rate that is too low, if it is not shorter than this.
@@ -66,6 +73,8 @@ struct Asked {
     sent: Duration,
     /// What had arrived then, and when it had.
     arrived: (u64, Duration),
+    /// Nothing more could go after it.
+    last: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -140,9 +149,16 @@ impl Cap {
         }
         let limit = self.limit();
         let since = self.asked.back().map_or(in_flight, |asked| end.saturating_sub(asked.end));
-        let asks = since >= limit / 4 || in_flight.saturating_add(next) > limit;
+        // What has arrived and is not known to have leaves the path idle, unless the budget is more.
+        let (budget, all) = self.shortest.get().map_or((1, 1), |shortest| {
+            let budget = self.budget(shortest);
+            (budget.as_nanos(), (shortest + budget).as_nanos())
+        });
+        let part = u128::from(limit / ASKS) * budget / all;
+        let last = in_flight.saturating_add(next) > limit;
+        let asks = u128::from(since) >= part || last;
         if asks {
-            self.asked.push_back(Asked { end, sent: now, arrived: self.arrived });
+            self.asked.push_back(Asked { end, sent: now, arrived: self.arrived, last });
         }
         asks
     }
@@ -161,7 +177,8 @@ impl Cap {
 
     /// The peer has everything up to this offset.
     pub(crate) fn arrived(&mut self, now: Duration, offset: u64) {
-        if offset <= self.arrived.0 {
+        let news = offset.saturating_sub(self.arrived.0);
+        if news == 0 {
             return;
         }
         self.arrived = (offset, now);
@@ -172,10 +189,14 @@ impl Cap {
         let Some(asked) = latest else { return };
         let round_trip = now.saturating_sub(asked.sent);
         self.swing.saw(round_trip);
+        if self.young && asked.last {
+            self.grow(news, round_trip);
+        }
         if self.shortest.saw(now, round_trip) {
             self.drain = Some(self.last_asked());
         } else if self.drain.is_some_and(|from| asked.end > from) {
-            self.drain = None;
+            // A path that has become shorter shows it only bit by bit, below the queue that it was given.
+            self.drain = self.shortest.fell().then(|| self.last_asked());
             self.settle();
         }
         let glance = now.saturating_sub(asked.arrived.1);
@@ -185,13 +206,22 @@ impl Cap {
         self.measure(now);
     }
 
+    /// The bound held the lane back, and is not known to be high enough: it doubles within a round trip, until chunks queue.
+    fn grow(&mut self, news: u64, round_trip: Duration) {
+        self.young = self.shortest.get().is_none_or(|shortest| round_trip < shortest * 2 + QUEUE);
+        if self.young && self.limit < self.most {
+            self.limit = self.limit.saturating_add(news).min(self.most);
+            self.settle();
+        }
+    }
+
     fn last_asked(&self) -> u64 {
         self.asked.back().map_or(self.arrived.0, |asked| asked.end)
     }
 
     /// What an urgent message may wait for at the bottleneck.
     fn budget(&self, shortest: Duration) -> Duration {
-        BUDGET.max(shortest / 4).max(self.swing.mean * SWINGS)
+        BUDGET.max(shortest / 4).max((self.swing.mean * SWINGS).min(shortest * 2))
     }
 
     /// What a path of this rate needs.
@@ -199,7 +229,8 @@ impl Cap {
         let shortest = self.shortest.get()?;
         let held = if self.young { shortest * 2 } else { shortest };
         let need = u128::from(rate) * (held + self.budget(shortest)).as_nanos() / 1_000_000_000;
-        Some(u64::try_from(need).unwrap_or(u64::MAX).clamp(LEAST, self.most))
+        // A chunk is on its way until all of it has arrived.
+        Some(u64::try_from(need).unwrap_or(u64::MAX).saturating_add(CHUNK).clamp(LEAST, self.most))
     }
 
     /// Whether the bound was too low for a path of this rate.
@@ -245,7 +276,7 @@ impl Cap {
             }
             Phase::Wait { lower_next, .. } => self.attempt(lower_next, rate),
             Phase::Try { lower: true, limit_before, rate_before } => {
-                if rate >= rate_before - rate_before / 16 {
+                if rate >= rate_before - rate_before / 32 {
                     self.wait = WAITS.0;
                     self.attempt(true, rate.max(rate_before));
                 } else {
@@ -254,7 +285,7 @@ impl Cap {
                 }
             }
             Phase::Try { lower: false, limit_before, rate_before } => {
-                if rate >= rate_before + rate_before / 12 {
+                if rate >= rate_before + rate_before / 16 {
                     self.wait = WAITS.0;
                     self.attempt(false, rate);
                 } else {
@@ -319,6 +350,16 @@ struct Shortest {
 impl Shortest {
     fn get(&self) -> Option<Duration> {
         self.halves.into_iter().flatten().min()
+    }
+
+    /// Whether it is much shorter than in the last half, which is forgotten then.
+    fn fell(&mut self) -> bool {
+        let [Some(this), Some(last)] = self.halves else { return false };
+        let fell = this < last * 3 / 4;
+        if fell {
+            self.halves = [Some(this); 2];
+        }
+        fell
     }
 
     /// Whether a half has passed.

@@ -44,10 +44,11 @@ pub struct Config {
     pub audio_age: Duration,
     /// The bounds of ISO.
     pub iso: LaneConfig,
-    /// The bounds of BULK. A window below bandwidth x round trip slows the lane down.
+    /// The bounds of BULK. A window below bandwidth x round trip slows the lane down; of a larger one so much is used as the
+    /// path needs.
     pub bulk: LaneConfig,
     /// Messages are cut into chunks of at most this, 256 to [`MAX_CHUNK`] bytes; of at most 16 KiB (and the head of a
-    /// message) while the link is not fast. A chunk and its [`crate::HEADER_LEN`] must fit the link.
+    /// message) while the link is not fast, and of less, down to 4 KiB, where it is known to be slow. A chunk and its [`crate::HEADER_LEN`] must fit the link.
     pub max_chunk: usize,
     /// The time between two pings.
     pub heartbeat: Duration,

@@ -116,10 +116,11 @@ impl Session {
         if self.bulk_waited >= URGENT_PER_BULK * max_chunk { bulk.or(urgent) } else { urgent.or(bulk) }
     }
 
-    /// Whether BULK has a chunk that the path has room for.
+    /// Whether BULK has a chunk that the path has room for. Of the last messages nobody awaits an answer.
     fn bulk_ready(&self, max_chunk: usize) -> bool {
         let tx = self.tx.of(Lane::Bulk);
-        tx.ready(max_chunk) && self.cap.allows(tx.in_flight(), tx.next_cost(max_chunk))
+        let allowed = || self.cap.allows(tx.in_flight(), tx.next_cost(max_chunk));
+        tx.ready(max_chunk) && (matches!(self.ending, Ending::Closing(_)) || allowed())
     }
 
     fn chunk(&mut self, lane: Lane, max_chunk: usize) -> Option<Message> {

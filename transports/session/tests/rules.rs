@@ -128,7 +128,7 @@ fn what_the_application_does_not_accept_stops_its_lane_and_no_other() {
         while host.send(message(Lane::Bulk, 100_000)).is_ok() {
             sent += 100_000;
         }
-        carry(T0, &mut host, &mut remote);
+        settle(T0, &mut host, &mut remote);
     }
     let received: usize = messages(&mut remote).iter().map(|(_, len)| len).sum();
     assert!(received <= config.bulk.window + MAX_MESSAGE, "{received} bytes beyond the window");

@@ -148,9 +148,9 @@ fn a_path_is_filled_and_an_urgent_message_waits_little() {
         assert!(seen.rate >= 0.9 * possible, "{path:?}: {seen:?}, of {possible}");
         assert!(ramp.rate >= 0.7 * possible, "{path:?}: {ramp:?} at first, of {possible}");
         let chunk = Duration::from_secs_f64(8_400.0 / path.rate);
-        let most = chunk.max(BUDGET.max(path.round_trip / 4) * 3 / 2);
+        let most = chunk + BUDGET.max(path.round_trip / 4) * 3 / 2;
         assert!(seen.p50 <= most, "{path:?}: {seen:?}");
-        assert!(seen.p99 <= most * 5 / 2, "{path:?}: {seen:?}");
+        assert!(seen.p99 <= most * 5 / 2 + chunk * 4, "{path:?}: {seen:?}");
     }
 }
 
@@ -168,7 +168,7 @@ fn what_the_path_does_to_single_frames_does_not_hold_the_lane_back() {
         run.go_on(ms(3_000));
         let seen = run.go_on(ms(60_000));
         let possible = Run::new(path, false).go_on(ms(20_000)).rate;
-        assert!(seen.rate >= 0.85 * possible, "{path:?}: {seen:?}, of {possible}");
+        assert!(seen.rate >= 0.8 * possible, "{path:?}: {seen:?}, of {possible}");
     }
 }
 
@@ -209,4 +209,37 @@ fn something_may_always_go_while_nothing_is_asked() {
     assert!(cap.allows(100 * FIRST, 1), "nobody would answer");
     cap.reset();
     assert_eq!((cap.limit(), cap.rate()), (FIRST, None));
+}
+
+#[test]
+fn what_is_little_is_not_asked_about() {
+    let mut cap = Cap::new(WINDOW);
+    for at in 1..100 {
+        assert!(!cap.sent(ms(at), (at * 100, 100), 100, 16_448), "it is alone on its way");
+        cap.arrived(ms(at), at * 100);
+    }
+    assert_eq!(cap.limit(), FIRST);
+}
+
+#[test]
+fn a_lane_that_runs_dry_says_nothing_about_the_path() {
+    let path = Path::new(125e6, 1_000);
+    let mut run = Run::new(path, true);
+    run.go_on(ms(2_000));
+    let cap = run.cap.as_mut().unwrap();
+    let (limit, rate) = (cap.limit(), cap.rate());
+    let (mut now, mut end) = (run.now + ms(1_000), run.sent);
+    cap.starved();
+    cap.arrived(now, end);
+    // A transfer now and then.
+    for _ in 0..1_000 {
+        now += ms(5);
+        let asks = cap.sent(now, (end + 64_000, 64_000), 64_000, 64_000);
+        cap.starved();
+        end += 64_000;
+        cap.arrived(now + ms(2), end);
+        assert!(asks || cap.limit() >= 64_000 * 3);
+    }
+    assert_eq!(cap.rate(), rate);
+    assert!(cap.limit() >= limit / 2, "{} of {limit}", cap.limit());
 }

