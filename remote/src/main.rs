@@ -54,7 +54,6 @@ use noise_tcp::{PublicKey, SecretKey};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
-    sync::watch,
 };
 use tracing_subscriber::EnvFilter;
 use wire::control::Hello;
@@ -191,7 +190,16 @@ async fn lend_until_ended(
     let ice = connect.ice_server.iter().cloned().map(Into::into).collect();
     let relay_only = connect.relay_only;
     let (address, hello) = (connect.host.clone(), hello(connect.vm.clone()));
-    let to = To { address, host, key, hello, ice, relay_only, reached: watch::Sender::new(None) };
+    let to = To {
+        address,
+        host,
+        key,
+        hello,
+        ice,
+        relay_only,
+        reached: Default::default(),
+        unanswered: Default::default(),
+    };
     let (connector, wish) = (ways::connector(to), connect.transport);
     let remote = Remote::new(Parts { connector, wish, events, seed, tap, ended }).start();
     let (said, ends) = port::ends();

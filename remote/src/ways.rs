@@ -1,7 +1,16 @@
 //! The ways to a host: Noise over TCP, and WebRTC, whose offer and answer go over a connection of the first kind. The
 //! host's port is all that has to be known.
 
-use std::{future::poll_fn, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -23,6 +32,8 @@ use crate::look::Look;
 
 /// Of the connections that are made to a host that is looked for, every so many-th is made by its name.
 const BY_NAME: u32 = 25;
+/// How often the time doubles that a host has for its answer on a connection that came about.
+const DOUBLINGS: u32 = 2;
 /// How long the host may take to answer an offer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -52,6 +63,13 @@ impl Way {
             Self::Webrtc => (Duration::from_secs(6), 16),
         };
         round_trip.map_or(least, |round_trip| least.max(round_trip * round_trips))
+    }
+
+    /// How long an attempt may take on a connection that took so long, when so many before it were not answered. Each
+    /// asks the host for work, and may be kept for it by whoever took the connection; so there are not many of them.
+    fn patience(self, took: Duration, unanswered: u32) -> Duration {
+        let limit = self.limit(Some(took));
+        limit.max((limit * (1 << unanswered.min(DOUBLINGS))).min(noise_tcp::DEADLINE))
     }
 }
 
@@ -124,6 +142,8 @@ pub(crate) struct To {
     pub(crate) relay_only: bool,
     /// Where the host was last.
     pub(crate) reached: watch::Sender<Option<SocketAddr>>,
+    /// So many connections in a row came about, and nobody answered there.
+    pub(crate) unanswered: AtomicU32,
 }
 
 /// Connects to this host, in either way.
@@ -137,9 +157,14 @@ pub(crate) fn connector(to: To) -> Connector {
                 Some(look) => {
                     let (stream, took) = look.first(|made| Arc::clone(&to).connect_again(made)).await;
                     // What hangs from here on is given up: a new connection may do better.
-                    let limit = way.limit(Some(took));
-                    let late = Err(NoLink::Failed(format!("the host does not answer within {limit:?}")));
-                    timeout(limit, link(&to, way, stream)).await.unwrap_or(late)
+                    let limit = way.patience(took, to.unanswered.load(Ordering::Relaxed));
+                    let answered = timeout(limit, link(&to, way, stream)).await;
+                    match &answered {
+                        Ok(_) => to.unanswered.store(0, Ordering::Relaxed),
+                        Err(_) => drop(to.unanswered.fetch_add(1, Ordering::Relaxed)),
+                    }
+                    let late = |_| Err(NoLink::Failed(format!("the host does not answer within {limit:?}")));
+                    answered.unwrap_or_else(late)
                 }
             };
             if matches!(attempt, Err(NoLink::AnotherHost(_))) {
@@ -249,5 +274,26 @@ impl From<LinkError> for NoLink {
 impl From<io::Error> for NoLink {
     fn from(error: io::Error) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_takes_connections_and_does_not_answer_gets_more_and_more_time_up_to_a_bound() {
+        let ms = Duration::from_millis;
+        for (way, took, expected) in [
+            (Way::NoiseTcp, 1, [1_000, 2_000, 4_000, 4_000]),
+            (Way::NoiseTcp, 200, [1_600, 3_200, 5_000, 5_000]),
+            (Way::NoiseTcp, 1_000, [8_000, 8_000, 8_000, 8_000]),
+            (Way::Webrtc, 1, [6_000, 6_000, 6_000, 6_000]),
+        ] {
+            for (unanswered, expected) in (0..).zip(expected) {
+                let patience = way.patience(ms(took), unanswered);
+                assert_eq!(patience, ms(expected), "{way}, {took} ms, the {unanswered}. time");
+            }
+        }
     }
 }
