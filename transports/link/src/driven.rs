@@ -12,13 +12,12 @@ use wire::Lane;
 
 use crate::{Frame, Link, LinkEnd, PeerKey, Profile, drive};
 
-/// Frames chosen, but not yet taken by the link. What a session has on its way is bounded by itself; this is enough that a
-/// fast link does not wait for a choice.
-const OUTBOUND_FRAMES: usize = 16;
+/// Frames chosen, but not yet taken by the link: few, so that the choice is made late.
+const OUTBOUND_FRAMES: usize = 4;
 /// Room for so many is worth waking up for: the others keep the link busy meanwhile.
-const OUTBOUND_ROOM: usize = OUTBOUND_FRAMES / 2;
+const OUTBOUND_ROOM: usize = 2;
 /// Frames received, but not yet taken by the session.
-const INBOUND_FRAMES: usize = 64;
+const INBOUND_FRAMES: usize = 48;
 
 /// What became of [`Outbound::fill`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
