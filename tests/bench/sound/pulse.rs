@@ -81,14 +81,14 @@ impl Running {
 
     /// Waits until it is ready.
     fn until(&mut self, log: &Path, ready: impl Fn() -> bool) -> Result<()> {
-        let (since, looks) = (Instant::now(), timer(EVERY)?);
+        let (since, timer) = (Instant::now(), timer(2 * EVERY)?);
         while !ready() {
             let ended = self.0.try_wait()?;
             if ended.is_some() || since.elapsed() > PATIENCE {
                 let said = fs::read_to_string(log).unwrap_or_default();
                 bail!("PulseAudio did not start: {}", said.lines().last().unwrap_or("it said nothing"));
             }
-            rustix::io::read(&looks, &mut [0; 8])?;
+            rustix::io::read(&timer, &mut [0u8; 8])?;
         }
         Ok(())
     }

@@ -25,13 +25,14 @@ pub(super) struct Appetite {
     rate: u32,
     /// Asked for, and not there yet.
     owed: u64,
-    /// When it asked last.
+    /// When it asked last, and the time that has passed and was not asked for: less than a frame takes.
     asked: Option<Duration>,
+    rest: Duration,
 }
 
 impl Appetite {
     pub(super) fn new(rate: u32) -> Self {
-        Self { rate, owed: 0, asked: None }
+        Self { rate, owed: 0, asked: None, rest: Duration::ZERO }
     }
 
     /// Frames follow from now on; so many wait in the ring already. It has asked for all that the ring lacks.
@@ -44,7 +45,10 @@ impl Appetite {
         let passed = now.saturating_sub(self.asked.replace(now).unwrap_or(now));
         let lacking = frames_in(RING, self.rate).saturating_sub(waiting + self.owed);
         // A little faster than the card plays, by more than clocks differ.
-        let wants = lacking.min(frames_in(passed.min(RING) * 33 / 32, self.rate));
+        let due = self.rest + passed.min(RING) * 33 / 32;
+        let wants = lacking.min(frames_in(due, self.rate));
+        let rest = due.saturating_sub(time_of(wants, self.rate));
+        self.rest = if wants < lacking { rest } else { Duration::ZERO };
         self.owed += wants;
         wants
     }
