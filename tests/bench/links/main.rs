@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     }
     println!("links: load average before {}", load()?);
     if wanted("speed") {
-        runtime.block_on(speed::measure()).context("speed")?;
+        speed::measure(&runtime).context("speed")?;
     }
     if wanted("urgent") {
         shaped::run().context("on a slow line")?;
