@@ -276,7 +276,10 @@ impl Remote {
             let closed = tokio::time::timeout(GIVING_BACK, join_all(ports.iter().map(unplug)));
             let heard = async {
                 match sound {
-                    Some(sound) => sound.end.send(End).await.unwrap_or_default(),
+                    Some(sound) => {
+                        let end = tokio::time::timeout(GIVING_BACK, sound.end.send(End)).await;
+                        end.unwrap_or(Ok(Totals::default())).unwrap_or_default()
+                    }
                     None => Totals::default(),
                 }
             };

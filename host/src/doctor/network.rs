@@ -95,7 +95,10 @@ fn udp_addresses(rtc: &Rtc, serving: bool) -> Vec<Finding> {
 fn cannot_bind(check: &str, address: SocketAddr, error: &io::Error, key: &str, list: &str) -> Finding {
     let advice = match error.kind() {
         ErrorKind::AddrInUse => {
-            format!("end what `{list} sport = :{}` shows, or choose another port for {key}", address.port())
+            format!(
+                "see `{list} sport = :{}`: if that is no farbus-host, end it, or choose another port for {key}",
+                address.port()
+            )
         }
         ErrorKind::AddrNotAvailable => {
             format!("no interface has this address: choose one that `ip -brief address` shows for {key}")
@@ -107,7 +110,12 @@ fn cannot_bind(check: &str, address: SocketAddr, error: &io::Error, key: &str, l
         }
         _ => format!("choose another address for {key}"),
     };
-    Finding::bad(check, format!("{address} cannot be bound: {error}"), advice)
+    let seen = format!("{address} cannot be bound: {error}");
+    if error.kind() == ErrorKind::AddrInUse {
+        // By a farbus-host of another user, perhaps, whose control socket is elsewhere.
+        return Finding::unknown(check, seen, advice);
+    }
+    Finding::bad(check, seen, advice)
 }
 
 /// Which interfaces an address is on, as the end of a sentence.

@@ -4,10 +4,11 @@
 mod appetite;
 mod listener;
 mod player;
+mod system;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -15,14 +16,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use cpal::{
-    BufferSize, Device, DeviceType, ErrorKind, Host, SampleFormat, StreamConfig, SupportedBufferSize,
-    SupportedStreamConfigRange,
-    traits::{DeviceTrait, HostTrait},
+    BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
+    SupportedStreamConfigRange, traits::DeviceTrait,
 };
 use wire::audio::Format;
 
 pub(super) use listener::Listener;
 pub(super) use player::Card;
+use system::{default_device, devices, id};
 
 /// The card's own buffer, as far as it can be chosen.
 const PERIOD: Duration = Duration::from_millis(10);
@@ -104,56 +105,15 @@ pub(super) fn is_headphones(wanted: Option<&str>) -> bool {
         || ["headphone", "headset"].iter().any(|word| named.contains(word))
 }
 
-/// The sound system's own name of a device.
-fn id(device: &Device) -> Option<String> {
-    device.id().ok().map(|id| id.id().to_owned())
-}
-
 fn name(device: &Device) -> String {
     device
         .description()
         .map_or_else(|_| "a sound card".to_owned(), |description| description.name().to_owned())
 }
 
-/// The sound systems that run here, what people have chosen before what it is made of: a sound server, then ALSA. They
-/// are kept for as long as they answer: who looks for a card each second does not connect each second.
-fn systems() -> Vec<Arc<Host>> {
-    static KEPT: Mutex<Vec<Arc<Host>>> = Mutex::new(Vec::new());
-    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let open = |id| {
-        let known = kept.iter().find(|system| system.id() == id && system.devices().is_ok());
-        known.map_or_else(|| cpal::host_from_id(id).ok().map(Arc::new), |system| Some(Arc::clone(system)))
-    };
-    let systems: Vec<_> = cpal::available_hosts().into_iter().filter_map(open).collect();
-    kept.clone_from(&systems);
-    systems
-}
-
-/// The devices of all of them.
-fn devices() -> Result<impl Iterator<Item = Device>> {
-    let each: Vec<_> = systems()
-        .iter()
-        .map(|system| system.devices())
-        .collect::<Result<_, _>>()
-        .context("listing sound cards")?;
-    Ok(each.into_iter().flatten())
-}
-
-/// The device that a sound system takes if none is named. What records what another device plays is none to listen to:
-/// PulseAudio takes it where there is no microphone.
-fn default_device(system: &Host, way: Way) -> Option<Device> {
-    let echoes = |device: &Device| id(device).is_some_and(|name| name.ends_with(".monitor"));
-    match way {
-        Way::Out => system.default_output_device(),
-        Way::In => system.default_input_device().filter(|device| !echoes(device)),
-    }
-}
-
 fn choose(wanted: Option<&str>, way: Way) -> Result<Device> {
     let Some(wanted) = wanted else {
-        let default = systems().iter().find_map(|system| default_device(system, way));
-        return default
-            .context("this computer has no sound card; `farbus-remote devices` lists what there is");
+        return default_device(way);
     };
     let is_it = |device: &Device| {
         let Ok(description) = device.description() else { return false };

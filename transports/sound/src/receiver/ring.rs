@@ -23,6 +23,7 @@ impl Receiver {
         self.behind = frames_in(holds, self.format.rate).saturating_sub(waiting);
         if holds > Duration::ZERO {
             self.state = State::Waiting;
+            (self.owed, self.refilling, self.lacked) = (0, false, 0);
         }
     }
 
