@@ -269,8 +269,9 @@ mod tests {
         poll_fn(|cx| signalling.poll_flush(cx)).await.unwrap();
         let (_, answer) = poll_fn(|cx| signalling.poll_receive(cx)).await.unwrap();
         offerer.take_answer(str::from_utf8(&answer).unwrap()).await.unwrap();
-        let linked = offerer.connect(world.key.public(), &remote, &hello(false)).await;
-        assert!(matches!(linked.unwrap().1, Answer::Welcome { .. }));
+        // Its end lives until the host has the other one.
+        let (_link, answer) = offerer.connect(world.key.public(), &remote, &hello(false)).await.unwrap();
+        assert!(matches!(answer, Answer::Welcome { .. }));
         assert!(world.links.recv().await.is_some());
     }
 

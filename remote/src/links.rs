@@ -36,6 +36,8 @@ const RACE: Duration = Duration::from_millis(2500);
 
 /// How long a host is left alone that says to have no place for the session: it counts how often it is asked.
 const REFUSED: Duration = Duration::from_millis(200);
+/// The most of it, after it has doubled a few times.
+const REFUSED_AT_MOST: Duration = Duration::from_secs(5);
 
 /// How much an attempt is worth.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +83,8 @@ pub(crate) struct Attempts {
     last: u64,
     /// The next ones.
     next: Option<SpawnHandle>,
+    /// So many times in a row somebody was there and refused.
+    refused: u32,
     /// Something random.
     seed: u64,
 }
@@ -188,21 +192,32 @@ impl Remote {
         self.attempts.next_is(next, ctx);
     }
 
+    /// Somebody is there, and does not want this session: each time more so.
+    fn ask_less_often(&mut self, ctx: &mut Context<Self>) {
+        if self.live.is_some() && self.attempts.next.is_some() {
+            let pause = (REFUSED * (1 << self.attempts.refused.min(8))).min(REFUSED_AT_MOST);
+            self.attempts.refused += 1;
+            self.try_to_resume_after(pause, ctx);
+        }
+    }
+
     fn attempted(&mut self, id: LinkId, way: Way, attempt: Attempt, ctx: &mut Context<Self>) {
         match attempt {
-            Ok(linked) => self.linked(id, way, linked, ctx),
+            Ok(linked) => {
+                self.attempts.refused = 0;
+                self.linked(id, way, linked, ctx);
+            }
             // Anybody on the way may have said so: a session that there is does not end by it.
             Err(NoLink::AnotherHost(text)) if self.live.is_some() => {
                 tracing::warn!("{text}");
                 self.switched(id, Err(text));
+                self.ask_less_often(ctx);
             }
             Err(NoLink::AnotherHost(text)) => self.refused(Refusal::NotAllowed, text, ctx),
             Err(NoLink::Refused { reason, text }) => {
                 self.switched(id, Err(text.clone()));
                 self.refused(reason, text, ctx);
-                if self.live.is_some() && self.attempts.next.is_some() {
-                    self.try_to_resume_after(REFUSED, ctx);
-                }
+                self.ask_less_often(ctx);
             }
             // A session that goes on has its next attempt already, and of two kinds the other one may come.
             Err(error) if self.live.is_some() || !self.attempts.running.is_empty() => {

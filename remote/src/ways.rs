@@ -142,8 +142,8 @@ pub(crate) struct To {
     pub(crate) relay_only: bool,
     /// Where the host was last.
     pub(crate) reached: watch::Sender<Option<SocketAddr>>,
-    /// So many connections in a row came about, and nobody answered there.
-    pub(crate) unanswered: AtomicU32,
+    /// So many connections in a row came about, and nobody answered there: by TCP, and for WebRTC.
+    pub(crate) unanswered: [AtomicU32; 2],
 }
 
 /// Connects to this host, in either way.
@@ -152,25 +152,22 @@ pub(crate) fn connector(to: To) -> Connector {
     Box::new(move |way, look| {
         let to = Arc::clone(&to);
         async move {
-            let attempt = match look {
+            match look {
                 None => link(&to, way, to.connect().await?).await,
                 Some(look) => {
                     let (stream, took) = look.first(|made| Arc::clone(&to).connect_again(made)).await;
                     // What hangs from here on is given up: a new connection may do better.
-                    let limit = way.patience(took, to.unanswered.load(Ordering::Relaxed));
+                    let unanswered = &to.unanswered[usize::from(way == Way::Webrtc)];
+                    let limit = way.patience(took, unanswered.load(Ordering::Relaxed));
                     let answered = timeout(limit, link(&to, way, stream)).await;
                     match &answered {
-                        Ok(_) => to.unanswered.store(0, Ordering::Relaxed),
-                        Err(_) => drop(to.unanswered.fetch_add(1, Ordering::Relaxed)),
+                        Ok(_) => unanswered.store(0, Ordering::Relaxed),
+                        Err(_) => drop(unanswered.fetch_add(1, Ordering::Relaxed)),
                     }
                     let late = |_| Err(NoLink::Failed(format!("the host does not answer within {limit:?}")));
                     answered.unwrap_or_else(late)
                 }
-            };
-            if matches!(attempt, Err(NoLink::AnotherHost(_))) {
-                to.reached.send_replace(None);
             }
-            attempt
         }
         .boxed()
     })

@@ -293,7 +293,7 @@ impl Session {
         self.links.detached_since = None;
         self.liveness = Some(Liveness::new(now));
         self.pace = Pace::default();
-        self.cap.reset();
+        self.cap.reset(self.tx.of(Lane::Bulk).next());
         (self.tell_at, self.tell_due, self.silence) = (None, false, None);
         self.link_events.push_back(Event::Attached { link, epoch, resumed: claim.is_some() });
         for link in void {

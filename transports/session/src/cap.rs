@@ -57,6 +57,8 @@ pub(crate) struct Cap {
     asked: VecDeque<Asked>,
     /// The offset up to which the peer has all, and since when.
     arrived: (u64, Duration),
+    /// What goes up to this offset has gone by another path before.
+    again_until: u64,
     /// The bound is low until what was asked from this offset on has arrived.
     drain: Option<u64>,
     span: Span,
@@ -104,6 +106,7 @@ impl Cap {
             swing: Swing::default(),
             asked: VecDeque::new(),
             arrived: (0, Duration::ZERO),
+            again_until: 0,
             drain: None,
             span: Span::Settle(0),
             phase: Phase::Wait { spans: 0, lower_next: true },
@@ -112,9 +115,10 @@ impl Cap {
         }
     }
 
-    /// The same for another path, on which nothing is.
-    pub(crate) fn reset(&mut self) {
-        *self = Self::new(self.most);
+    /// The same for another path, on which nothing is. What was sent before, up to this offset, may have arrived already: that
+    /// the peer has it says nothing about this path.
+    pub(crate) fn reset(&mut self, again_until: u64) {
+        *self = Self { again_until, ..Self::new(self.most) };
     }
 
     /// The bound of the moment, bytes.
@@ -135,9 +139,9 @@ impl Cap {
     }
 
     /// Whether a chunk that costs so much may go when so much is on its way. Something always may while the peer has
-    /// nothing to answer.
+    /// nothing to answer, and what was lost always: nothing that follows it counts as arrived before it is there.
     pub(crate) fn allows(&self, in_flight: u64, cost: u64) -> bool {
-        self.asked.is_empty() || in_flight.saturating_add(cost) <= self.limit()
+        self.asked.is_empty() || cost == 0 || in_flight.saturating_add(cost) <= self.limit()
     }
 
     /// A chunk of this cost goes that ends at this offset; so much is on its way then, and the next may cost `next`.
@@ -172,7 +176,9 @@ impl Cap {
 
     /// Something small was answered after this time.
     pub(crate) fn round_trip(&mut self, now: Duration, round_trip: Duration) {
-        self.shortest.saw(now, round_trip);
+        if self.shortest.saw(now, round_trip) {
+            self.drain = Some(self.last_asked());
+        }
     }
 
     /// The peer has everything up to this offset.
@@ -186,7 +192,7 @@ impl Cap {
         while let Some(asked) = self.asked.pop_front_if(|asked| asked.end <= offset) {
             latest = Some(asked);
         }
-        let Some(asked) = latest else { return };
+        let Some(asked) = latest.filter(|asked| asked.end > self.again_until) else { return };
         let round_trip = now.saturating_sub(asked.sent);
         self.swing.saw(round_trip);
         if self.young && asked.last {

@@ -29,9 +29,8 @@ impl Session {
     /// Takes a frame that came on this lane of this link. Frames of a link that is gone are dropped.
     ///
     /// # Errors
-    /// The peer broke the protocol: drop this link and say [`Self::link_down`]. If it was not the link of the moment,
-    /// nothing has happened to the session. If it was, nothing that was broken has been taken; an honest peer can attach
-    /// again.
+    /// The peer broke the protocol: drop this link and say [`Self::link_down`]. Nothing that was broken has been taken; an
+    /// honest peer can attach again.
     pub fn receive_on(
         &mut self,
         now: Duration,
@@ -106,11 +105,7 @@ impl Session {
                     self.cap.round_trip(now, round_trip);
                 }
             }
-            Kind::Close => {
-                let reason = frame.get(..frame.len().min(MAX_REASON)).unwrap_or_default();
-                let reason = String::from_utf8_lossy(reason).into_owned();
-                self.finish(Event::PeerClosed(reason), ResetReason::Closed);
-            }
+            Kind::Close => self.closed_by_peer(&frame),
             Kind::Detach => self.detached_by_peer(now, link),
             Kind::Hello | Kind::Welcome | Kind::Attach | Kind::Attached | Kind::Reset => {}
         }
@@ -138,6 +133,11 @@ impl Session {
     ) -> Result<(), ProtocolError> {
         let ours = self.links.get(link).is_some_and(|path| path.epoch == header.epoch);
         let carries = matches!(header.kind, Kind::Data | Kind::Status | Kind::Received);
+        if ours && header.kind == Kind::Close && !self.closed() {
+            frame.advance(HEADER_LEN);
+            self.closed_by_peer(&frame);
+            return Ok(());
+        }
         if !ours || !carries || self.closed() {
             return self.stale();
         }
@@ -148,6 +148,12 @@ impl Session {
             self.tell_soon(lane);
         }
         Ok(())
+    }
+
+    fn closed_by_peer(&mut self, said: &[u8]) {
+        let reason = said.get(..said.len().min(MAX_REASON)).unwrap_or_default();
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        self.finish(Event::PeerClosed(reason), ResetReason::Closed);
     }
 
     /// The session is over; the application gets what has come, and then this.

@@ -207,7 +207,7 @@ fn something_may_always_go_while_nothing_is_asked() {
     assert!(!cap.allows(100 * FIRST, 1), "the last one is asked about");
     cap.arrived(ms(3), end);
     assert!(cap.allows(100 * FIRST, 1), "nobody would answer");
-    cap.reset();
+    cap.reset(0);
     assert_eq!((cap.limit(), cap.rate()), (FIRST, None));
 }
 
