@@ -37,7 +37,7 @@ const RACE: Duration = Duration::from_millis(2500);
 /// How long a host is left alone that says to have no place for the session: it counts how often it is asked.
 const REFUSED: Duration = Duration::from_millis(200);
 /// The most of it, after it has doubled a few times.
-const REFUSED_AT_MOST: Duration = Duration::from_secs(5);
+const REFUSED_AT_MOST: Duration = Duration::from_secs(2);
 
 /// How much an attempt is worth.
 #[derive(Debug, Clone, Copy)]

@@ -8,7 +8,7 @@ use std::{
 
 use nix::ifaddrs::getifaddrs;
 
-use super::Finding;
+use super::{Finding, Verdict};
 use crate::{
     config::{Config, Rtc, Web},
     control::{Status, WebStatus},
@@ -65,7 +65,12 @@ fn web_address(listen: SocketAddr, served: Option<&WebStatus>) -> Finding {
     }
     match TcpListener::bind(listen) {
         Ok(_) => Finding::good(CHECK, format!("{listen} can be bound{}", on(listen.ip()))),
-        Err(error) => cannot_bind(CHECK, listen, &error, "`listen` of [web]", "ss -ltnp"),
+        Err(error) => {
+            let found = cannot_bind(CHECK, listen, &error, "`listen` of [web]", "ss -ltnp");
+            // The host that answers has another address: this one is not its own.
+            let verdict = if served.is_some() { Verdict::Bad } else { found.verdict };
+            Finding { verdict, ..found }
+        }
     }
 }
 
@@ -167,7 +172,6 @@ mod tests {
     use std::{fs, net::Ipv4Addr};
 
     use super::*;
-    use crate::doctor::Verdict;
 
     fn advice(finding: &Finding) -> &str {
         finding.advice.as_deref().unwrap_or_default()
@@ -227,7 +231,7 @@ mod tests {
             ("0.0.0.0:0".parse().unwrap(), None, Verdict::Good, "on every interface", ""),
             (taken.0, Some(&served), Verdict::Good, "is served", ""),
             (taken.0, Some(&elsewhere), Verdict::Bad, "cannot be bound", "ss -ltnp sport"),
-            (taken.0, None, Verdict::Bad, "cannot be bound", "`listen` of [web]"),
+            (taken.0, None, Verdict::Unknown, "cannot be bound", "`listen` of [web]"),
             (foreign, None, Verdict::Bad, "cannot be bound", "ip -brief address"),
         ] {
             let found = web_address(listen, served);
@@ -245,7 +249,7 @@ mod tests {
         assert!(only(udp_addresses(&rtc(&[]), false)).seen.contains("firewall"));
         assert!(only(udp_addresses(&rtc(&[ANY]), false)).seen.contains("any free port"));
         let found = only(udp_addresses(&rtc(&[address]), false));
-        assert!(found.verdict == Verdict::Bad && advice(&found).contains("[webrtc]"), "{found:?}");
+        assert!(found.verdict == Verdict::Unknown && advice(&found).contains("[webrtc]"), "{found:?}");
         let found = only(udp_addresses(&rtc(&[address]), true));
         assert!(found.verdict == Verdict::Unknown && found.seen.contains("most likely"), "{found:?}");
         assert_eq!(udp_addresses(&rtc(&[ANY, address]), true).len(), 2);
