@@ -89,7 +89,7 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
     ensure!(names == ["ctl", "int", "audio", "iso", "bulk"], "{a}");
     ensure!(lanes[0]["received_bytes"].as_u64() > Some(0), "the attachment came by this lane: {a}");
     let lent = &a["lent"][0];
-    let keyboard = lent["name"] == "Farbus Keyboard" && lent["id"].as_str().is_some_and(|id| id.len() == 9);
+    let keyboard = lent["name"] == "keyboard" && lent["id"].as_str().is_some_and(|id| id.len() == 9);
     ensure!(keyboard && lent["device"] == 1 && lent["port"].is_u64() && lent["speed"].is_string(), "{a}");
     ensure!(
         b["vm"] == "b"
