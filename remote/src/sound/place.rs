@@ -20,9 +20,9 @@ pub(crate) trait Sink {
     fn needs(&self, wanted: usize) -> usize {
         wanted
     }
-    /// Frames follow from now on. If it is a ring: what it holds at most, and what of that it takes at once; all that does not
-    /// wait there yet is taken for wanted.
-    fn begin(&mut self) -> Option<(Duration, Duration)> {
+    /// Frames follow from now on. If it is a ring: what it holds at most, what of that it takes at once, and how many frames
+    /// wait there already; all others are taken for wanted.
+    fn begin(&mut self) -> Option<(Duration, Duration, u64)> {
         None
     }
     /// Takes whole frames, samples at the top of 32 bits. `fillers`: the frames that are no part of the run.

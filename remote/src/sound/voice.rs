@@ -140,8 +140,8 @@ impl Voice {
 
     /// The sink begins with nothing, or with what is left of what it had.
     fn begin_sink(&mut self) {
-        let (holds, takes) = self.sink.begin().unwrap_or_default();
-        self.receiver.set_ring(holds, takes, self.sink.waiting());
+        let (holds, takes, waiting) = self.sink.begin().unwrap_or_default();
+        self.receiver.set_ring(holds, takes, waiting);
         self.drained = false;
     }
 

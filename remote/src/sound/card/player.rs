@@ -68,9 +68,10 @@ impl Sink for Card {
         usize::try_from(self.appetite.needs(self.waiting(), (since, taken as u64))).unwrap_or(0)
     }
 
-    fn begin(&mut self) -> Option<(Duration, Duration)> {
-        self.appetite.begin(self.waiting());
-        Some((RING, PERIOD))
+    fn begin(&mut self) -> Option<(Duration, Duration, u64)> {
+        let waiting = self.waiting();
+        self.appetite.begin(waiting);
+        Some((RING, PERIOD, waiting))
     }
 
     fn take(&mut self, samples: &[i32], _: &[Range<usize>]) -> Result<()> {
