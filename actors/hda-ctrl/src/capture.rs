@@ -58,6 +58,10 @@ struct Recording {
 impl Capture {
     /// The remote was asked to record.
     pub(crate) fn begin(&mut self, now: Duration, stream: StreamId, run: u32, format: Format) {
+        if self.recordings.is_empty() {
+            // Nobody has been given anything since the last one: that time is no part of this one.
+            self.fed = now;
+        }
         let (receiver, resampled, since) = (None, false, now);
         let recording = Recording { run, format, receiver, resampled, since, error: 0, position: 0 };
         self.recordings.insert(stream, recording);
@@ -236,6 +240,19 @@ mod tests {
             let jump = jumps.next().filter(|_| ppm > 0);
             assert_eq!(jump, None, "{ppm} ppm");
         }
+    }
+
+    #[test]
+    fn the_time_before_a_recording_is_no_part_of_it() {
+        let (mut capture, mut out) = (Capture::default(), Vec::new());
+        capture.begin(MS * 100, STREAM, 1, FORMAT);
+        // More comes at once than has to wait, before the model has asked for anything.
+        capture.push(MS * 100, &coded(1, 0, vec![1; 40 * 48 * 4]), &mut out);
+        let packets = capture.pull(MS * 101, |_| Some(0), &mut out);
+        let given: usize = packets.iter().map(|packet| packet.pcm.len() / 4).sum();
+        assert_eq!(given, 96, "the millisecond that has passed, and the next");
+        let receiver = capture.recordings[&STREAM].receiver.as_ref().unwrap();
+        assert_eq!((receiver.queued(), receiver.counters().waited), (38 * 48, 0));
     }
 
     #[test]
