@@ -20,10 +20,14 @@ pub(crate) trait Sink {
     fn needs(&self, wanted: usize) -> usize {
         wanted
     }
-    /// Frames follow from now on. If it is a ring: what it holds at most, what of that it takes at once, and how many frames
-    /// wait there already; all others are taken for wanted.
+    /// Frames follow from now on. If it is a ring: what it holds at most, what of that it takes at once, and how many frames it
+    /// does not want yet; all others are taken for wanted.
     fn begin(&mut self) -> Option<(Duration, Duration, u64)> {
         None
+    }
+    /// Whether it takes more at once than it has said: it has to begin anew.
+    fn outgrown(&self) -> bool {
+        false
     }
     /// Takes whole frames, samples at the top of 32 bits. `fillers`: the frames that are no part of the run.
     fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()>;

@@ -261,7 +261,7 @@ impl Voice {
             self.drained = true;
             return self.sink.waiting() == 0;
         }
-        if self.drained {
+        if self.drained || self.sink.outgrown() {
             self.begin_sink();
         }
         self.keep_excess(now);

@@ -127,9 +127,9 @@ pub(crate) async fn run(link: Box<dyn Link>, wish: Wish, stop: Arc<AtomicBool>) 
             biased;
             message = coming.recv() => {
                 let Some(message) = message else { break };
-                desk.take(message);
+                desk.take(message, &shared);
                 while let Ok(message) = coming.try_recv() {
-                    desk.take(message);
+                    desk.take(message, &shared);
                 }
                 if desk.start.elapsed() - desk.looked < SOONEST {
                     continue;
@@ -180,17 +180,17 @@ fn marked(now: Instant, frames: std::ops::Range<u64>) -> impl Iterator<Item = (I
 }
 
 impl Desk {
-    fn take(&mut self, (lane, bytes, trip): (Lane, Bytes, Option<Duration>)) {
+    fn take(&mut self, (lane, bytes, trip): (Lane, Bytes, Option<Duration>), shared: &Shared) {
         self.trip = trip;
         if let Ok(ToRemote::Audio(message)) = ToRemote::decode(lane, bytes) {
-            self.hear(message);
+            self.hear(message, shared);
         }
     }
 
-    fn hear(&mut self, message: audio::ToRemote) {
+    fn hear(&mut self, message: audio::ToRemote, shared: &Shared) {
         let now = self.start.elapsed();
         match message {
-            audio::ToRemote::PlayCoded(coded) => self.play(now, &coded),
+            audio::ToRemote::PlayCoded(coded) => self.play(now, &coded, shared),
             audio::ToRemote::Record { stream, run, format } => {
                 let chooser = Chooser::new(self.wish, format);
                 self.microphone =
@@ -206,7 +206,7 @@ impl Desk {
         }
     }
 
-    fn play(&mut self, now: Duration, coded: &Coded) {
+    fn play(&mut self, now: Duration, coded: &Coded, shared: &Shared) {
         let config = Config { period: EVENLY, ..Config::LAN }.over(self.trip);
         self.opus = coded.block.codec == audio::Codec::Opus;
         let first = self.voices.is_empty();
@@ -214,7 +214,8 @@ impl Desk {
             let mut receiver = Receiver::new(coded, config).expect("a stream");
             if first {
                 let time = |frames: usize| sound::time_of(frames as u64, FORMAT.rate);
-                receiver.set_ring(time(RING), time(PERIOD), 0);
+                let unasked = shared.ring.lock().expect("no panic").0.begin();
+                receiver.set_ring(time(RING), time(PERIOD), unasked as u64);
             }
             Voice { receiver, last: None, due: None }
         };
@@ -277,6 +278,15 @@ impl Voice {
 }
 
 impl Ring {
+    /// Frames follow: what it has not asked for, because it will before the card takes a period.
+    fn begin(&mut self) -> usize {
+        let period = sound::time_of(PERIOD as u64, FORMAT.rate);
+        let until = self.taken.map_or(Duration::ZERO, |taken| period.saturating_sub(taken.elapsed()));
+        let unasked = sound::frames_in(until, FORMAT.rate) as usize;
+        self.owed = RING - unasked;
+        unasked
+    }
+
     /// What it wants after this time, and what it has to have.
     fn wants(&mut self, passed: Duration) -> (usize, usize) {
         let lacking = RING.saturating_sub(self.waiting + self.owed);

@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use ::sound::{frames_in, time_of};
 
-/// What the ring holds at most: more than cards take at once, and all that has come in time.
-pub(super) const RING: Duration = Duration::from_millis(60);
-/// What a card takes at once, unless it turns out to take more.
+/// What a card takes at once, unless it turns out to take more, and the most that it may take.
 pub(super) const PERIOD: Duration = super::PERIOD;
+const LONGEST: Duration = Duration::from_millis(500);
+/// What the ring holds beyond that: all that has come in time.
+const ROOM: Duration = Duration::from_millis(50);
+/// What it holds for a card that takes the most.
+pub(super) const LARGEST: Duration = LONGEST.saturating_add(ROOM);
 /// A card that takes frames in less time than this is about to: it may be that its ring is not looked after again before.
 const ABOUT: Duration = Duration::from_millis(4);
 
@@ -23,6 +26,8 @@ const ABOUT: Duration = Duration::from_millis(4);
 #[derive(Debug)]
 pub(super) struct Appetite {
     rate: u32,
+    /// What the card takes at once, as far as that is known.
+    period: Duration,
     /// Asked for, and not there yet.
     owed: u64,
     /// When it asked last, and the time that has passed and was not asked for: less than a frame takes.
@@ -32,20 +37,39 @@ pub(super) struct Appetite {
 
 impl Appetite {
     pub(super) fn new(rate: u32) -> Self {
-        Self { rate, owed: 0, asked: None, rest: Duration::ZERO }
+        Self { rate, period: PERIOD, owed: 0, asked: None, rest: Duration::ZERO }
     }
 
-    /// Frames follow from now on; so many wait in the ring already. It has asked for all that the ring lacks.
-    pub(super) fn begin(&mut self, waiting: u64) {
-        (self.owed, self.asked) = (frames_in(RING, self.rate).saturating_sub(waiting), None);
+    /// Frames follow from now on; so many wait in the ring already, and the card has taken `most` at once before, and some so
+    /// long ago. It has asked for all that the ring lacks, but for what it will ask for until the card takes a period. What
+    /// the ring holds, what the card takes at once, and the frames that it has not asked for.
+    pub(super) fn begin(&mut self, waiting: u64, most: u64, since: Duration) -> (Duration, Duration, u64) {
+        self.period = self.period.max(self.time(most));
+        let until_next = if most > 0 { self.period.saturating_sub(since) } else { Duration::ZERO };
+        let waiting = waiting + frames_in(until_next, self.rate);
+        (self.owed, self.asked) = (frames_in(self.holds(), self.rate).saturating_sub(waiting), None);
+        (self.holds(), self.period, waiting)
+    }
+
+    /// Whether a card that has taken so many at once takes more than was known.
+    pub(super) fn outgrown(&self, most: u64) -> bool {
+        self.time(most) > self.period
+    }
+
+    fn holds(&self) -> Duration {
+        self.period + ROOM
+    }
+
+    fn time(&self, frames: u64) -> Duration {
+        time_of(frames, self.rate).min(LONGEST)
     }
 
     /// What it asks for as time has passed.
     pub(super) fn wants(&mut self, now: Duration, waiting: u64) -> u64 {
         let passed = now.saturating_sub(self.asked.replace(now).unwrap_or(now));
-        let lacking = frames_in(RING, self.rate).saturating_sub(waiting + self.owed);
+        let lacking = frames_in(self.holds(), self.rate).saturating_sub(waiting + self.owed);
         // A little faster than the card plays, by more than clocks differ.
-        let due = self.rest + passed.min(RING) * 33 / 32;
+        let due = self.rest + passed.min(self.holds()) * 33 / 32;
         let wants = lacking.min(frames_in(due, self.rate));
         let rest = due.saturating_sub(time_of(wants, self.rate));
         self.rest = if wants < lacking { rest } else { Duration::ZERO };
@@ -60,11 +84,10 @@ impl Appetite {
 
     /// What it has to have now, if so many wait and the card has taken so many so long ago.
     pub(super) fn needs(&self, waiting: u64, (since, taken): (Duration, u64)) -> u64 {
-        let period = time_of(taken, self.rate);
-        if taken > 0 && since + ABOUT < period {
+        if taken > 0 && since + ABOUT < time_of(taken, self.rate) {
             return 0;
         }
-        frames_in(PERIOD.max(period).min(RING), self.rate).saturating_sub(waiting)
+        frames_in(self.period, self.rate).saturating_sub(waiting)
     }
 }
 
@@ -78,7 +101,7 @@ mod tests {
     #[test]
     fn it_asks_at_the_pace_of_the_card_for_no_more_than_there_is_room_for() {
         let mut appetite = Appetite::new(RATE);
-        appetite.begin(0);
+        assert_eq!(appetite.begin(0, 0, MS), (60 * MS, 10 * MS, 0));
         let mut waiting = 0;
         // All that it asks for comes 40 ms late: 20 ms wait before the card takes ten of them.
         for ms in 0..10_000u32 {
@@ -98,19 +121,44 @@ mod tests {
 
     #[test]
     fn it_has_to_have_a_period_just_before_the_card_takes_one() {
-        let appetite = Appetite::new(RATE);
-        for (waiting, since, taken, needs) in [
-            (0, 0, 0, 480),
-            (100, 9, 480, 380),
-            (100, 6, 480, 380),
-            (100, 5, 480, 0),
-            (480, 9, 480, 0),
-            (480, 18, 960, 480),
-            (480, 100, 480, 0),
-            (0, 99, 48_000, 0),
-            (0, 999, 48_000, 2_880),
+        for (most, waiting, since, taken, needs) in [
+            (0, 0, 0, 0, 480),
+            (0, 100, 9, 480, 380),
+            (0, 100, 6, 480, 380),
+            (0, 100, 5, 480, 0),
+            (0, 480, 9, 480, 0),
+            (0, 480, 100, 480, 0),
+            (960, 480, 18, 960, 480),
+            (960, 480, 9, 960, 0),
+            (960, 480, 9, 480, 480),
+            (48_000, 0, 99, 48_000, 0),
+            (48_000, 0, 999, 48_000, 24_000),
         ] {
-            assert_eq!(appetite.needs(waiting, (MS * since, taken)), needs, "{waiting} {since} {taken}");
+            let mut appetite = Appetite::new(RATE);
+            appetite.begin(0, most, MS * since);
+            let took = (MS * since, taken);
+            assert_eq!(appetite.needs(waiting, took), needs, "{most} {waiting} {since} {taken}");
         }
+    }
+
+    #[test]
+    fn what_it_asks_for_until_the_card_takes_a_period_it_has_not_asked_for_at_the_beginning() {
+        for since in [0, 3, 9, 10, 50] {
+            let mut appetite = Appetite::new(RATE);
+            let (_, _, waiting) = appetite.begin(7, 480, MS * since);
+            assert_eq!(waiting, 7 + 48 * u64::from(10u32.saturating_sub(since)), "{since} ms after the last");
+            let until = (0..=10).map(|ms| appetite.wants(MS * ms, 7)).sum::<u64>();
+            assert_eq!(until, waiting - 7, "it is not asked for twice");
+        }
+    }
+
+    #[test]
+    fn what_the_card_takes_at_once_fits_and_leaves_the_same_room() {
+        let mut appetite = Appetite::new(RATE);
+        assert!(!appetite.outgrown(480) && appetite.outgrown(481));
+        assert_eq!(appetite.begin(0, 960, MS * 20), (70 * MS, 20 * MS, 0));
+        assert_eq!(appetite.begin(0, 480, MS * 20), (70 * MS, 20 * MS, 0), "it may take as much again");
+        assert_eq!(appetite.begin(0, u64::MAX, LONGEST), (LARGEST, LONGEST, 0));
+        assert!(!appetite.outgrown(u64::MAX), "no ring is as large");
     }
 }

@@ -47,16 +47,18 @@ struct Shared {
     last: Last,
 }
 
-/// When the callback took frames last, and how many.
+/// When the callback took frames last, and how many; and the most that it ever took.
 struct Last {
     begun: Instant,
     nanoseconds: AtomicU64,
     frames: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Default for Last {
     fn default() -> Self {
-        Self { begun: Instant::now(), nanoseconds: AtomicU64::new(0), frames: AtomicUsize::new(0) }
+        let (nanoseconds, frames, most) = (AtomicU64::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { begun: Instant::now(), nanoseconds, frames, most }
     }
 }
 
@@ -66,6 +68,12 @@ impl Last {
         let now = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.nanoseconds.store(now, Relaxed);
         self.frames.store(frames, Relaxed);
+        self.most.fetch_max(frames, Relaxed);
+    }
+
+    /// The most that were ever taken at once.
+    fn most(&self) -> usize {
+        self.most.load(Relaxed)
     }
 
     /// The time since then, and how many; 0: none were ever taken.

@@ -16,7 +16,7 @@ use wire::audio::Format;
 
 use super::{
     Shared, Way,
-    appetite::{Appetite, PERIOD, RING},
+    appetite::{Appetite, LARGEST, PERIOD},
     choose, name, nearest, on_error, samples,
 };
 use crate::sound::Sink;
@@ -42,7 +42,7 @@ impl Card {
     /// Opens the card with this in its name, or the default one.
     pub(crate) fn open(wanted: Option<&str>, format: Format) -> Result<Self> {
         let device = choose(wanted, Way::Out)?;
-        let (samples_in, samples_out) = RingBuffer::new(samples(format, RING));
+        let (samples_in, samples_out) = RingBuffer::new(samples(format, LARGEST));
         let shared = Arc::new(Shared::default());
         let stream = open(&device, format, samples_out, &shared)
             .with_context(|| format!("opening {} with {format:?}", name(&device)))?;
@@ -70,8 +70,12 @@ impl Sink for Card {
 
     fn begin(&mut self) -> Option<(Duration, Duration, u64)> {
         let waiting = self.waiting();
-        self.appetite.begin(waiting);
-        Some((RING, PERIOD, waiting))
+        let (since, _) = self.shared.last.taken();
+        Some(self.appetite.begin(waiting, self.shared.last.most() as u64, since))
+    }
+
+    fn outgrown(&self) -> bool {
+        self.appetite.outgrown(self.shared.last.most() as u64)
     }
 
     fn take(&mut self, samples: &[i32], _: &[Range<usize>]) -> Result<()> {
@@ -153,7 +157,7 @@ struct Player {
     shared: Arc<Shared>,
     channels: usize,
     card_channels: usize,
-    /// Samples that have to wait before it starts.
+    /// Samples that have to wait before it starts, or more if it takes more.
     target: usize,
     playing: bool,
 }
@@ -163,9 +167,10 @@ impl Player {
     fn fill<T: SizedSample + FromSample<i32>>(&mut self, out: &mut [T]) {
         self.shared.last.take(out.len() / self.card_channels);
         let draining = self.shared.draining.load(Relaxed);
-        let waiting = self.ring.slots();
-        self.playing |= waiting >= self.target || (draining && waiting > 0);
-        let wanted = out.len() / self.card_channels;
+        let (waiting, wanted) = (self.ring.slots(), out.len() / self.card_channels);
+        // What it takes at once has to be there as a whole, unless that is more than there may ever be.
+        let enough = self.target.max(wanted * self.channels).min(self.ring.buffer().capacity());
+        self.playing |= waiting >= enough || (draining && waiting > 0);
         let frames = if self.playing { wanted.min(waiting / self.channels) } else { 0 };
         let (sound, silence) = out.split_at_mut(frames * self.card_channels);
         sound.chunks_exact_mut(self.card_channels).for_each(|frame| self.frame(frame));
@@ -227,12 +232,32 @@ mod tests {
     }
 
     #[test]
+    fn a_card_starts_when_all_that_it_takes_at_once_is_there() {
+        let (mut producer, mut player) = player(2, 2);
+        let mut out = [1i16; 40];
+        push(&mut producer, 0..38);
+        player.fill(&mut out);
+        assert_eq!(out, [0; 40]);
+        push(&mut producer, 38..40);
+        player.fill(&mut out);
+        assert_eq!((out[1], out[39], player.shared.last.most()), (1, 39, 20));
+        // More than there may ever be is not waited for.
+        push(&mut producer, 40..104);
+        player.playing = false;
+        let mut out = [1i16; 200];
+        player.fill(&mut out);
+        assert_eq!((out[0], out[63], out[64]), (40, 103, 0));
+    }
+
+    #[test]
     fn half_a_frame_is_never_played() {
         let (mut producer, mut player) = player(2, 2);
+        player.playing = true;
         push(&mut producer, 0..17);
         let mut out = [1i16; 32];
         player.fill(&mut out);
         assert_eq!((out[15], out[16]), (15, 0));
+        player.playing = true;
         push(&mut producer, 17..34);
         player.fill(&mut out);
         assert_eq!(out[..3], [16, 17, 18], "channels stay where they are");

@@ -14,13 +14,13 @@ use super::{LONGEST_PERIOD, Receiver, State};
 use crate::{frames_in, jitter::CAP};
 
 impl Receiver {
-    /// The device begins with a ring of its own, from which it takes so much at once, and in which so many frames wait: it has
-    /// asked for all others that the ring holds. What waits there need not wait here, if it is filled by [`Self::supply`].
-    /// Without a ring, all are zero.
-    pub fn set_ring(&mut self, holds: Duration, takes: Duration, waiting: u64) {
-        let holds = holds.min(CAP);
+    /// The device begins with a ring of its own, from which it takes so much at once. So many frames it has
+    /// not asked for: they wait there, or are asked for before it takes a period. All others that the ring holds it has asked
+    /// for. What waits there need not wait here, if it is filled by [`Self::supply`]. Without a ring, all are zero.
+    pub fn set_ring(&mut self, holds: Duration, takes: Duration, unasked: u64) {
+        let holds = holds.min(2 * LONGEST_PERIOD);
         self.reserve = frames_in(holds.saturating_sub(takes), self.format.rate);
-        self.behind = frames_in(holds, self.format.rate).saturating_sub(waiting);
+        self.behind = frames_in(holds, self.format.rate).saturating_sub(unasked);
         if holds > Duration::ZERO {
             self.state = State::Waiting;
             (self.owed, self.refilling, self.lacked) = (0, false, 0);
