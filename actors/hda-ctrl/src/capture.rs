@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use hda::Packet;
 use sound::{Config, Receiver, codec, frames_in};
-use wire::audio::{Coded, Format, Reception, StreamId, ToRemote};
+use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToRemote};
 
 /// What the model has beyond what it is about to take: it may be asked for positions in between.
 const AHEAD: Duration = Duration::from_millis(1);
@@ -45,6 +45,8 @@ pub(crate) struct Capture {
 struct Recording {
     run: u32,
     format: Format,
+    /// The last packet was Opus.
+    opus: bool,
     /// None before the first packet.
     receiver: Option<Receiver>,
     resampled: bool,
@@ -63,7 +65,8 @@ impl Capture {
             self.fed = now;
         }
         let (receiver, resampled, since) = (None, false, now);
-        let recording = Recording { run, format, receiver, resampled, since, error: 0, position: 0 };
+        let (opus, error, position) = (false, 0, 0);
+        let recording = Recording { run, format, opus, receiver, resampled, since, error, position };
         self.recordings.insert(stream, recording);
     }
 
@@ -89,6 +92,7 @@ impl Capture {
         if (recording.run, recording.format) != (coded.run, coded.format) {
             return;
         }
+        recording.opus = coded.block.codec == Codec::Opus;
         if recording.receiver.is_none() {
             recording.since = now;
             recording.receiver = Receiver::new(coded, CONFIG.over(self.round_trip)).ok();
@@ -147,7 +151,7 @@ impl Recording {
     fn report(&mut self, now: Duration, stream: StreamId, round_trip: Option<Duration>) -> Option<Reception> {
         let receiver = self.receiver.as_mut()?;
         let report = receiver.report()?;
-        measure(&report, receiver.ratio(), round_trip.unwrap_or_default());
+        measure(&report, self.format, self.opus, receiver.ratio(), round_trip.unwrap_or_default());
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         self.error += (micros(report.level).saturating_sub(micros(report.target)) - self.error) / MEAN;
         let known = now.saturating_sub(self.since) >= UNKNOWN;
@@ -162,10 +166,15 @@ impl Recording {
 }
 
 /// What an operator sees. Times in milliseconds; the way here is taken for half of the way there and back.
-fn measure(report: &Reception, ratio: i32, round_trip: Duration) {
+fn measure(report: &Reception, format: Format, opus: bool, ratio: i32, round_trip: Duration) {
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let labels = [("stream", report.stream.0.to_string())];
     let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
+    gauge("farbus_record_rate_hz", format.rate.into());
+    gauge("farbus_record_bits", format.encoding.significant_bits().into());
+    gauge("farbus_record_channels", format.channels.into());
+    gauge("farbus_record_opus", f64::from(u8::from(opus)));
+    gauge("farbus_record_round_trip_ms", millis(round_trip));
     gauge("farbus_record_latency_ms", millis(report.level + round_trip / 2));
     gauge("farbus_record_jitter_ms", millis(report.jitter));
     gauge("farbus_record_loss_ppm", report.loss.into());
@@ -177,7 +186,7 @@ fn measure(report: &Reception, ratio: i32, round_trip: Duration) {
 #[cfg(test)]
 mod tests {
     use sound::samples::widen;
-    use wire::audio::{Block, Codec, Encoding};
+    use wire::audio::{Block, Encoding};
 
     use super::*;
 

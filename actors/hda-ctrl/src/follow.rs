@@ -133,6 +133,7 @@ mod tests {
                 slipped: 0,
                 late: 0,
                 duplicate: 0,
+                xruns: 0,
             };
             follow.observe(now, &reception);
         }

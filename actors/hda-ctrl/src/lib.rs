@@ -241,7 +241,7 @@ impl HdaCtrl {
         match report {
             ToHost::Reception(reception) => {
                 self.playback.set_round_trip(*self.round_trip.borrow());
-                if self.playback.observe(now, &reception) {
+                if self.playback.observe(now, &reception, self.drift) {
                     self.follow.observe(now, &reception);
                     self.steer(now);
                 }

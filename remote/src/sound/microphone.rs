@@ -133,14 +133,11 @@ impl Microphone {
 
     /// What the host says of a recording that it receives.
     pub(super) fn observe(&mut self, now: Duration, reception: &Reception) {
-        let drift = self.drift_ppm();
         let recording = self.recordings.get_mut(&reception.stream);
         if let Some(recording) = recording.filter(|recording| recording.run == reception.run) {
             recording.plan = recording.chooser.observe(now, reception, self.round_trip);
             recording.sender.set_plan(recording.plan);
             recording.last = Some(*reception);
-            let way = status::Way::new(recording.plan.codec, recording.last, self.round_trip, drift);
-            way.measure("record", reception.stream, self.xruns);
         }
     }
 

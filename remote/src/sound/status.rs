@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use wire::audio::{self, Codec, Reception, StreamId};
+use wire::audio::{self, Codec, Reception};
 
 use crate::events::Counts;
 
@@ -73,25 +73,6 @@ impl Way {
             slipped: report.slipped,
             drift_ppm,
         }
-    }
-}
-
-impl Way {
-    /// What an operator sees: times in microseconds.
-    pub(super) fn measure(&self, what: &'static str, stream: StreamId, xruns: u64) {
-        let Self { opus, latency_us, round_trip_us, jitter_us, loss_ppm, made_up, slipped, drift_ppm } =
-            *self;
-        let labels = [("what", what.to_owned()), ("stream", stream.0.to_string())];
-        let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
-        gauge("farbus_sound_opus", if opus { 1.0 } else { 0.0 });
-        gauge("farbus_sound_latency_us", latency_us.unwrap_or(0) as f64);
-        gauge("farbus_sound_round_trip_us", round_trip_us.unwrap_or(0) as f64);
-        gauge("farbus_sound_jitter_us", jitter_us as f64);
-        gauge("farbus_sound_loss_ppm", loss_ppm.into());
-        gauge("farbus_sound_concealed_frames", made_up.into());
-        gauge("farbus_sound_slipped_frames", slipped.into());
-        gauge("farbus_sound_drift_ppm", drift_ppm.unwrap_or(0).into());
-        gauge("farbus_sound_xruns", xruns as f64);
     }
 }
 
@@ -242,7 +223,7 @@ mod tests {
     #[test]
     fn status_says_how_a_stream_fares_on_its_way() {
         let report = Reception {
-            stream: StreamId(4),
+            stream: audio::StreamId(4),
             run: 1,
             position: 0,
             at: Duration::ZERO,
@@ -255,6 +236,7 @@ mod tests {
             slipped: 7,
             late: 0,
             duplicate: 0,
+            xruns: 0,
         };
         let way = Way::new(Codec::Opus, Some(report), Some(Duration::from_millis(9)), Some(-37));
         let shown = "Opus, 25.0 ms late, 3.0 ms jitter, 1.25 % lost; 5 made up, 7 slipped; round trip 9.0 ms; drift -37 ppm";

@@ -234,14 +234,10 @@ impl Voice {
         if drained || now.saturating_sub(stretch.last) > LOST {
             self.stop();
         }
-        let report = self.receiver.report();
+        let xruns = u32::try_from(self.counts().underruns).unwrap_or(u32::MAX);
+        let report = self.receiver.report().map(|report| Reception { xruns, ..report });
         report.iter().for_each(|report| self.note_drift(report));
         self.last = report.or(self.last);
-        if report.is_some() {
-            let drift = self.drift.ppm(self.format.rate);
-            let way = Way::new(self.codec, report, self.round_trip, drift);
-            way.measure("play", self.stream, self.counts().underruns);
-        }
         let missing = self.receiver.missing().map(ToHost::Missing);
         report.map(ToHost::Reception).into_iter().chain(missing).collect()
     }

@@ -25,6 +25,7 @@ fn reception(loss: u32, burst: u16, jitter: u64) -> Reception {
         slipped: 0,
         late: 0,
         duplicate: 0,
+        xruns: 0,
     }
 }
 

@@ -58,6 +58,7 @@ fn reception() -> Reception {
         slipped: 2,
         late: 3,
         duplicate: 4,
+        xruns: 5,
     }
 }
 

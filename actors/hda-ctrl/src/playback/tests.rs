@@ -53,6 +53,7 @@ fn reception(loss: u32) -> Reception {
         slipped: 0,
         late: 0,
         duplicate: 0,
+        xruns: 0,
     }
 }
 
@@ -66,13 +67,45 @@ fn a_packet_of_pcm_leaves_at_once_and_as_it_is() {
 }
 
 #[test]
+fn an_operator_sees_of_each_stream_how_it_is_sent_and_heard() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let seen = recorder.handle();
+    metrics::with_local_recorder(&recorder, || {
+        let (mut playback, _) = playback(Wish::Pcm);
+        playback.set_round_trip(Some(Duration::from_millis(4)));
+        play(&mut playback, 1, 0, 240);
+        let jitter = Duration::from_millis(3);
+        let report = Reception { jitter, concealed: 7, slipped: 8, xruns: 9, ..reception(50_000) };
+        assert!(playback.observe(Duration::ZERO, &report, -1_500));
+    });
+    let seen = seen.render();
+    for (name, value) in [
+        ("rate_hz", "48000"),
+        ("bits", "16"),
+        ("channels", "2"),
+        ("opus", "0"),
+        ("latency_ms", "22"),
+        ("round_trip_ms", "4"),
+        ("jitter_ms", "3"),
+        ("loss_ppm", "50000"),
+        ("concealed_frames", "7"),
+        ("slipped_frames", "8"),
+        ("xruns", "9"),
+        ("drift_ppb", "-1500"),
+    ] {
+        let line = format!("farbus_play_{name}{{stream=\"{}\"}} {value}\n", STREAM.0);
+        assert!(seen.contains(&line), "no {line} in\n{seen}");
+    }
+}
+
+#[test]
 fn a_remote_that_is_near_gets_packets_of_half_the_length_unless_the_link_loses_some() {
     let (mut playback, _) = playback(Wish::Pcm);
     playback.set_round_trip(Some(Duration::from_millis(1)));
     let sent = play(&mut playback, 1, 0, 240);
     assert_eq!(blocks(&sent), [(1, 0, 120, Codec::Pcm), (1, 120, 120, Codec::Pcm)]);
     for n in 0..100 {
-        playback.observe(Duration::from_millis(100 * n), &reception(50_000));
+        playback.observe(Duration::from_millis(100 * n), &reception(50_000), 0);
     }
     assert_eq!(blocks(&play(&mut playback, 1, 240, 240)), [(1, 240, 240, Codec::Pcm)]);
 }
@@ -108,7 +141,7 @@ fn a_link_that_loses_gets_opus_unless_the_user_wants_otherwise_and_the_next_run_
         let (mut playback, heard) = playback(wish);
         let lossy = |playback: &mut Playback| {
             for n in 0..100 {
-                assert!(playback.observe(Duration::from_millis(100 * n), &reception(50_000)));
+                assert!(playback.observe(Duration::from_millis(100 * n), &reception(50_000), 0));
             }
         };
         // In the middle of a packet: the run goes on where it is, elsewhere.
@@ -124,7 +157,7 @@ fn a_link_that_loses_gets_opus_unless_the_user_wants_otherwise_and_the_next_run_
             };
             assert_eq!(blocks(&sent), [(run, position / 240 * 240, 240, codec)], "{wish:?}");
         }
-        assert!(!playback.observe(Duration::ZERO, &reception(0)), "of a run that is over");
+        assert!(!playback.observe(Duration::ZERO, &reception(0), 0), "of a run that is over");
         assert_eq!(playback.begin_anew(), []);
         assert_eq!(blocks(&play(&mut playback, 3, 0, 240))[0].3, Codec::Pcm);
     }

@@ -106,6 +106,8 @@ pub struct Reception {
     pub late: u32,
     /// Packets that came twice, redundant copies not counted.
     pub duplicate: u32,
+    /// Times that the device ran out of frames, or was not looked after in time; 0 if that is not known.
+    pub xruns: u32,
 }
 
 /// How loud a stream is, for whoever maps it to hardware.

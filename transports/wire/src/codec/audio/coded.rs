@@ -18,7 +18,7 @@ const COPY: usize = 12;
 /// Bytes of a gap: first frame u64 | frames u32.
 const GAP: usize = 12;
 /// Bytes of a reception's body.
-const RECEPTION: usize = 44;
+const RECEPTION: usize = 48;
 /// The longest packet of Opus with one frame in it, and with as many as there may be. RFC 6716 §3.4.
 const MAX_OPUS: usize = 1275 * 48;
 
@@ -153,12 +153,12 @@ fn microseconds(time: Duration) -> u32 {
 }
 
 // Body: at u64 µs | level u32 µs | target u32 µs | jitter u32 µs | loss u32 | burst u32 | concealed u32 | slipped u32
-//       | late u32 | duplicate u32
+//       | late u32 | duplicate u32 | xruns u32
 pub(super) fn encode_reception(kind: u8, r: &Reception) -> Message {
     let mut body = BytesMut::with_capacity(RECEPTION);
     body.put_u64_le(u64::try_from(r.at.as_micros()).unwrap_or(u64::MAX));
     let times = [r.level, r.target, r.jitter].map(microseconds);
-    let counts = [r.loss, r.burst.into(), r.concealed, r.slipped, r.late, r.duplicate];
+    let counts = [r.loss, r.burst.into(), r.concealed, r.slipped, r.late, r.duplicate, r.xruns];
     times.into_iter().chain(counts).for_each(|word| body.put_u32_le(word));
     let head = head(kind, r.stream, r.run, r.position, None, [0; 3]);
     Message { lane: Lane::Audio, head, body: body.freeze() }
@@ -177,7 +177,7 @@ pub(super) fn decode_reception(head: &Head, body: &Bytes) -> Result<Reception, D
         return Err(field("loss", loss));
     }
     let burst = u16::try_from(burst).map_err(|_| field("burst", burst))?;
-    let [concealed, slipped, late, duplicate] = [(); 4].map(|()| body.get_u32_le());
+    let [concealed, slipped, late, duplicate, xruns] = [(); 5].map(|()| body.get_u32_le());
     Ok(Reception {
         stream,
         run,
@@ -192,6 +192,7 @@ pub(super) fn decode_reception(head: &Head, body: &Bytes) -> Result<Reception, D
         slipped,
         late,
         duplicate,
+        xruns,
     })
 }
 
