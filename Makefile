@@ -29,6 +29,8 @@ test: setup ## Run every test, VM tests included
 check: setup ## What a reviewer would run: format, clippy, dependencies, docs
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets -- -D warnings
+	@# A remote without sound cards, which needs no headers of a sound system.
+	@cargo clippy -p farbus-remote --no-default-features --all-targets -- -D warnings
 	@.ci/tool cargo-deny 0.20.2
 	@cargo deny --log-level error check bans licenses sources
 	@RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --quiet

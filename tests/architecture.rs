@@ -136,12 +136,11 @@ fn pure_crates_depend_on_nothing_impure() {
     }
 }
 
-/// What a crate is built from for a target, itself included; the target need not be installed.
-fn built_from(package: &str, target: &str) -> BTreeSet<String> {
+/// What a crate is built from, itself included, with these arguments of cargo's; a target need not be installed.
+fn built_from(package: &str, arguments: &[&str]) -> BTreeSet<String> {
     let mut tree = Command::new(env!("CARGO"));
     tree.args(["tree", "--locked", "--edges", "normal", "--prefix", "none", "--no-dedupe"]);
-    let output =
-        tree.args(["--package", package, "--target", target]).output().expect("cargo can be started");
+    let output = tree.args(["--package", package]).args(arguments).output().expect("cargo can be started");
     assert!(output.status.success(), "cargo tree: {}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).expect("cargo writes UTF-8");
     lines.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
@@ -150,11 +149,21 @@ fn built_from(package: &str, target: &str) -> BTreeSet<String> {
 #[test]
 fn pure_crates_reach_nothing_impure_in_a_browser() {
     for package in PURE {
-        let all = built_from(package, "wasm32-unknown-unknown");
+        let all = built_from(package, &["--target", "wasm32-unknown-unknown"]);
         assert!(all.contains(*package), "{all:?}");
         for impure in IMPURE_CRATES.iter().chain(&["js-sys", "wasm-bindgen"]) {
             assert!(!all.contains(*impure), "{package} -> .. -> {impure}");
         }
+    }
+}
+
+#[test]
+fn a_remote_without_sound_cards_needs_no_headers_of_a_sound_system() {
+    let linux = ["--target", "x86_64-unknown-linux-gnu"];
+    let with = built_from("farbus-remote", &linux);
+    let without = built_from("farbus-remote", &[&linux[..], &["--no-default-features"]].concat());
+    for one in ["cpal", "alsa-sys"] {
+        assert!(with.contains(one) && !without.contains(one), "{one}: {without:?}");
     }
 }
 
