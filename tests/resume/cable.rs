@@ -1,4 +1,4 @@
-//! Pull the cable while the guest copies, plays and is typed at.
+//! Pull the cable, and change the kind of the link, while the guest copies, plays and is typed at.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -12,13 +12,18 @@ use lab::{
 use crate::{
     keys::{self, Keys},
     sound::in_place,
+    switch::switch,
 };
 
 const MIB: usize = 1 << 20;
 pub(crate) const LONG: Duration = Duration::from_secs(240);
-/// How long each cut lasts, seconds; again and again.
+/// How long each cut of a round lasts, seconds. Every other one is silent: those of even rounds begin with a silent one, the
+/// others with one that resets, so that each length is both.
 const CUTS: [f64; 10] = [0.1, 0.3, 0.1, 0.6, 0.2, 1.5, 0.1, 3.5, 0.4, 5.0];
-const TIMES: usize = 50;
+const ROUNDS: usize = 5;
+const TIMES: usize = ROUNDS * CUTS.len();
+/// After each round the session goes over to a link of the other kind, which no cable carries, and back.
+const MOVES: [&str; 2] = ["webrtc", "noise-tcp"];
 /// How long the cable is whole between two cuts, seconds.
 const WHOLE: f64 = 1.0;
 const TYPED: usize = 2_000;
@@ -76,10 +81,14 @@ fn letters() -> String {
 }
 
 /// What may not be in the guest's log: everything that says that a device went or failed.
-const TROUBLE: [&str; 7] = [
+const TROUBLE: [&str; 11] = [
     "USB disconnect",
     "I/O error",
     "reset high-speed",
+    "reset SuperSpeed",
+    "uas_eh",
+    "rejecting I/O",
+    "offline",
     "HC died",
     "not responding",
     "timed out",
@@ -145,9 +154,10 @@ impl Desk {
         Ok(Self { cable, host, remote, vm, known: known.trim().to_owned() })
     }
 
-    /// Cuts the cable again and again.
-    async fn pull(&self) {
-        for (time, cut) in CUTS.iter().cycle().zip([Cut::Silent, Cut::Reset].iter().cycle()).take(TIMES) {
+    /// Cuts the cable once for each length, silently or not by turns.
+    async fn pull(&self, first: Cut) {
+        let second = if first == Cut::Silent { Cut::Reset } else { Cut::Silent };
+        for (time, cut) in CUTS.iter().zip([first, second].iter().cycle()) {
             self.cable.set(*cut);
             tokio::time::sleep(Duration::from_secs_f64(*time)).await;
             self.cable.set(Cut::Whole);
@@ -157,13 +167,15 @@ impl Desk {
 }
 
 #[tokio::test]
-async fn fifty_cuts_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_it() -> Result<()> {
+async fn fifty_cuts_and_ten_moves_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_it()
+-> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
-    let mut desk = Desk::new(folder.path(), &lab, &[]).await?;
+    let control = folder.path().join("remote.sock").display().to_string();
+    let mut desk = Desk::new(folder.path(), &lab, &["--control", &control]).await?;
     let sum = sha256(&folder.path().join("known.img"))?;
-    let seconds = CUTS.iter().map(|cut| cut + WHOLE).sum::<f64>() * (TIMES / CUTS.len()) as f64;
-    let sequence = Sequence::new((seconds + 10.0) as u32 * RATE, 9);
+    let seconds = CUTS.iter().map(|cut| cut + WHOLE).sum::<f64>() * ROUNDS as f64;
+    let sequence = Sequence::new((seconds + 20.0) as u32 * RATE, 9);
     desk.vm.put(sequence.wav(), "/tmp/sequence.wav").await?;
 
     let mut events = desk.vm.command(keys::RECORD).timeout(LONG * 2).spawn().await?;
@@ -176,7 +188,12 @@ async fn fifty_cuts_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_
     for few in letters.as_bytes().chunks(AT_ONCE) {
         desk.remote.say(&format!("type {}\nwait {pause}", String::from_utf8_lossy(few))).await?;
     }
-    desk.pull().await;
+    for round in 0..ROUNDS {
+        desk.pull(if round % 2 == 0 { Cut::Silent } else { Cut::Reset }).await;
+        for to in MOVES {
+            switch(&control, to).await.with_context(|| format!("round {round}, to {to}"))?;
+        }
+    }
     let copied = copies(&desk.vm, &mut copying, &sum).await?;
     ensure!(playing.expect("PLAYED", LONG).await? == "PLAYED 0", "the guest could not play on");
     for press in 1..=TYPED {
@@ -200,17 +217,21 @@ async fn fifty_cuts_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_
 
     desk.remote.wait_for("sound_stopped").await?;
     let heard = in_place(&fs::read(folder.path().join("heard.wav"))?, &sequence)?;
-    let outage = CUTS.iter().sum::<f64>() * (TIMES / CUTS.len()) as f64;
+    let outage = CUTS.iter().sum::<f64>() * ROUNDS as f64;
     // A connection that stood still takes a while to go on, or to be replaced.
     let most = (outage + TIMES as f64 * 0.7) * f64::from(RATE);
     ensure!(
         (heard.other as f64) < most && heard.runs <= 2 * TIMES as u64,
         "{heard:?}, at most {most} frames"
     );
-    let resumed = desk.remote.seen("resumed").len();
-    ensure!(resumed >= TIMES / 2, "only {resumed} cuts were noticed at all");
+    let resumed = desk.remote.seen("resumed");
+    let moved = resumed.iter().filter(|resumed| resumed["after_ms"].is_null()).count();
+    let resumed = resumed.len() - moved;
+    // Every connection that was reset, and what stood still for more than three seconds.
+    ensure!(resumed >= TIMES / 2 + 4, "only {resumed} cuts were noticed at all");
+    ensure!(moved >= ROUNDS * MOVES.len(), "the session moved {moved} times only");
     ensure!(desk.remote.seen("connected").is_empty(), "the session did not go on");
     ensure!(desk.host.program.seen("link_lost").is_empty(), "the session did not go on at the host");
-    println!("{copied} copies, {} repeats, {heard:?}, {resumed} resumes", typed.repeated);
+    println!("{copied} copies, {} repeats, {heard:?}, {resumed} resumes, {moved} moves", typed.repeated);
     Ok(())
 }

@@ -20,7 +20,7 @@ const TIMES: usize = 10;
 const KEYS: &str = "qwertzui";
 
 /// Says `farbus-remote switch` to the running remote; what it answers.
-async fn switch(control: &str, to: &str) -> Result<String> {
+pub(crate) async fn switch(control: &str, to: &str) -> Result<String> {
     let mut command = tokio::process::Command::new(binary("farbus-remote")?);
     let output = command.args(["switch", to, "--control", control]).output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
