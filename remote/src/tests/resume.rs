@@ -251,6 +251,24 @@ async fn a_move_that_comes_to_nothing_says_why_and_the_session_stays() {
 }
 
 #[actix::test]
+async fn a_link_that_dies_while_the_session_moves_to_it_is_followed_by_another_at_once() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    let switched = world.remote.send(Switch(Way::Webrtc));
+    world.accept_again(&mut host);
+    // It stays open, and the host believes the session there.
+    let _dead = host.answers_in_vain().await;
+    let told = Instant::now();
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    assert!(told.elapsed() <= Duration::from_millis(41), "{:?}", told.elapsed());
+    assert!(switched.await.unwrap().is_err(), "it is not where somebody wanted it");
+}
+
+#[actix::test]
 async fn of_two_kinds_of_links_the_better_one_is_kept_however_late_it_comes() {
     tokio::time::pause();
     let ms = |ms| Some(Duration::from_millis(ms));

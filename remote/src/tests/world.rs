@@ -343,6 +343,24 @@ impl Host {
         (outbound, inbound)
     }
 
+    /// Takes the session on over the newest link, over which nothing comes back. In time it says so over the one before.
+    pub(crate) async fn answers_in_vain(&mut self) -> impl Sized + use<> {
+        let (lane, claim) = self.inbound.recv().await.expect("the remote asks for the session");
+        self.session.receive_on(self.start.elapsed(), self.link, lane, claim).unwrap();
+        assert_eq!(self.session.link(), Some(self.link));
+        let dead = self.stand_still();
+        let before = LinkId(self.link.0 - 1);
+        let (outbound, _) = self.others.last().expect("a link before");
+        loop {
+            if let Some(frame) = self.session.poll_transmit_on(self.start.elapsed(), before) {
+                outbound.send(frame).await.expect("the link before lives");
+                return dead;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.session.on_timeout(self.start.elapsed());
+        }
+    }
+
     /// The link breaks; the session does not.
     pub(crate) fn cut(&mut self) {
         (self.outbound, self.inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);

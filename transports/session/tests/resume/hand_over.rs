@@ -121,6 +121,25 @@ fn a_peer_hears_at_once_over_the_old_link_that_the_new_one_is_lost() {
 }
 
 #[test]
+fn an_answer_that_comes_after_the_detach_takes_the_session_on() {
+    let (mut host, mut remote) = streams();
+    join(START, NEW, LinkKind::STREAM, &mut host, &mut remote);
+    carry(START, NEW, &mut remote, &mut host);
+    let answer = host.poll_transmit_on(START, NEW).unwrap();
+    host.on_timeout(START);
+    let now = START + 500 * MS;
+    host.on_timeout(now);
+    carry(now, OLD, &mut host, &mut remote);
+    remote.send(message(Lane::Int, 1, 100)).unwrap();
+    remote.receive_on(now + MS, NEW, answer.lane, joined(answer)).unwrap();
+    let attached = Event::Attached { link: NEW, epoch: 1, resumed: true };
+    assert_eq!(events(&mut remote), [Event::Detached, attached]);
+    assert_eq!((remote.stats().resumes, remote.stats().detached), (1, MS));
+    settle(now + MS, NEW, &mut remote, &mut host);
+    assert_eq!(sizes(&events(&mut host)), [(Lane::Int, 100)]);
+}
+
+#[test]
 fn what_is_on_its_way_over_the_old_link_is_taken_when_it_comes_and_not_again() {
     for (old, new) in [(LinkKind::STREAM, CHANNELS), (CHANNELS, LinkKind::STREAM)] {
         let (mut host, mut remote) = pair(old, &Config::default());
