@@ -9,7 +9,10 @@ use wire::{
     usb::{self, Completion, Moved, RequestId},
 };
 
-use super::world::{World, request};
+use super::{
+    host::{Host, request},
+    world::World,
+};
 use crate::{
     port::{Ended, PortId, What},
     ports::Status,
@@ -28,7 +31,7 @@ fn completed(id: u64) -> Ended {
     Ended { session: 1, port: PortId(0), completions: vec![end], ..Ended::default() }
 }
 
-async fn hears_end(host: &mut super::world::Host) -> u64 {
+async fn hears_end(host: &mut Host) -> u64 {
     match host.hear().await {
         ToHost::Completed(end) => end.id.0,
         other => panic!("{other:?}"),
