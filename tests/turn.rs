@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio};
 use anyhow::{Context as _, Result, ensure};
 use lab::{
     Lab,
-    farbus::{Host, PATIENCE},
+    farbus::{Host, PATIENCE, Seat},
 };
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
@@ -27,7 +27,13 @@ struct Turn {
 }
 
 impl Turn {
+    /// With one user, `desk`.
     async fn start(folder: &Path) -> Result<Self> {
+        Self::knowing(folder, &["--lt-cred-mech", "--user", "desk:secret"]).await
+    }
+
+    /// With the users that these arguments say.
+    async fn knowing(folder: &Path, users: &[&str]) -> Result<Self> {
         let port = std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = Command::from(Lab::open().await?.coturn().await?);
         command.args([
@@ -39,7 +45,7 @@ impl Turn {
             "--allow-loopback-peers",
         ]);
         command.args(["--listening-port", &port.to_string(), "--no-tls", "--no-dtls", "--no-cli"]);
-        command.args(["--lt-cred-mech", "--realm", "farbus.test", "--user", "desk:secret", "--verbose"]);
+        command.args(["--realm", "farbus.test", "--verbose"]).args(users);
         command.args(["--log-file", "stdout", "--simple-log", "--pidfile"]).arg(folder.join("turn.pid"));
         command.arg("--userdb").arg(folder.join("turn.db"));
         let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
@@ -78,6 +84,29 @@ async fn a_remote_that_may_only_be_relayed_has_its_link_through_the_turn_server(
     // Nothing else carries the link.
     turn.child.kill().await?;
     remote.wait_for("disconnected").await?;
+    remote.stop().await?;
+    host.program.stop().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_that_shares_a_secret_with_the_turn_server_is_relayed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let users = ["--use-auth-secret", "--static-auth-secret", "north"];
+    let mut turn = Turn::knowing(folder.path(), &users).await?;
+    let server =
+        format!("{{ urls = [\"turn:127.0.0.1:{}\"], username = \"desk\", secret = \"north\" }}", turn.port);
+    let seat = Seat {
+        name: "a".to_owned(),
+        folder: folder.path().join("a"),
+        extra: format!("[webrtc]\nrelay_only = true\nice_servers = [{server}]\n"),
+    };
+    let mut host = Host::start_with(folder.path(), vec![seat]).await?;
+    let mut remote = host.remote("remote", "a", &["--keyboard", "--transport", "webrtc"])?;
+    let connected = remote.wait_for("connected").await?;
+    ensure!(connected["transport"] == "webrtc", "{connected}");
+    let allocated = turn.says("ALLOCATE processed, success").await?;
+    ensure!(allocated.contains(":desk>"), "{allocated}");
     remote.stop().await?;
     host.program.stop().await?;
     Ok(())

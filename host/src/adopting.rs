@@ -28,7 +28,7 @@ use tokio::{
 use vm_session::LinkUp;
 use wire::control::Answer;
 
-use crate::{config::Rtc, handoff::ToManager, signalling};
+use crate::{config::Rtc, control::client::seconds_since_1970, handoff::ToManager, signalling};
 
 /// Handshakes of a kind at the same time; one more ends the one that has lasted longest. A remote needs one round trip
 /// for its own over TCP, and the manager lets one source in 20 times a second.
@@ -123,7 +123,7 @@ impl Tools {
 
     /// Answers the offer that comes by this link; then the session has the other one.
     async fn call(self: Arc<Self>, link: NoiseTcp, near: IpAddr) {
-        let rtc = self.rtc.at(near);
+        let rtc = self.rtc.at(near, seconds_since_1970());
         let linked = timeout(self.patience, signalling::answer(link, &self.key, &self.answer, &rtc)).await;
         match linked.unwrap_or_else(|late| Err(late.into())) {
             Ok(link) => self.link_up(Box::new(link)),

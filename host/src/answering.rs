@@ -33,6 +33,7 @@ use wire::control::Answer;
 
 use crate::{
     config::Rtc,
+    control::client::seconds_since_1970,
     fragment::Fragment,
     handoff::{Signal, Signalled, ToManager},
 };
@@ -95,7 +96,7 @@ impl Answering {
             self.calls.insert(call, Call { signals, verdict: Some(verdict) });
             let tools = Arc::clone(&self.tools);
             self.io.spawn(async move {
-                let config = webrtc::Config { opus: true, ..tools.rtc.at(near) };
+                let config = webrtc::Config { opus: true, ..tools.rtc.at(near, seconds_since_1970()) };
                 tools.answer(call, ask, &sdp, &config, from, asked, judged).await;
                 tools.tell(ToManager::HungUp { call }).await;
             });

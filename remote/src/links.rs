@@ -303,7 +303,9 @@ impl Remote {
         if !self.ending() {
             self.events.say(&Event::Disconnected { reason, again_in_ms: 0 });
         }
-        self.stop_trying(None, ctx);
+        // Somebody may wait for a link that is there and opens: it may take the session on all the same.
+        let opens = |link: &LinkId| self.live.as_ref().is_some_and(|live| live.way(*link).is_some());
+        self.stop_trying(self.awaited().filter(opens), ctx);
         self.try_to_resume(ctx);
     }
 

@@ -110,7 +110,10 @@ impl Live {
     /// It has no link from now on; why.
     pub(crate) fn detached(&mut self, now: Duration) -> String {
         self.detached = Some(now);
-        self.lost.clone()
+        match std::mem::take(&mut self.lost) {
+            none if none.is_empty() => "the host has left the link for one that does not answer".to_owned(),
+            reason => reason,
+        }
     }
 
     /// It has one; how long it had none.

@@ -6,7 +6,7 @@ use wire::{
     usb::{self, Completion, Moved, RequestId},
 };
 
-use super::world::{World, request};
+use super::{host::request, world::World};
 use crate::port::{Ended, PortId, What};
 
 #[actix::test]

@@ -7,7 +7,10 @@ use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc};
 use wire::{ToHost, control, usb::DeviceId};
 
-use super::world::{Host, World, attachment, probe, usb_device};
+use super::{
+    host::Host,
+    world::{World, attachment, probe, usb_device},
+};
 use crate::{
     cli::Format,
     control::{Outcome, Reply, Request, Target},

@@ -2,6 +2,7 @@
 
 mod capture;
 mod control;
+mod host;
 mod lender;
 mod microphone;
 mod port;

@@ -17,7 +17,7 @@ use wire::{
     usb::{Completion, DeviceId, Endpoint, Failure, Moved, Request, RequestId, Speed},
 };
 
-use super::world::request;
+use super::host::request;
 use crate::port::{self, Do, Ended, Ends, Open, Parts, PortId, UsbPort, What, place};
 
 /// Every request ends at once, but number 777 never; number 666 is bad luck. Reset number 555 fails.

@@ -9,7 +9,7 @@ use wire::{
     usb::{self, Completion, DeviceId, Endpoint, Failure, Moved, Payload, RequestId, Transfer},
 };
 
-use super::world::{World, request};
+use super::{host::request, world::World};
 use crate::{
     lent::Traffic,
     port::{Ended, PortId, What},

@@ -9,7 +9,10 @@ use wire::{
     usb::{self, Completion, Moved, RequestId},
 };
 
-use super::world::{World, request};
+use super::{
+    host::{Host, request},
+    world::World,
+};
 use crate::{
     port::{Ended, PortId, What},
     ports::Status,
@@ -28,7 +31,7 @@ fn completed(id: u64) -> Ended {
     Ended { session: 1, port: PortId(0), completions: vec![end], ..Ended::default() }
 }
 
-async fn hears_end(host: &mut super::world::Host) -> u64 {
+async fn hears_end(host: &mut Host) -> u64 {
     match host.hear().await {
         ToHost::Completed(end) => end.id.0,
         other => panic!("{other:?}"),
@@ -248,6 +251,24 @@ async fn a_move_that_comes_to_nothing_says_why_and_the_session_stays() {
     assert!(switched.unwrap().unwrap_err().contains("in time"));
     world.say(Lane::Int, completed(1)).await;
     assert_eq!(hears_end(&mut host).await, 1);
+}
+
+#[actix::test]
+async fn a_link_that_dies_while_the_session_moves_to_it_is_followed_by_another_at_once() {
+    tokio::time::pause();
+    let world = World::new().await;
+    let mut host = world.accept();
+    host.attached().await;
+    let switched = world.remote.send(Switch(Way::Webrtc));
+    world.accept_again(&mut host);
+    // It stays open, and the host believes the session there.
+    let _dead = host.answers_in_vain().await;
+    let told = Instant::now();
+    world.accept_again(&mut host);
+    world.say(Lane::Int, completed(1)).await;
+    assert_eq!(hears_end(&mut host).await, 1);
+    assert!(told.elapsed() <= Duration::from_millis(41), "{:?}", told.elapsed());
+    assert!(switched.await.unwrap().is_err(), "it is not where somebody wanted it");
 }
 
 #[actix::test]

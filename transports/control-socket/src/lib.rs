@@ -9,6 +9,7 @@
 //! time, and so are the conversations at the same time ([`server`]).
 #![forbid(unsafe_code)]
 
+mod claim;
 pub mod client;
 pub mod error;
 pub mod place;

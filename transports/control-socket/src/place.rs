@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::SocketError;
+use crate::{SocketError, claim::Claim};
 
 /// What the place depends on.
 #[derive(Debug, Clone)]
@@ -85,7 +85,7 @@ impl Around {
             |entry: &fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_bytes());
         let sockets =
             entries.flatten().filter(named).map(|entry| entry.path()).filter(|path| is_socket(path));
-        let mut listening: Vec<_> = sockets.filter(|path| answers(path)).collect();
+        let mut listening: Vec<_> = sockets.filter(|path| listens(path)).collect();
         listening.sort();
         Ok(listening)
     }
@@ -97,18 +97,31 @@ pub(crate) fn is_socket(path: &Path) -> bool {
 }
 
 /// Whether somebody listens there; the socket of somebody who died is removed.
-pub(crate) fn answers(socket: &Path) -> bool {
-    match UnixStream::connect(socket) {
-        Ok(_) => true,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            if let Err(error) = fs::remove_file(socket) {
-                tracing::debug!(%error, "removing {}", socket.display());
-            }
-            false
-        }
-        // It may be one that we may not use.
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
+fn listens(socket: &Path) -> bool {
+    answers(socket) || {
+        // Who has the claim is about to listen, or has just removed it.
+        let claim = Claim::of(socket);
+        let claim = claim.inspect_err(|error| tracing::debug!(%error, "the lock of {}", socket.display()));
+        claim.ok().flatten().is_some_and(|claim| answers_or_goes(socket, &claim))
     }
+}
+
+/// Whether somebody listens there, as is looked up by whoever has the claim: the socket of somebody who died is removed.
+pub(crate) fn answers_or_goes(socket: &Path, _claim: &Claim) -> bool {
+    let answers = answers(socket);
+    if !answers
+        && let Err(error) = fs::remove_file(socket)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, "removing {}", socket.display());
+    }
+    answers
+}
+
+fn answers(socket: &Path) -> bool {
+    let gone = [io::ErrorKind::ConnectionRefused, io::ErrorKind::NotFound];
+    // Any other error may be of one that we may not use.
+    UnixStream::connect(socket).map_or_else(|error| !gone.contains(&error.kind()), |_| true)
 }
 
 #[cfg(test)]

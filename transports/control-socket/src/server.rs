@@ -3,13 +3,14 @@
 //! What a peer can hold: one of [`PEERS`] places, a question's bytes, and its place for [`PATIENCE`] without a question.
 
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use rustix::fs::{Mode, OFlags, open};
 use serde::de::DeserializeOwned;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -17,7 +18,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{Answer, QUESTION, SocketError, place};
+use crate::{
+    Answer, QUESTION, SocketError,
+    claim::{self, Claim},
+    place,
+};
 
 /// How long a peer may take for a question, or to read its answer.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,35 +35,51 @@ const BREATH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server(UnixListener);
 
-/// The socket's file; it goes when this is dropped.
+/// The socket's file; it goes when this is dropped, unless another file has its name by then.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// While it is open, its inode is no other file's.
+    file: File,
+    /// Nobody of ours makes or removes a socket of this name until this has gone, after the socket.
+    _claim: Claim,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.0) {
-            tracing::debug!(%error, "removing {}", self.0.display());
+        let removed = match claim::is_at(&self.file, &self.path) {
+            Ok(true) => fs::remove_file(&self.path),
+            Ok(false) => return tracing::debug!("{} is not ours any more", self.path.display()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::debug!(%error, "removing {}", self.path.display());
         }
     }
 }
 
 impl Server {
-    /// Listens there; a socket that somebody left behind is replaced. To be called in a tokio runtime.
+    /// Listens there; a socket that somebody left behind is replaced. Of several that want the same path at a time, one
+    /// gets it. To be called in a tokio runtime.
     ///
     /// # Errors
     /// Somebody listens there already, something else is there, or it cannot be made.
     pub fn bind(path: &Path) -> Result<(Self, SocketFile), SocketError> {
+        let failed = |error| SocketError::Io(path.to_owned(), error);
+        let claim = Claim::of(path).map_err(failed)?.ok_or_else(|| SocketError::Taken(path.to_owned()))?;
         if fs::symlink_metadata(path).is_ok() {
             if !place::is_socket(path) {
                 return Err(SocketError::NoSocket(path.to_owned()));
             }
-            if place::answers(path) {
+            // Whoever listens has no claim: a program of another release.
+            if place::answers_or_goes(path, &claim) {
                 return Err(SocketError::Taken(path.to_owned()));
             }
         }
-        let failed = |error| SocketError::Io(path.to_owned(), error);
         let listener = UnixListener::bind(path).map_err(failed)?;
-        let file = SocketFile(path.to_owned());
+        let named = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = open(path, named, Mode::empty()).map_err(|error| failed(error.into()))?;
+        let file = SocketFile { path: path.to_owned(), file: file.into(), _claim: claim };
         // Who connects before this is looked at all the same.
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         Ok((Self(listener), file))

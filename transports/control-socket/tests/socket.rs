@@ -9,9 +9,11 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
+    sync::{Arc, Barrier},
 };
 
 use control_socket::{Answer, AskError, Line, QUESTION, Server, SocketError, SocketFile, client, server};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
@@ -154,6 +156,54 @@ async fn a_stale_socket_is_replaced_and_anything_else_is_not() {
     fs::write(&file, "precious").unwrap();
     assert!(matches!(Server::bind(&file).unwrap_err(), SocketError::NoSocket(_)));
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn of_many_that_start_at_once_one_listens_and_the_others_are_told_that_it_does() {
+    for round in 0..50 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        if round % 2 == 0 {
+            drop(UnixListener::bind(&path).unwrap());
+        }
+        let together = Arc::new(Barrier::new(4));
+        let starters = [(); 4].map(|()| {
+            let (path, together) = (path.clone(), Arc::clone(&together));
+            spawn_blocking(move || {
+                together.wait();
+                Server::bind(&path)
+            })
+        });
+        let (won, lost): (Vec<_>, Vec<_>) =
+            join_all(starters).await.into_iter().map(Result::unwrap).partition(Result::is_ok);
+        assert_eq!(won.len(), 1, "round {round}");
+        for error in lost.into_iter().map(Result::unwrap_err) {
+            assert!(matches!(error, SocketError::Taken(_)), "round {round}: {error}");
+        }
+        assert!(UnixStream::connect(&path).is_ok(), "round {round}: nobody has removed it");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_has_taken_the_place_of_another_one_stays_when_that_one_ends() {
+    let (_folder, path, server, file) = bound();
+    // As whoever knows of no claims does.
+    fs::remove_file(&path).unwrap();
+    let _successor = UnixListener::bind(&path).unwrap();
+    // From here on the inode of the first one could be given away.
+    drop(server);
+    drop(file);
+    assert!(UnixStream::connect(&path).is_ok());
+    assert!(matches!(Server::bind(&path).unwrap_err(), SocketError::Taken(_)), "it is no less taken");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_socket_in_its_folder() {
+    let (folder, path, server, file) = bound();
+    assert!(Server::bind(&path).is_err());
+    drop((server, file));
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    assert!(Server::bind(&path).is_ok(), "it is free again");
 }
 
 #[test]

@@ -21,19 +21,20 @@ impl Session {
     /// This link has ended or is given up. If the session was on it, it goes on over the next one.
     pub fn link_down(&mut self, now: Duration, link: LinkId) {
         self.now = self.now.max(now);
-        if let Some(path) = self.links.remove(link) {
-            self.left(matches!(path.state, State::Current(_)));
+        if self.links.remove(link).is_some() {
+            self.left();
         }
     }
 
-    /// A link is gone: the session is detached if it was on that one, or waited for its answer only.
-    fn left(&mut self, current: bool) {
-        if self.links.current().is_none() {
-            // Over which the peer might have heard that we are elsewhere.
-            self.links.detach_left(None);
+    /// A link is gone: the session is detached if it was on that one. A link that opens is none yet: its answer may come,
+    /// or never.
+    fn left(&mut self) {
+        if self.links.current().is_some() {
+            return;
         }
-        let opens = self.links.iter().any(|path| matches!(path.state, State::Opens(_)));
-        if self.links.attached && self.links.current().is_none() && (current || !opens) {
+        // Over which the peer might have heard that we are elsewhere.
+        self.links.detach_left(None);
+        if self.links.attached {
             self.links.attached = false;
             self.links.detached_since = Some(self.now);
             if self.resumes {
@@ -46,7 +47,7 @@ impl Session {
     pub(crate) fn retire(&mut self, link: LinkId) {
         if self.links.remove(link).is_some() {
             self.link_events.push_back(Event::Retired(link));
-            self.left(false);
+            self.left();
         }
     }
 
@@ -76,6 +77,6 @@ impl Session {
         if let Some(path) = self.links.get_mut(link) {
             path.state = State::Lingers { until: now + LINGER, detach: false, detach_at: None };
         }
-        self.left(false);
+        self.left();
     }
 }

@@ -169,7 +169,7 @@ pub(crate) struct Links {
     pub(crate) epoch: u32,
     /// The highest epoch that we have asked for.
     asked: u32,
-    /// The session was attached, and has not noticed the loss of its link.
+    /// The session is on a link, as far as it knows.
     pub(crate) attached: bool,
     /// Since when it is not.
     pub(crate) detached_since: Option<Duration>,

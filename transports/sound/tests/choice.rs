@@ -119,11 +119,13 @@ fn one_bad_report_changes_nothing_and_half_a_minute_of_good_ones_changes_back() 
 }
 
 /// Reports of an hour: a local network, at whose ends computers are so busy that packets are late again and again, and
-/// sometimes one is so late that the time line slips.
+/// sometimes one is so late that the time line slips. Packets are twice as long from the second late report in a row on,
+/// and until none was late for half a minute.
 #[test]
 fn auto_stays_pcm_for_an_hour_on_a_good_link_between_busy_computers() {
     let mut chooser = Chooser::new(Wish::Auto, STEREO);
     let mut dice = 1u32;
+    let (mut late_in_a_row, mut good_in_a_row, mut frames, mut fell) = (0, 0, 120, 0);
     for n in 0..36_000u64 {
         dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         // Mostly some milliseconds, now and then a hundred; a round trip that has to wait for the same computers.
@@ -132,8 +134,20 @@ fn auto_stays_pcm_for_an_hour_on_a_good_link_between_busy_computers() {
         let round_trip = Duration::from_micros(300 + late / 20);
         let plan = chooser.observe(Duration::from_millis(100 * n), &report, Some(round_trip));
         assert_eq!((plan.codec, plan.distances.iter().count()), (Codec::Pcm, 0), "report {n}");
-        assert!([120, 240].contains(&plan.frames), "report {n}: {plan:?}");
+        (late_in_a_row, good_in_a_row) = match late {
+            100_000 => (late_in_a_row + 1, 0),
+            _ => (0, good_in_a_row + 1),
+        };
+        let before = frames;
+        frames = match (late_in_a_row, good_in_a_row) {
+            (2.., _) => 240,
+            (_, 301..) => 120,
+            _ => before,
+        };
+        fell += u32::from(frames > before);
+        assert_eq!(plan.frames, frames, "report {n}");
     }
+    assert_eq!(fell, 1, "of many late reports two follow each other, once");
 }
 
 /// And what it sends is what comes out, frame by frame, while packets are late by less than what waits.

@@ -2,7 +2,10 @@
 
 use std::{cell::Cell, time::Duration};
 
-use crate::world::{Guest, Remote, World};
+use crate::{
+    remote::Remote,
+    world::{Guest, World},
+};
 use hda::driver::{Buffer, Driver};
 use pci::{Dma, Function, Region, Width};
 use tokio::time;

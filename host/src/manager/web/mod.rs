@@ -16,7 +16,7 @@ pub(crate) mod tls;
 use std::{cell::RefCell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
-use hyper::{header::HeaderValue, server::conn::http1, service::service_fn};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -32,7 +32,10 @@ use super::{
     limits::{Source, Trusted},
     registry::Registry,
 };
-use crate::{config::Config, control::WebStatus};
+use crate::{
+    config::{Config, rtc::IceServer},
+    control::WebStatus,
+};
 pub(super) use calls::Calls;
 use request::Visit;
 
@@ -53,7 +56,7 @@ pub(super) struct Web {
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     origins: Vec<String>,
-    links: Vec<HeaderValue>,
+    servers: Vec<IceServer>,
     /// Where it is, and its certificate's fingerprint.
     pub(super) status: WebStatus,
 }
@@ -66,8 +69,8 @@ struct Endpoint {
     limits: Limits,
     start: Instant,
     origins: Vec<String>,
-    /// The servers of ICE that a remote may want as well: values of `Link`.
-    links: Vec<HeaderValue>,
+    /// The servers of ICE that a remote may want as well.
+    servers: Vec<IceServer>,
 }
 
 /// Binds the endpoint if there is to be one.
@@ -86,16 +89,16 @@ pub(super) async fn bind(config: &Config) -> Result<Option<Web>> {
         .with_context(|| format!("listening on {} (`listen` of [web])", web.listen))?;
     let address = listener.local_addr()?.to_string();
     let status = WebStatus { address, fingerprint: identity.fingerprint() };
-    let links = config.webrtc.ice_servers.iter().flat_map(request::links).collect();
-    Ok(Some(Web { listener, tls: identity.config()?, origins: web.origins.clone(), links, status }))
+    let servers = config.webrtc.ice_servers.clone();
+    Ok(Some(Web { listener, tls: identity.config()?, origins: web.origins.clone(), servers, status }))
 }
 
 impl Web {
     /// Serves for ever.
     pub(super) async fn serve(self, registry: Arc<Registry>, calls: SharedCalls, trusted: Trusted) {
-        let Self { listener, tls, origins, links, .. } = self;
+        let Self { listener, tls, origins, servers, .. } = self;
         let (limits, start) = (door::limits(&trusted), Instant::now());
-        let endpoint = Rc::new(Endpoint { tls, registry, calls, limits, start, origins, links });
+        let endpoint = Rc::new(Endpoint { tls, registry, calls, limits, start, origins, servers });
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => endpoint.enter(stream, from),

@@ -178,8 +178,9 @@ impl Visit<'_> {
         let location = HeaderValue::try_from(format!("/api/v1/vms/{vm}/rtc/{name}"));
         headers.insert(header::LOCATION, location.map_err(|_| unavailable("a VM without a name"))?);
         headers.insert("accept-patch", HeaderValue::from_static(FRAGMENT));
-        for link in &self.endpoint.links {
-            headers.append(header::LINK, link.clone());
+        let now = seconds_since_1970();
+        for link in self.endpoint.servers.iter().flat_map(|server| links(server, now)) {
+            headers.append(header::LINK, link);
         }
         Ok(answer)
     }
@@ -309,13 +310,14 @@ async fn read(headers: &HeaderMap, body: Incoming) -> Result<String, Refused> {
         .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "a description is text"))
 }
 
-/// A server of ICE, as values of `Link`. RFC 9725 §4.6.
-pub(super) fn links(server: &IceServer) -> Vec<HeaderValue> {
+/// A server of ICE, as values of `Link` at this time, in seconds since 1970. RFC 9725 §4.6.
+fn links(server: &IceServer, now: u64) -> Vec<HeaderValue> {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+    let (user, password) = server.credentials(now);
     let link = |url: &String| {
         let mut link = format!("<{url}>; rel=\"ice-server\"");
-        if !server.username.is_empty() {
-            let (user, password) = (quoted(&server.username), quoted(&server.credential));
+        if !user.is_empty() {
+            let (user, password) = (quoted(&user), quoted(&password));
             link += &format!("; username={user}; credential={password}; credential-type=\"password\"");
         }
         HeaderValue::try_from(link).ok()
@@ -343,15 +345,20 @@ mod tests {
 
     #[test]
     fn servers_are_told_as_whip_has_it() {
-        let server = IceServer {
+        let mut server = IceServer {
             urls: vec!["turn:192.0.2.1:3478".to_owned()],
             username: "u\"".to_owned(),
             credential: "p".to_owned(),
+            secret: String::new(),
         };
-        let link = links(&server).remove(0);
+        let link = links(&server, 0).remove(0);
         assert_eq!(
             link.to_str().unwrap(),
             "<turn:192.0.2.1:3478>; rel=\"ice-server\"; username=\"u\\\"\"; credential=\"p\"; credential-type=\"password\""
         );
+        server.secret = "north".to_owned();
+        let [before, after] = [1, 2].map(|now| links(&server, now).remove(0));
+        let told = after.to_str().unwrap();
+        assert!(before != after && told.contains("username=\"86402:u") && !told.contains("north"), "{told}");
     }
 }

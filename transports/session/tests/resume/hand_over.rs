@@ -11,7 +11,7 @@ use crate::{
     frames::{joined, message},
     rules::{carry, events, join, pair, settle, sizes, streams},
     security::nearly_right,
-    world::{CHANNELS, HOST, KINDS, REMOTE},
+    world::{CHANNELS, DATA, HOST, KINDS, REMOTE},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -22,27 +22,55 @@ const START: Duration = Duration::from_secs(100);
 const MESSAGES: u32 = 1_000;
 const LANES: [Lane; 2] = [Lane::Int, Lane::Bulk];
 
-/// A link that takes so long each way, and keeps the order.
+/// A link that takes so long each way, carries so many bytes in a millisecond, and keeps the order.
 struct Slow {
     id: LinkId,
     one_way: Duration,
+    rate: Option<u32>,
+    /// When each end can send again.
+    free: [Duration; 2],
     to: [VecDeque<(Duration, Lane, Bytes)>; 2],
 }
 
 impl Slow {
     fn new(id: LinkId, one_way: Duration) -> Self {
-        Self { id, one_way, to: Default::default() }
+        Self { id, one_way, rate: None, free: [Duration::ZERO; 2], to: Default::default() }
     }
 
     /// Takes what the ends have to send, and brings what is due.
-    fn carry(&mut self, now: Duration, ends: &mut [Session; 2]) {
+    fn carry(&mut self, now: Duration, ends: &mut [Session; 2], tally: &mut [Tally; 2]) {
         for end in [HOST, REMOTE] {
-            while let Some(frame) = ends[end].poll_transmit_on(now, self.id) {
-                self.to[1 - end].push_back((now + self.one_way, frame.lane, joined(frame)));
+            while self.free[end] <= now {
+                let Some(frame) = ends[end].poll_transmit_on(now, self.id) else { break };
+                let (lane, frame) = (frame.lane, joined(frame));
+                tally[end].sent(lane, &frame);
+                let takes = self.rate.map_or(Duration::ZERO, |rate| MS * frame.len() as u32 / rate);
+                self.free[end] = self.free[end].max(now.saturating_sub(MS)) + takes;
+                self.to[1 - end].push_back((self.free[end].max(now) + self.one_way, lane, frame));
             }
             while let Some((_, lane, frame)) = self.to[end].pop_front_if(|(due, ..)| *due <= now) {
                 ends[end].receive_on(now, self.id, lane, frame).unwrap();
             }
+        }
+    }
+}
+
+/// What one end has sent of BULK.
+#[derive(Default)]
+struct Tally {
+    /// The offset up to which it has.
+    to: u64,
+    /// Bytes in front of it, which went once more.
+    again: u64,
+}
+
+impl Tally {
+    fn sent(&mut self, lane: Lane, frame: &Bytes) {
+        if (lane, frame[0]) == (Lane::Bulk, DATA) {
+            let offset = u64::from_le_bytes(frame[8..16].try_into().unwrap());
+            let end = offset + frame.len() as u64;
+            self.again += if end <= self.to { frame.len() as u64 } else { 0 };
+            self.to = self.to.max(end);
         }
     }
 }
@@ -56,6 +84,7 @@ fn hand_over(kinds: [LinkKind; 2], one_way: [Duration; 2]) -> [Vec<(Duration, Du
     let mut links = vec![Slow::new(OLD, one_way[0])];
     let mut came = [[0; LANES.len()]; 2];
     let mut delays = [Vec::new(), Vec::new()];
+    let mut tally = Default::default();
     for tick in 0..2 * MESSAGES {
         let now = start + MS * tick;
         if tick == MESSAGES / 2 {
@@ -70,7 +99,7 @@ fn hand_over(kinds: [LinkKind; 2], one_way: [Duration; 2]) -> [Vec<(Duration, Du
                 end.send(Message { lane, head: Bytes::new(), body }).unwrap();
             }
         }
-        links.iter_mut().for_each(|link| link.carry(now, &mut ends));
+        links.iter_mut().for_each(|link| link.carry(now, &mut ends, &mut tally));
         for (at, end) in ends.iter_mut().enumerate() {
             while let Some(event) = end.poll_event() {
                 let Event::Message(lane, bytes) = event else { continue };
@@ -110,6 +139,76 @@ fn a_hand_over_delays_no_message() {
     }
 }
 
+/// How many bytes each end has kept at most, and sent twice, when a session moves between two links of this rate while
+/// both have bulk on their way. Anything that is lost, doubled or out of order is a panic.
+fn bulk_again(kinds: [LinkKind; 2], one_way: [Duration; 2], rate: u32) -> [(u64, u64); 2] {
+    const SIZE: usize = 300_000;
+    // It moves when it knows the path, in the middle of a second and a half.
+    let count = 1_500 * rate / SIZE as u32;
+    let zeros = Bytes::from(vec![0; SIZE - 4]);
+    let (host, remote) = pair(kinds[0], &Config::default());
+    let mut ends = [host, remote];
+    let start = Duration::from_secs(200);
+    let slow = |id, one_way| Slow { rate: Some(rate), ..Slow::new(id, one_way) };
+    let mut links = vec![slow(OLD, one_way[0])];
+    let (mut sent, mut came, mut kept) = ([0; 2], [0; 2], [0; 2]);
+    let mut tally: [Tally; 2] = Default::default();
+    for now in (0..10_000).map(|tick| start + MS * tick) {
+        if links.len() == 1 && came.into_iter().min() >= Some(count / 2) {
+            let [host, remote] = &mut ends;
+            join(now, NEW, kinds[1], host, remote);
+            links.push(slow(NEW, one_way[1]));
+        }
+        for (at, end) in ends.iter_mut().enumerate() {
+            end.on_timeout(now);
+            while sent[at] < count && end.room(Lane::Bulk) >= SIZE {
+                let head = Bytes::copy_from_slice(&sent[at].to_le_bytes());
+                end.send(Message { lane: Lane::Bulk, head, body: zeros.clone() }).unwrap();
+                sent[at] += 1;
+            }
+            if end.link() == Some(OLD) {
+                kept[at] = end.kept(Lane::Bulk).max(kept[at]);
+            }
+        }
+        links.iter_mut().for_each(|link| link.carry(now, &mut ends, &mut tally));
+        for (at, end) in ends.iter_mut().enumerate() {
+            while let Some(event) = end.poll_event() {
+                let Event::Message(lane, bytes) = event else { continue };
+                end.consumed(lane, bytes.len());
+                let whole = bytes.len() == SIZE && bytes[4..] == zeros;
+                assert!(whole && bytes[..4] == came[at].to_le_bytes(), "message {} to {at}", came[at]);
+                came[at] += 1;
+            }
+        }
+    }
+    assert_eq!(came, [count; 2], "all have come");
+    assert!(ends.iter().all(|end| end.link() == Some(NEW) && end.stats().hand_overs == 1));
+    [HOST, REMOTE].map(|end| (kept[end], tally[end].again))
+}
+
+/// What of BULK is on its way over the old link goes again over the new one, unless the peer says in time that it has come:
+/// to wait for that would take as long, and for ever if the old link is dead. So it is what is kept at most, and of that
+/// no more than the old path needs: what comes in one round trip of it, a quarter or a millisecond more as a budget, and
+/// another quarter while the session tries whether that helps. Two round trips and what the ticks of this test add are
+/// above all that.
+#[test]
+fn of_bulk_no_more_goes_twice_than_the_old_path_holds_in_two_round_trips() {
+    // Two of the shortest chunks go over any path.
+    const LEAST: u32 = 2 * (4 * 1024 + 128);
+    for kinds in [[LinkKind::STREAM, CHANNELS], [CHANNELS, LinkKind::STREAM]] {
+        for one_way in [[10, 10], [10, 50], [50, 10], [1, 100], [100, 1]] {
+            for rate in [2_000, 10_000, 30_000] {
+                let bound = u64::from(rate * (2 * 2 * one_way[0] + 4) + LEAST);
+                let ends = bulk_again(kinds, one_way.map(|ms| MS * ms), rate);
+                for (end, (kept, again)) in ends.into_iter().enumerate() {
+                    let case = format!("{kinds:?} {one_way:?} {rate}: {again} of {kept} from {end}");
+                    assert!(again > 0 && again <= kept && again <= bound, "{case}, at most {bound}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_peer_hears_at_once_over_the_old_link_that_the_new_one_is_lost() {
     let (mut host, mut remote) = streams();
@@ -118,6 +217,25 @@ fn a_peer_hears_at_once_over_the_old_link_that_the_new_one_is_lost() {
     host.link_down(START, NEW);
     assert!(carry(START, OLD, &mut host, &mut remote));
     assert_eq!(remote.link(), None);
+}
+
+#[test]
+fn an_answer_that_comes_after_the_detach_takes_the_session_on() {
+    let (mut host, mut remote) = streams();
+    join(START, NEW, LinkKind::STREAM, &mut host, &mut remote);
+    carry(START, NEW, &mut remote, &mut host);
+    let answer = host.poll_transmit_on(START, NEW).unwrap();
+    host.on_timeout(START);
+    let now = START + 500 * MS;
+    host.on_timeout(now);
+    carry(now, OLD, &mut host, &mut remote);
+    remote.send(message(Lane::Int, 1, 100)).unwrap();
+    remote.receive_on(now + MS, NEW, answer.lane, joined(answer)).unwrap();
+    let attached = Event::Attached { link: NEW, epoch: 1, resumed: true };
+    assert_eq!(events(&mut remote), [Event::Detached, attached]);
+    assert_eq!((remote.stats().resumes, remote.stats().detached), (1, MS));
+    settle(now + MS, NEW, &mut remote, &mut host);
+    assert_eq!(sizes(&events(&mut host)), [(Lane::Int, 100)]);
 }
 
 #[test]
