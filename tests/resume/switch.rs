@@ -99,14 +99,29 @@ async fn an_outage_that_is_too_long_is_a_clean_unplug_and_its_end_a_clean_plug()
     Ok(())
 }
 
+/// What the bad network does to what the desk sends.
+const BAD: &str = "delay 40ms 5ms loss 1%";
+/// For how long it carries nothing at all, and nobody is told: less than a silent peer is given, and more.
+const DEAD: [f64; 2] = [1.0, 4.0];
+
+/// The network is dead for a while, both ways.
+async fn dies(desk: &lab::desk::Desk, seconds: f64) -> Result<()> {
+    desk.netem("loss 100%").await?;
+    desk.netem_of_what_comes("loss 100%").await?;
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    desk.netem(BAD).await?;
+    desk.netem_of_what_comes("").await
+}
+
 #[tokio::test]
 async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let image = folder.path().join("disk.img");
-    fs::write(&image, vec![0x5a; 4 << 20])?;
+    fs::write(&image, vec![b'Z'; 4 << 20])?;
+    let sum = sha256(&image)?;
     let lab = Lab::open().await?;
     let mut host = Host::start(folder.path(), &["vm"]).await?;
-    let desk = lab.desk("desk").cpus(2).netem("delay 40ms 5ms loss 1%").boot().await?;
+    let desk = lab.desk("desk").cpus(2).netem(BAD).boot().await?;
     desk.install("farbus-remote").await?;
     let seat = host.seat("vm");
     let vm = lab.vm("vm").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket()).boot().await?;
@@ -128,8 +143,23 @@ async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> 
             .success()
             .with_context(|| format!("by {transport}"))?;
         ensure!(read.stdout.trim() == "0", "by {transport} the guest read something else: {}", read.stdout);
+        // What went with the remote before.
+        vm.run("dmesg -c > /dev/null").await?.success()?;
         let mut events = vm.command(keys::RECORD).timeout(LONG).spawn().await?;
         events.expect("READY", LONG).await?;
+        for seconds in DEAD {
+            let all = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | sha256sum";
+            let mut reading = vm.command(all).timeout(LONG).spawn().await?;
+            remote.say(&format!("type {KEYS}")).await?;
+            dies(&desk, seconds).await?;
+            let read = reading.line().await?.context("the read ended early")?;
+            ensure!(read.starts_with(&sum), "by {transport}, after {seconds} s without a network: {read}");
+            for _ in KEYS.chars() {
+                remote.wait_for("key_sent").await?;
+            }
+        }
+        ensure!(remote.seen("connected").is_empty(), "by {transport} the session did not go on");
+        ensure!(trouble(&vm).await?.is_none(), "by {transport}: {:?}", trouble(&vm).await?);
         vm.put(Sequence::new(4 * RATE, 3).wav(), "/tmp/sequence.wav").await?;
         let mut play =
             vm.command("aplay -q -D hw:0,0 /tmp/sequence.wav; echo PLAYED $?").timeout(LONG).spawn().await?;
@@ -142,8 +172,8 @@ async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> 
         let count = |field: &str| stopped[field].as_u64().with_context(|| format!("no {field}: {stopped}"));
         ensure!(count("gaps")? * 10 <= 4 * u64::from(RATE), "by {transport}: {stopped}");
         let typed = Keys::read(&vm.file("/tmp/events").await?);
-        let expected: Vec<_> = KEYS.chars().filter_map(keys::code).collect();
-        ensure!(typed.pressed == expected, "by {transport}: {typed:?}");
+        let expected: Vec<_> = KEYS.repeat(1 + DEAD.len()).chars().filter_map(keys::code).collect();
+        ensure!(typed.dropped == 0 && typed.pressed == expected, "by {transport}: {typed:?}");
         remote.stop().await?;
         host.program.wait_for("link_lost").await?;
         tokio::time::timeout(
