@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   no session:   an attempt, or one of each kind, with growing pauses: the first link begins the session
-//!   detached:     one attempt of each kind at a time, again at once: the first link that is there takes the session on
+//!   detached:     one attempt of each kind at a time, again at once: the first link that is there takes the session on,
+//!                 or is soon followed by the next one
 //!   attached:     one attempt beside the link of the moment, to compare or because somebody wants to switch:
 //!                 the session moves when the link is there, if it is wanted or better
 //! ```
@@ -38,6 +39,11 @@ const RACE: Duration = Duration::from_millis(2500);
 const REFUSED: Duration = Duration::from_millis(200);
 /// The most of it, after it has doubled a few times.
 const REFUSED_AT_MOST: Duration = Duration::from_secs(2);
+
+/// How long a link may take to take a session on that has no other one, before the next one is looked for.
+const TAKING_ON: Duration = Duration::from_millis(500);
+/// It may take so many of its round trips: one is enough if nothing is lost.
+const TAKING_ON_ROUND_TRIPS: u32 = 4;
 
 /// How much an attempt is worth.
 #[derive(Debug, Clone, Copy)]
@@ -246,13 +252,16 @@ impl Remote {
             });
             return self.join(id, way, linked, ctx);
         };
-        if live.outage().is_none()
-            && !self.switching(id)
-            && !quality::better(linked.round_trip, live.quality(RACE))
-        {
+        let outage = live.outage().is_some();
+        if !outage && !self.switching(id) && !quality::better(linked.round_trip, live.quality(RACE)) {
             return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
         self.stop_trying(Some(id), ctx);
+        if outage {
+            // It may be dead by now.
+            let round_trips = linked.round_trip.unwrap_or_default() * TAKING_ON_ROUND_TRIPS;
+            ctx.run_later(TAKING_ON.max(round_trips), Self::look_again);
+        }
         self.join(id, way, linked, ctx);
     }
 

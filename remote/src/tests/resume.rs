@@ -272,6 +272,28 @@ async fn a_link_that_dies_while_the_session_moves_to_it_is_followed_by_another_a
 }
 
 #[actix::test]
+async fn a_link_that_dies_before_it_has_taken_the_session_on_is_soon_followed_by_another() {
+    tokio::time::pause();
+    for (round_trip, patience) in [(10, 500), (400, 1_600)] {
+        let round_trip = Some(Duration::from_millis(round_trip));
+        let world = World::new().await;
+        let mut host = world.accept();
+        host.attached().await;
+        host.cut();
+        world.accept_after(&mut host, round_trip);
+        // It stays open, but nothing passes.
+        let _dead = host.stand_still();
+        let begun = Instant::now();
+        world.accept_again(&mut host);
+        world.say(Lane::Int, completed(1)).await;
+        assert_eq!(hears_end(&mut host).await, 1);
+        let after = begun.elapsed();
+        let soon = Duration::from_millis(patience)..=Duration::from_millis(patience + 41);
+        assert!(soon.contains(&after), "{round_trip:?}: {after:?}");
+    }
+}
+
+#[actix::test]
 async fn of_two_kinds_of_links_the_better_one_is_kept_however_late_it_comes() {
     tokio::time::pause();
     let ms = |ms| Some(Duration::from_millis(ms));
