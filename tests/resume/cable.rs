@@ -167,8 +167,7 @@ impl Desk {
 }
 
 #[tokio::test]
-async fn fifty_cuts_and_ten_moves_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_it()
--> Result<()> {
+async fn fifty_cuts_and_moves_while_the_guest_copies_plays_and_is_typed_at_are_nothing_to_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let lab = Lab::open().await?;
     let control = folder.path().join("remote.sock").display().to_string();

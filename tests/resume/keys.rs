@@ -15,6 +15,15 @@ echo READY
 exec cat <&3 >/tmp/events
 "#;
 
+/// Waits until so many keys that came one after another have been read: the kernel has room for few more.
+pub(crate) async fn until_read(vm: &lab::Vm, keys: usize) -> anyhow::Result<()> {
+    let bytes = keys * EVENTS * EVENT;
+    let read = format!("until [ $(wc -c < /tmp/events) -ge {bytes} ]; do usleep 10000; done");
+    vm.run(&read).await?.success().map(drop)
+}
+
+/// Of each key: down and up, each with its scan code and the end of the report.
+const EVENTS: usize = 6;
 /// `struct input_event` of 64-bit Linux: two words of time, then type, code and value.
 const EVENT: usize = 24;
 /// EV_KEY and EV_SYN of Linux, and SYN_DROPPED.

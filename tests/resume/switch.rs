@@ -51,6 +51,7 @@ async fn ten_moves_between_both_kinds_of_links_while_the_guest_works_are_nothing
         for _ in KEYS.chars() {
             desk.remote.wait_for("key_sent").await?;
         }
+        keys::until_read(&desk.vm, KEYS.len() * (at + 1)).await?;
     }
     let copied = copies(&desk.vm, &mut copying, &sum).await?;
     ensure!(playing.expect("PLAYED", LONG).await? == "PLAYED 0", "the guest could not play on");
@@ -147,6 +148,7 @@ async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> 
         vm.run("dmesg -c > /dev/null").await?.success()?;
         let mut events = vm.command(keys::RECORD).timeout(LONG).spawn().await?;
         events.expect("READY", LONG).await?;
+        let mut typed = 0;
         for seconds in DEAD {
             let all = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | sha256sum";
             let mut reading = vm.command(all).timeout(LONG).spawn().await?;
@@ -157,6 +159,8 @@ async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> 
             for _ in KEYS.chars() {
                 remote.wait_for("key_sent").await?;
             }
+            typed += KEYS.len();
+            keys::until_read(&vm, typed).await?;
         }
         ensure!(remote.seen("connected").is_empty(), "by {transport} the session did not go on");
         ensure!(trouble(&vm).await?.is_none(), "by {transport}: {:?}", trouble(&vm).await?);
