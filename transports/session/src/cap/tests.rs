@@ -164,12 +164,12 @@ fn a_path_is_filled_and_an_urgent_message_waits_little() {
         // Long enough for the memory of round trips to pass twice.
         let seen = run.go_on(ms(50_000));
         let possible = Run::new(path, false).go_on(ms(10_000)).rate;
-        assert!(seen.rate >= 0.9 * possible, "{path:?}: {seen:?}, of {possible}");
-        assert!(ramp.rate >= 0.7 * possible, "{path:?}: {ramp:?} at first, of {possible}");
+        assert!(seen.rate >= 0.97 * possible, "{path:?}: {seen:?}, of {possible}");
+        assert!(ramp.rate >= 0.9 * possible, "{path:?}: {ramp:?} at first, of {possible}");
         let chunk = Duration::from_secs_f64(8_400.0 / path.rate);
         let most = chunk + BUDGET.max(path.round_trip / 4) * 3 / 2;
         assert!(seen.p50 <= most, "{path:?}: {seen:?}");
-        assert!(seen.p99 <= most * 5 / 2 + chunk * 4, "{path:?}: {seen:?}");
+        assert!(seen.p99 <= (most + chunk) * 2, "{path:?}: {seen:?}");
     }
 }
 
@@ -187,7 +187,7 @@ fn what_the_path_does_to_single_frames_does_not_hold_the_lane_back() {
         run.go_on(ms(3_000));
         let seen = run.go_on(ms(60_000));
         let possible = Run::new(path, false).go_on(ms(20_000)).rate;
-        assert!(seen.rate >= 0.8 * possible, "{path:?}: {seen:?}, of {possible}");
+        assert!(seen.rate >= 0.95 * possible, "{path:?}: {seen:?}, of {possible}");
     }
 }
 
@@ -223,8 +223,8 @@ fn a_path_that_changes_is_followed() {
         run.go_on(ms(30_000));
         let seen = run.go_on(ms(10_000));
         let possible = Run::new(path, false).go_on(ms(10_000)).rate;
-        assert!(seen.rate >= 0.85 * possible, "{path:?}: {seen:?}, of {possible}");
-        let most = BUDGET.max(path.round_trip / 4).max(Duration::from_secs_f64(8_400.0 / path.rate)) * 2;
+        assert!(seen.rate >= 0.97 * possible, "{path:?}: {seen:?}, of {possible}");
+        let most = BUDGET.max(path.round_trip / 4).max(Duration::from_secs_f64(8_400.0 / path.rate)) * 3 / 2;
         assert!(seen.p50 <= most, "{path:?}: {seen:?}");
     }
 }
