@@ -4,9 +4,10 @@
 //! - **Never less than the path needs.** At a rate `r` and a shortest round trip `t` the path holds `r * t`. The bound is
 //!   that and a budget: a millisecond at this rate, or more where round trips are long or differ much: what is lost below
 //!   comes late, and everything behind it. Until it has once been high enough it grows fast.
-//! - **No more than helps.** The bound tries to be a quarter lower for a while, and stays there if the rate does; it tries
-//!   to be a quarter higher, and stays there if the rate rises. So it finds its place also where round trips say little:
-//!   on paths that hold frames back and let them go in bursts.
+//! - **No more than helps.** The bound tries to be lower for a while, and stays there if the rate does: at first as low as
+//!   the path needs, if that was too bold a quarter lower each time. It tries to be a quarter higher, and stays there if
+//!   the rate rises. So it finds its place also where round trips say little: on paths that hold frames back and let them
+//!   go in bursts. There one span says little, too: a try has some, and is compared with all since the one before.
 //!
 //! ```text
 //!           ┌────────── no use: back, and wait longer ◄─────┐
@@ -43,6 +44,8 @@ const GLANCE: Duration = Duration::from_millis(4);
 const MEMORY: Duration = Duration::from_secs(20);
 /// Spans between two tries, at least and at most.
 const WAITS: (u32, u32) = (2, 32);
+/// Spans of a try: from one to the next, rates differ more than by what a bound costs, as much comes in bursts.
+const TRY: u32 = 4;
 
 /// The bound of what is on its way.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Cap {
     drain: Option<u64>,
     span: Span,
     phase: Phase,
+    /// The next try to be lower leaves nothing but what the path needs.
+    bold: bool,
     wait: u32,
     /// Bytes per second of the last span.
     rate: Option<u64>,
@@ -83,15 +88,14 @@ struct Asked {
 enum Span {
     /// What was sent under another bound ends here.
     Settle(u64),
-    Measure {
-        from: (u64, Duration),
-    },
+    /// A span began; the bound has been what it is for longer.
+    Measure { since: (u64, Duration), from: (u64, Duration) },
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Wait { spans: u32, lower_next: bool },
-    Try { lower: bool, limit_before: u64, rate_before: u64 },
+    Try { lower: bool, spans: u32, limit_before: u64, rate_before: u64 },
 }
 
 impl Cap {
@@ -110,6 +114,7 @@ impl Cap {
             drain: None,
             span: Span::Settle(0),
             phase: Phase::Wait { spans: 0, lower_next: true },
+            bold: true,
             wait: WAITS.0,
             rate: None,
         }
@@ -194,7 +199,10 @@ impl Cap {
         }
         let Some(asked) = latest.filter(|asked| asked.end > self.again_until) else { return };
         let round_trip = now.saturating_sub(asked.sent);
-        self.swing.saw(round_trip);
+        // Between the bounds before and in a try they differ by what the bounds do.
+        if matches!(self.span, Span::Measure { .. }) || matches!(self.phase, Phase::Wait { .. }) {
+            self.swing.saw(round_trip);
+        }
         if self.young && asked.last {
             self.grow(news, round_trip);
         }
@@ -202,7 +210,13 @@ impl Cap {
             self.drain = Some(self.last_asked());
         } else if self.drain.is_some_and(|from| asked.end > from) {
             // A path that has become shorter shows it only bit by bit, below the queue that it was given.
-            self.drain = self.shortest.fell().then(|| self.last_asked());
+            let fell = self.shortest.fell();
+            self.drain = fell.then(|| self.last_asked());
+            if fell {
+                // What the tries have shown was another path's.
+                (self.bold, self.wait) = (true, WAITS.0);
+                self.phase = Phase::Wait { spans: 0, lower_next: true };
+            }
             self.settle();
         }
         let glance = now.saturating_sub(asked.arrived.1);
@@ -255,48 +269,56 @@ impl Cap {
     fn measure(&mut self, now: Duration) {
         match self.span {
             Span::Settle(until) if self.arrived.0 >= until && self.drain.is_none() => {
-                self.span = Span::Measure { from: self.arrived };
+                self.span = Span::Measure { since: self.arrived, from: self.arrived };
+                // With another bound comes another mean.
+                self.swing.middle = None;
             }
             Span::Settle(_) => {}
             Span::Measure { .. } if self.drain.is_some() => self.settle(),
-            Span::Measure { from: (offset, since) } => {
-                let span = now.saturating_sub(since);
-                if span >= SPAN.max(self.shortest.get().unwrap_or_default()) {
-                    let rate = per_second(self.arrived.0 - offset, span);
+            Span::Measure { since, from } => {
+                let bytes = self.arrived.0 - from.0;
+                let time = now.saturating_sub(from.1);
+                if bytes >= self.limit && time >= SPAN.max(self.shortest.get().unwrap_or_default()) {
+                    let rate = per_second(bytes, time);
                     self.rate = Some(rate);
-                    self.span = Span::Measure { from: self.arrived };
+                    self.span = Span::Measure { since, from: self.arrived };
                     self.young = false;
                     if !self.raise(rate) {
-                        self.step(rate);
+                        self.step(self.arrived.0 - since.0, now.saturating_sub(since.1));
                     }
                 }
             }
         }
     }
 
-    /// A span is over.
-    fn step(&mut self, rate: u64) {
-        match self.phase {
-            Phase::Wait { spans, lower_next } if spans > 0 => {
-                self.phase = Phase::Wait { spans: spans - 1, lower_next };
+    /// A span is over. So much has arrived in this time under the bound of the moment.
+    fn step(&mut self, bytes: u64, time: Duration) {
+        let rate = per_second(bytes, time);
+        match &mut self.phase {
+            Phase::Wait { spans, .. } if *spans > 0 => *spans -= 1,
+            Phase::Wait { lower_next, .. } => {
+                let lower = *lower_next;
+                self.attempt(lower, rate);
             }
-            Phase::Wait { lower_next, .. } => self.attempt(lower_next, rate),
-            Phase::Try { lower: true, limit_before, rate_before } => {
-                if rate >= rate_before - rate_before / 32 {
-                    self.wait = WAITS.0;
-                    self.attempt(true, rate.max(rate_before));
+            Phase::Try { lower, spans, limit_before, rate_before } => {
+                *spans += 1;
+                let (lower, spans) = (*lower, *spans);
+                let (limit_before, rate_before) = (*limit_before, *rate_before);
+                let (helps, hopeless) = if lower {
+                    // A chunk may have missed the end by little.
+                    let most = per_second(bytes + CHUNK, time);
+                    (most >= rate_before - rate_before / 32, rate < rate_before - rate_before / 4)
                 } else {
-                    self.limit = self.limit.max(limit_before);
-                    self.pause(false);
-                }
-            }
-            Phase::Try { lower: false, limit_before, rate_before } => {
-                if rate >= rate_before + rate_before / 16 {
+                    let soon = spans > 1 && rate < rate_before + rate_before / 32;
+                    (rate >= rate_before + rate_before / 16, soon)
+                };
+                if hopeless || spans >= TRY && !helps {
+                    self.bold &= !lower;
+                    self.limit = limit_before;
+                    self.pause(!lower);
+                } else if spans >= TRY {
                     self.wait = WAITS.0;
-                    self.attempt(false, rate);
-                } else {
-                    self.limit = self.limit.min(limit_before);
-                    self.pause(true);
+                    self.attempt(lower, if lower { rate_before } else { rate });
                 }
             }
         }
@@ -306,7 +328,8 @@ impl Cap {
         let limit_before = self.limit;
         let need = self.need(rate).unwrap_or(self.limit);
         self.limit = if lower {
-            (limit_before - limit_before / 4).max(need).min(limit_before)
+            let lower = if self.bold { need } else { limit_before - limit_before / 4 };
+            lower.max(need).min(limit_before)
         } else {
             (limit_before + limit_before / 4).min(self.most)
         };
@@ -314,7 +337,7 @@ impl Cap {
             self.limit = limit_before;
             return self.pause(!lower);
         }
-        self.phase = Phase::Try { lower, limit_before, rate_before: rate };
+        self.phase = Phase::Try { lower, spans: 0, limit_before, rate_before: rate };
         self.settle();
     }
 

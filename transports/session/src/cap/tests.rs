@@ -16,6 +16,8 @@ struct Path {
     loses_one_of: u64,
     /// Arrivals are late by up to this.
     jitter: Duration,
+    /// Answers wait for the same bottleneck, and take so many bytes of it; as on the air, where one at a time speaks.
+    shares: u32,
 }
 
 impl Path {
@@ -26,6 +28,7 @@ impl Path {
             gathers: Duration::ZERO,
             loses_one_of: u64::MAX,
             jitter: Duration::ZERO,
+            shares: 0,
         }
     }
 }
@@ -40,7 +43,9 @@ struct Run {
     /// When the bottleneck is free again.
     free: Duration,
     last_arrival: Duration,
-    /// When the peer's answers come, and what it has then.
+    /// When the peer is to answer, and what it has then.
+    asks: VecDeque<(Duration, u64)>,
+    /// When its answers come.
     answers: VecDeque<(Duration, u64)>,
     random: u64,
 }
@@ -66,6 +71,7 @@ impl Run {
             base: 0,
             free: Duration::ZERO,
             last_arrival: Duration::ZERO,
+            asks: VecDeque::new(),
             answers: VecDeque::new(),
             random: 1,
         }
@@ -101,14 +107,27 @@ impl Run {
             }
             self.last_arrival = arrival;
             if asks {
-                self.answers.push_back((arrival + self.path.round_trip / 2, self.sent));
+                self.asks.push_back((arrival, self.sent));
             }
+        }
+    }
+
+    fn answer(&mut self) {
+        while let Some((at, offset)) = self.asks.pop_front_if(|(at, _)| *at <= self.now) {
+            let mut from = at;
+            if self.path.shares > 0 {
+                let time = Duration::from_secs_f64(f64::from(self.path.shares) / self.path.rate);
+                self.free = self.free.max(at) + time;
+                from = self.free;
+            }
+            self.answers.push_back((from + self.path.round_trip / 2, offset));
         }
     }
 
     fn go_on(&mut self, time: Duration) -> Seen {
         let (end, before, mut waits) = (self.now + time, self.base, Vec::new());
         while self.now < end {
+            self.answer();
             while let Some((_, offset)) = self.answers.pop_front_if(|(at, _)| *at <= self.now) {
                 self.base = offset;
                 if let Some(cap) = &mut self.cap {
@@ -145,12 +164,12 @@ fn a_path_is_filled_and_an_urgent_message_waits_little() {
         // Long enough for the memory of round trips to pass twice.
         let seen = run.go_on(ms(50_000));
         let possible = Run::new(path, false).go_on(ms(10_000)).rate;
-        assert!(seen.rate >= 0.9 * possible, "{path:?}: {seen:?}, of {possible}");
-        assert!(ramp.rate >= 0.7 * possible, "{path:?}: {ramp:?} at first, of {possible}");
+        assert!(seen.rate >= 0.97 * possible, "{path:?}: {seen:?}, of {possible}");
+        assert!(ramp.rate >= 0.9 * possible, "{path:?}: {ramp:?} at first, of {possible}");
         let chunk = Duration::from_secs_f64(8_400.0 / path.rate);
         let most = chunk + BUDGET.max(path.round_trip / 4) * 3 / 2;
         assert!(seen.p50 <= most, "{path:?}: {seen:?}");
-        assert!(seen.p99 <= most * 5 / 2 + chunk * 4, "{path:?}: {seen:?}");
+        assert!(seen.p99 <= (most + chunk) * 2, "{path:?}: {seen:?}");
     }
 }
 
@@ -168,7 +187,23 @@ fn what_the_path_does_to_single_frames_does_not_hold_the_lane_back() {
         run.go_on(ms(3_000));
         let seen = run.go_on(ms(60_000));
         let possible = Run::new(path, false).go_on(ms(20_000)).rate;
-        assert!(seen.rate >= 0.8 * possible, "{path:?}: {seen:?}, of {possible}");
+        assert!(seen.rate >= 0.95 * possible, "{path:?}: {seen:?}, of {possible}");
+    }
+}
+
+#[test]
+fn where_answers_wait_behind_the_lane_itself_an_urgent_message_waits_little_soon() {
+    for (round_trip, shares, least) in [(100, 200, 0.94), (100, 500, 0.9), (1_000, 200, 0.85)] {
+        let path = Path { shares, ..Path::new(12.5e6, round_trip) };
+        let mut run = Run::new(path, true);
+        // A ping before the lane has anything to send.
+        run.cap.as_mut().unwrap().round_trip(ms(1), path.round_trip);
+        let ramp = run.go_on(ms(1_000));
+        let seen = run.go_on(ms(20_000));
+        let most = BUDGET * 5 / 4 + path.round_trip / 4;
+        assert!(ramp.p50 <= BUDGET * 3 / 2, "{path:?}: {ramp:?} at first");
+        assert!(seen.p50 <= most && seen.p99 <= most * 5 / 2, "{path:?}: {seen:?}");
+        assert!(seen.rate >= least * path.rate, "{path:?}: {seen:?}");
     }
 }
 
@@ -188,8 +223,8 @@ fn a_path_that_changes_is_followed() {
         run.go_on(ms(30_000));
         let seen = run.go_on(ms(10_000));
         let possible = Run::new(path, false).go_on(ms(10_000)).rate;
-        assert!(seen.rate >= 0.85 * possible, "{path:?}: {seen:?}, of {possible}");
-        let most = BUDGET.max(path.round_trip / 4).max(Duration::from_secs_f64(8_400.0 / path.rate)) * 2;
+        assert!(seen.rate >= 0.97 * possible, "{path:?}: {seen:?}, of {possible}");
+        let most = BUDGET.max(path.round_trip / 4).max(Duration::from_secs_f64(8_400.0 / path.rate)) * 3 / 2;
         assert!(seen.p50 <= most, "{path:?}: {seen:?}");
     }
 }
