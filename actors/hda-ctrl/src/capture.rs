@@ -251,6 +251,57 @@ mod tests {
         }
     }
 
+    /// From a microphone that is this much faster than the guest, in ppm, to the guest: the longest latency of so many
+    /// hours, and its mean in the second hour and in the last one, in ms.
+    fn latency(hours: u64, ppm: i64) -> (f64, f64, f64) {
+        const SLOW: Format = Format { rate: 8_000, ..FORMAT };
+        const STEP: u32 = 10;
+        let (mut capture, mut out) = (Capture::default(), Vec::new());
+        capture.begin(Duration::ZERO, STREAM, 1, SLOW);
+        let (mut sent, mut had, mut worst) = (0u64, 0u64, 0);
+        let mut means = vec![0; hours as usize];
+        let step = 8 * u64::from(STEP);
+        for n in 0..hours * 360_000 {
+            let now = STEP * MS * n as u32;
+            let said = (n * step).saturating_add_signed((n * step) as i64 * ppm / 1_000_000);
+            while sent + step <= said {
+                let coded = Coded { format: SLOW, ..coded(1, sent, vec![9; 4 * step as usize]) };
+                capture.push(now, &coded, &mut out);
+                sent += step;
+            }
+            had = had.saturating_sub(step);
+            let given = capture.pull(now, |_| Some(had), &mut out);
+            had += given.iter().map(|packet| packet.pcm.len() as u64 / 4).sum::<u64>();
+            out.clear();
+            let receiver = capture.recordings[&STREAM].receiver.as_ref();
+            let waits = had + receiver.map_or(0, |receiver| said - receiver.playing());
+            worst = worst.max(waits);
+            means[(n / 360_000) as usize] += waits;
+        }
+        let millis = |frames: u64| frames as f64 / 8.0;
+        let mean = |hour: usize| millis(means[hour]) / 360_000.0;
+        (millis(worst), mean(1), mean(means.len() - 1))
+    }
+
+    fn day(ppm: i64) {
+        let (worst, first, last) = latency(24, ppm);
+        println!(
+            "24 h at {ppm:+} ppm: {worst:.1} ms at worst, {first:.2} ms at first, {last:.2} ms in the end"
+        );
+        assert!(worst < 150.0, "{ppm} ppm: {worst} ms");
+        assert!((last - first).abs() <= 1.0, "{ppm} ppm: from {first} to {last} ms");
+    }
+
+    #[test]
+    fn the_latency_of_a_day_of_a_fast_microphone_stays_below_150_ms_and_ends_as_it_began() {
+        day(200);
+    }
+
+    #[test]
+    fn the_latency_of_a_day_of_a_slow_microphone_stays_below_150_ms_and_ends_as_it_began() {
+        day(-200);
+    }
+
     #[test]
     fn the_time_before_a_recording_is_no_part_of_it() {
         let (mut capture, mut out) = (Capture::default(), Vec::new());
