@@ -191,3 +191,88 @@ fn on_error(shared: &Arc<Shared>) -> impl FnMut(cpal::Error) + Send + 'static {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wire::audio::Encoding;
+
+    use super::*;
+
+    const ANY: SupportedBufferSize = SupportedBufferSize::Range { min: 16, max: 8_192 };
+
+    /// One way of a card: channels, rates, format of its samples.
+    fn way(channels: u16, rates: (u32, u32), sample: SampleFormat) -> SupportedStreamConfigRange {
+        SupportedStreamConfigRange::new(channels, rates.0, rates.1, ANY, sample)
+    }
+
+    fn format(rate: u32, encoding: Encoding, channels: u8) -> Format {
+        Format { rate, encoding, channels }
+    }
+
+    #[test]
+    fn a_card_takes_ten_milliseconds_at_once_if_it_can_and_else_what_it_likes() {
+        let range = |min, max| SupportedBufferSize::Range { min, max };
+        for (rate, has, buffer_size) in [
+            (48_000, range(16, 8_192), BufferSize::Fixed(480)),
+            (48_000, range(480, 480), BufferSize::Fixed(480)),
+            (44_100, range(16, 8_192), BufferSize::Fixed(441)),
+            (192_000, range(16, 8_192), BufferSize::Fixed(1_920)),
+            (48_000, range(481, 8_192), BufferSize::Default),
+            (48_000, range(16, 479), BufferSize::Default),
+            (48_000, SupportedBufferSize::Unknown, BufferSize::Default),
+        ] {
+            let card = SupportedStreamConfigRange::new(2, 8_000, 192_000, has, SampleFormat::I16);
+            let (_, config) = nearest([card].into_iter(), format(rate, Encoding::S16, 2)).unwrap();
+            assert_eq!((config.sample_rate, config.buffer_size), (rate, buffer_size), "{rate} {has:?}");
+        }
+    }
+
+    #[test]
+    fn samples_lose_nothing_if_the_card_can_and_are_no_wider_than_need_be() {
+        use SampleFormat::{F32, I16, I32, U8};
+        for (encoding, has, takes) in [
+            (Encoding::U8, &[F32, I32, I16][..], Some(I16)),
+            (Encoding::S16, &[F32, I32, I16], Some(I16)),
+            (Encoding::S16, &[F32, I32], Some(I32)),
+            (Encoding::S20, &[I16, F32, I32], Some(I32)),
+            (Encoding::S24, &[I16, F32], Some(F32)),
+            (Encoding::S32, &[I16, U8], Some(I16)),
+            (Encoding::S16, &[U8], None),
+            (Encoding::S16, &[], None),
+        ] {
+            let card = has.iter().map(|sample| way(2, (48_000, 48_000), *sample));
+            let found = nearest(card, format(48_000, encoding, 2)).map(|(sample, _)| sample);
+            assert_eq!(found, takes, "{encoding:?} of {has:?}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_channels_as_wanted_else_a_few_too_many_else_as_many_as_possible() {
+        for (wanted, has, takes) in
+            [(2, &[1, 8, 2, 4][..], 2), (2, &[8, 1, 4], 4), (8, &[1, 2, 6], 6), (1, &[8, 2], 2)]
+        {
+            let card = has.iter().map(|channels| way(*channels, (48_000, 48_000), SampleFormat::I16));
+            let (_, config) = nearest(card, format(48_000, Encoding::S16, wanted)).unwrap();
+            assert_eq!(config.channels, takes, "{wanted} of {has:?}");
+        }
+    }
+
+    #[test]
+    fn the_rate_is_the_nearest_that_the_card_has_and_counts_for_more_than_samples_and_channels() {
+        for (wanted, has, takes) in [
+            (44_100, &[(8_000, 192_000)][..], 44_100),
+            (44_100, &[(48_000, 48_000)], 48_000),
+            (192_000, &[(44_100, 48_000)], 48_000),
+            (8_000, &[(44_100, 48_000)], 44_100),
+            (96_000, &[(48_000, 48_000), (88_200, 88_200)], 88_200),
+        ] {
+            let card = has.iter().map(|rates| way(2, *rates, SampleFormat::I16));
+            let (_, config) = nearest(card, format(wanted, Encoding::S16, 2)).unwrap();
+            assert_eq!(config.sample_rate, takes, "{wanted} of {has:?}");
+        }
+        let (worse, exact) =
+            (way(1, (44_100, 44_100), SampleFormat::F32), way(2, (48_000, 48_000), SampleFormat::I16));
+        let (sample, config) = nearest([exact, worse].into_iter(), format(44_100, Encoding::S16, 2)).unwrap();
+        assert_eq!((sample, config.channels, config.sample_rate), (SampleFormat::F32, 1, 44_100));
+    }
+}
