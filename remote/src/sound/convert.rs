@@ -1,4 +1,4 @@
-//! From what a microphone has to what the guest wants: channels, rate, encoding.
+//! From what a microphone has to what the guest wants: channels, rate, encoding; and from the guest's rate to a card's.
 //!
 //! Nothing changes that need not: the same rate and channels pass bit by bit, as far as the encoding has bits.
 
@@ -18,7 +18,7 @@ pub(super) struct Converter {
 }
 
 /// Between two rates.
-struct Rate {
+pub(super) struct Rate {
     converter: resample::Converter,
     from: u64,
     to: u64,
@@ -48,20 +48,28 @@ impl Converter {
 }
 
 impl Rate {
-    fn new(from: u32, to: Format) -> Result<Self> {
+    /// # Errors
+    /// As [`Converter::new`].
+    pub(super) fn new(from: u32, to: Format) -> Result<Self> {
         let converter = resample::Converter::new(from, to.rate, to.channels, PIECE)
             .with_context(|| format!("from {from} to {} Hz", to.rate))?;
         Ok(Self { converter, from: from.into(), to: to.rate.into(), taken: 0, given: 0 })
     }
 
     /// Both sides last equally long, to within a frame.
-    fn convert(&mut self, samples: &[i32], channels: usize) -> Vec<i32> {
+    pub(super) fn convert(&mut self, samples: &[i32], channels: usize) -> Vec<i32> {
         self.taken += (samples.len() / channels) as u64;
         let due = self.taken * self.to / self.from;
         let mut converted = vec![0; (due - self.given) as usize * channels];
         self.given = due;
         self.converter.convert(samples, &mut converted);
         converted
+    }
+
+    /// What the filter has heard and not said yet, for a sound that ends, or pauses. Only a card needs it.
+    #[cfg(feature = "cpal")]
+    pub(super) fn finish(&mut self, channels: usize) -> Vec<i32> {
+        self.convert(&vec![0; resample::REACH * channels], channels)
     }
 }
 

@@ -49,6 +49,10 @@ pub(crate) trait Sink {
     fn settle(&mut self) -> Result<()>;
     /// The file that it is written to, if it is one.
     fn file(&self) -> Option<String>;
+    /// The rate of the card, if frames are resampled to it.
+    fn resampled_to(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// A microphone that is open. Time is since an arbitrary start. Dropping it closes it.

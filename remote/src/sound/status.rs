@@ -23,6 +23,8 @@ pub(crate) struct Playing {
     pub(crate) stream: u8,
     #[serde(flatten)]
     pub(crate) format: Format,
+    /// The sound card's rate, if what it plays is resampled. None: it is exact, as far as the card has bits.
+    pub(crate) resampled_to: Option<u32>,
     /// Frames that wait for the sound card.
     pub(crate) queued: u64,
     #[serde(flatten)]
@@ -167,8 +169,10 @@ impl fmt::Display for Format {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { playing, microphone, headphones } = self;
-        for Playing { stream, format, queued, counts, way, volume } in playing {
-            writeln!(f, "the VM plays (stream {stream}): {format}; {way}; {queued} frames wait; {counts}")?;
+        for Playing { stream, format, resampled_to, queued, counts, way, volume } in playing {
+            write!(f, "the VM plays (stream {stream}): {format}")?;
+            resampled_to.map_or(Ok(()), |rate| write!(f, ", resampled to {rate} Hz"))?;
+            writeln!(f, "; {way}; {queued} frames wait; {counts}")?;
             if let Some(volume) = volume {
                 writeln!(f, "the VM's volume (stream {stream}): {volume}")?;
             }
@@ -244,9 +248,12 @@ mod tests {
         assert_eq!(Way::new(Codec::Pcm, None, None, None).to_string(), "PCM");
         let format = Format { rate: 48_000, bits: 16, channels: 2 };
         let volume = Some(Volume { gain: -6 * 256, mute: false });
-        let playing = Playing { stream: 4, format, queued: 1, counts: Counts::default(), way, volume };
+        let (counts, resampled_to) = (Counts::default(), Some(44_100));
+        let playing = Playing { stream: 4, format, resampled_to, queued: 1, counts, way, volume };
         let status = Status { playing: vec![playing], ..Status::default() };
-        assert!(status.to_string().contains("volume (stream 4): -6 dB"), "{status}");
+        for part in ["volume (stream 4): -6 dB", "2 channels, resampled to 44100 Hz; Opus"] {
+            assert!(status.to_string().contains(part), "{part}: {status}");
+        }
         let json = serde_json::to_value(&status).unwrap();
         assert_eq!(json["playing"][0]["drift_ppm"], -37);
         assert_eq!(

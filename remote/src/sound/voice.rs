@@ -157,7 +157,8 @@ impl Voice {
             self.stretch.as_ref().map_or(self.totals, |stretch| self.totals.with(self.since(stretch)));
         let queued = self.receiver.queued().saturating_add(self.sink.waiting());
         let way = Way::new(self.codec, self.last, self.round_trip, self.drift.ppm(self.format.rate));
-        Playing { stream: self.stream.0, format: self.format.into(), queued, counts, way, volume }
+        let (stream, format, resampled_to) = (self.stream.0, self.format.into(), self.sink.resampled_to());
+        Playing { stream, format, resampled_to, queued, counts, way, volume }
     }
 
     /// Everything so far.

@@ -15,6 +15,9 @@ use crate::samples::{from_float, to_float};
 /// How far the ratio may leave the nominal one: more than any [`crate::clock::Limits`].
 const MOST: f64 = 1.01;
 
+/// Frames of what comes in that a filter hears at once, at most: after so many of silence it is silent.
+pub const REACH: usize = 128;
+
 /// Why there is no resampler.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no resampler from {from} to {to} Hz with {channels} channels: {reason}")]
@@ -55,7 +58,7 @@ impl Resampler {
             Async::new_poly(ratio, MOST, PolynomialDegree::Septic, most, count, FixedAsync::Output)
         } else {
             let sinc = SincInterpolationParameters {
-                sinc_len: 128,
+                sinc_len: REACH,
                 f_cutoff: None,
                 oversampling_factor: 256,
                 interpolation: SincInterpolationType::Quadratic,

@@ -1,7 +1,6 @@
 //! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits; latency is
 //! bounded by the ring's cap.
 
-mod appetite;
 mod listener;
 mod player;
 mod system;
@@ -14,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::sound::appetite::PERIOD;
 use anyhow::{Context as _, Result};
 use cpal::{
     BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
@@ -24,9 +24,6 @@ use wire::audio::Format;
 pub(super) use listener::Listener;
 pub(super) use player::Card;
 use system::{default_device, devices, id};
-
-/// The card's own buffer, as far as it can be chosen.
-const PERIOD: Duration = Duration::from_millis(10);
 
 /// Which way sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +159,7 @@ fn nearest(
             Some(((rate.abs_diff(format.rate), channels, sample), rate, c))
         })
         .min_by_key(|(distance, ..)| *distance)?;
+    // The card's own buffer, as far as it can be chosen.
     let period = samples(Format { rate, channels: 1, ..format }, PERIOD);
     let period = u32::try_from(period).unwrap_or(480);
     let buffer_size = match config.buffer_size() {
@@ -189,5 +187,90 @@ fn on_error(shared: &Arc<Shared>) -> impl FnMut(cpal::Error) + Send + 'static {
             tracing::warn!("the sound card failed: {error}");
             shared.failed.store(true, Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::audio::Encoding;
+
+    use super::*;
+
+    const ANY: SupportedBufferSize = SupportedBufferSize::Range { min: 16, max: 8_192 };
+
+    /// One way of a card: channels, rates, format of its samples.
+    fn way(channels: u16, rates: (u32, u32), sample: SampleFormat) -> SupportedStreamConfigRange {
+        SupportedStreamConfigRange::new(channels, rates.0, rates.1, ANY, sample)
+    }
+
+    fn format(rate: u32, encoding: Encoding, channels: u8) -> Format {
+        Format { rate, encoding, channels }
+    }
+
+    #[test]
+    fn a_card_takes_ten_milliseconds_at_once_if_it_can_and_else_what_it_likes() {
+        let range = |min, max| SupportedBufferSize::Range { min, max };
+        for (rate, has, buffer_size) in [
+            (48_000, range(16, 8_192), BufferSize::Fixed(480)),
+            (48_000, range(480, 480), BufferSize::Fixed(480)),
+            (44_100, range(16, 8_192), BufferSize::Fixed(441)),
+            (192_000, range(16, 8_192), BufferSize::Fixed(1_920)),
+            (48_000, range(481, 8_192), BufferSize::Default),
+            (48_000, range(16, 479), BufferSize::Default),
+            (48_000, SupportedBufferSize::Unknown, BufferSize::Default),
+        ] {
+            let card = SupportedStreamConfigRange::new(2, 8_000, 192_000, has, SampleFormat::I16);
+            let (_, config) = nearest([card].into_iter(), format(rate, Encoding::S16, 2)).unwrap();
+            assert_eq!((config.sample_rate, config.buffer_size), (rate, buffer_size), "{rate} {has:?}");
+        }
+    }
+
+    #[test]
+    fn samples_lose_nothing_if_the_card_can_and_are_no_wider_than_need_be() {
+        use SampleFormat::{F32, I16, I32, U8};
+        for (encoding, has, takes) in [
+            (Encoding::U8, &[F32, I32, I16][..], Some(I16)),
+            (Encoding::S16, &[F32, I32, I16], Some(I16)),
+            (Encoding::S16, &[F32, I32], Some(I32)),
+            (Encoding::S20, &[I16, F32, I32], Some(I32)),
+            (Encoding::S24, &[I16, F32], Some(F32)),
+            (Encoding::S32, &[I16, U8], Some(I16)),
+            (Encoding::S16, &[U8], None),
+            (Encoding::S16, &[], None),
+        ] {
+            let card = has.iter().map(|sample| way(2, (48_000, 48_000), *sample));
+            let found = nearest(card, format(48_000, encoding, 2)).map(|(sample, _)| sample);
+            assert_eq!(found, takes, "{encoding:?} of {has:?}");
+        }
+    }
+
+    #[test]
+    fn there_are_as_many_channels_as_wanted_else_a_few_too_many_else_as_many_as_possible() {
+        for (wanted, has, takes) in
+            [(2, &[1, 8, 2, 4][..], 2), (2, &[8, 1, 4], 4), (8, &[1, 2, 6], 6), (1, &[8, 2], 2)]
+        {
+            let card = has.iter().map(|channels| way(*channels, (48_000, 48_000), SampleFormat::I16));
+            let (_, config) = nearest(card, format(48_000, Encoding::S16, wanted)).unwrap();
+            assert_eq!(config.channels, takes, "{wanted} of {has:?}");
+        }
+    }
+
+    #[test]
+    fn the_rate_is_the_nearest_that_the_card_has_and_counts_for_more_than_samples_and_channels() {
+        for (wanted, has, takes) in [
+            (44_100, &[(8_000, 192_000)][..], 44_100),
+            (44_100, &[(48_000, 48_000)], 48_000),
+            (192_000, &[(44_100, 48_000)], 48_000),
+            (8_000, &[(44_100, 48_000)], 44_100),
+            (96_000, &[(48_000, 48_000), (88_200, 88_200)], 88_200),
+        ] {
+            let card = has.iter().map(|rates| way(2, *rates, SampleFormat::I16));
+            let (_, config) = nearest(card, format(wanted, Encoding::S16, 2)).unwrap();
+            assert_eq!(config.sample_rate, takes, "{wanted} of {has:?}");
+        }
+        let (worse, exact) =
+            (way(1, (44_100, 44_100), SampleFormat::F32), way(2, (48_000, 48_000), SampleFormat::I16));
+        let (sample, config) = nearest([exact, worse].into_iter(), format(44_100, Encoding::S16, 2)).unwrap();
+        assert_eq!((sample, config.channels, config.sample_rate), (SampleFormat::F32, 1, 44_100));
     }
 }
