@@ -25,7 +25,6 @@ use crate::{
     events::Event,
     live::Live,
     look::Look,
-    quality,
     remote::Remote,
     ways::{Attempt, Linked, NoLink, Way, Wish},
 };
@@ -253,7 +252,8 @@ impl Remote {
             return self.join(id, way, linked, ctx);
         };
         let outage = live.outage().is_some();
-        if !outage && !self.switching(id) && !quality::better(linked.round_trip, live.quality(RACE)) {
+        let better = || self.quality.better(way, linked.round_trip, live.quality(RACE));
+        if !outage && !self.switching(id) && !better() {
             return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
         self.stop_trying(Some(id), ctx);
@@ -291,6 +291,7 @@ impl Remote {
     pub(crate) fn session_attached(&mut self, link: LinkId, resumed: bool, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
+        self.quality.left(self.way);
         self.way = live.way(link).unwrap_or(self.way);
         let (transport, after) = (live.transport(link), live.attached(now));
         self.switched(link, Ok(transport.to_owned()));
