@@ -201,7 +201,8 @@ pub(super) fn netem_of_what_comes(faults: &str) -> String {
         "modprobe -a ifb sch_ingress cls_matchall act_mirred; ip link set ifb0 up\n\
          tc qdisc replace dev ifb0 root netem limit 100000 {faults}\n\
          tc qdisc add dev {INTERFACE} handle ffff: ingress 2>/dev/null\n\
-         tc filter replace dev {INTERFACE} parent ffff: pref 1 handle 1 matchall action mirred egress redirect dev ifb0\n"
+         tc filter show dev {INTERFACE} parent ffff: | grep -q ifb0 || \
+         tc filter add dev {INTERFACE} parent ffff: pref 1 matchall action mirred egress redirect dev ifb0\n"
     )
 }
 
