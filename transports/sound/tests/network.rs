@@ -271,3 +271,17 @@ fn a_drift_is_found_in_time_on_a_local_and_on_a_wide_network() {
         }
     }
 }
+
+#[test]
+fn bursts_are_told_from_single_losses_though_packets_overtake_each_other() {
+    for (burst, frames) in [(1.0, 20), (1.0, 80), (3.0, 20), (3.0, 80)] {
+        for jitter in [ms(0), ms(5), ms(20)] {
+            let mut world = bad(0.05, burst, jitter, &[], false);
+            world.plan.frames = frames;
+            let outcome = run(world);
+            let name = format!("bursts of {burst}, jitter {jitter:?}, {frames} frames: {}", outcome.burst);
+            println!("{name}");
+            assert!((outcome.burst - burst).abs() <= 0.2 * burst, "{name}");
+        }
+    }
+}

@@ -152,6 +152,8 @@ pub struct Outcome {
     pub last: Option<Reception>,
     /// The mean of the losses that were reported, parts per million.
     pub loss: f64,
+    /// How many of them were in a row, by the reports in which there were some.
+    pub burst: f64,
     pub largest_queue: u64,
 }
 
@@ -259,7 +261,7 @@ pub fn run(world: World) -> Outcome {
     let mut previous = 0i32;
     let (mut expected, mut minute, mut sums) = (1i32, 1u64, (0.0, 0u32));
     let mut ratios = Vec::new();
-    let mut losses = (0.0, 0.0);
+    let (mut losses, mut bursts) = ((0.0, 0.0), (0.0, 0.0));
     let end = length.as_nanos() as u64;
     loop {
         let answered = answers.front().map_or(u64::MAX, |(at, _)| *at);
@@ -333,6 +335,9 @@ pub fn run(world: World) -> Outcome {
                     ratios.push(ratio);
                 }
                 losses = (losses.0 + f64::from(reception.loss), losses.1 + 1.0);
+                if reception.loss > 0 {
+                    bursts = (bursts.0 + f64::from(reception.burst) / 100.0, bursts.1 + 1.0);
+                }
                 outcome.last = Some(reception);
             }
             due += period;
@@ -348,6 +353,7 @@ pub fn run(world: World) -> Outcome {
     let square = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>();
     outcome.deviation = (square / ratios.len().max(1) as f64).sqrt();
     outcome.loss = losses.0 / losses.1;
+    outcome.burst = bursts.0 / bursts.1;
     outcome.counters = receiver.counters();
     let (before, after) = (before.unwrap_or_default(), heard(outcome.counters));
     outcome.settled = (after.0 - before.0, after.1 - before.1);
