@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Dice, Losses, Network, World, run};
+use common::{Dice, Losses, Network, Outcome, World, run};
 use sound::{
     Config,
     jitter::{Arrival, CAP, Next, Queue, START_WAN},
@@ -72,54 +72,84 @@ fn copies_at_a_distance_survive_bursts() {
     }
 }
 
+/// Half an hour over a bad network; what happens in the first minute, as more has to wait for repairs, is not counted.
+fn bad(loss: f64, burst: f64, jitter: Duration, distances: &[u8], asks: bool) -> World {
+    let mut world = World::new(50.0, Duration::from_secs(1_800));
+    world.settles = Duration::from_secs(60);
+    world.config = Config { start: START_WAN, ..Config::LAN };
+    world.plan.distances = Distances::new(distances);
+    let losses = Losses::new(loss, burst);
+    world.network = Network { losses, delay: ms(10), jitter, reorder: true, stalls: Vec::new() };
+    world.asks = asks;
+    world
+}
+
+fn check(name: &str, loss: f64, world: World, goal: f64) {
+    let outcome = run(world);
+    let (counters, part) = (outcome.counters, outcome.unheard());
+    println!(
+        "{name}: {:.4} % not heard, waited {} ms, cut {} ms, {} late, latency {:.1} ms, target {:?}, \
+         loss seen {:.0} ppm",
+        part * 100.0,
+        counters.waited / 8,
+        counters.cut / 8,
+        counters.late,
+        outcome.latency[8],
+        outcome.last.unwrap().target,
+        outcome.loss,
+    );
+    let seen = outcome.loss / 1e6;
+    assert!((seen - loss).abs() <= 0.1 * loss + 0.0001, "{name}: {seen} was seen");
+    assert!(part <= goal, "{name}: {part}");
+    assert_eq!(counters.refused, 0, "{name}");
+    assert!(outcome.largest_queue <= 8 * 190, "{name}: {} frames waited", outcome.largest_queue);
+}
+
+/// The goals for 5 % are 0.1 % where losses are random and 0.3 % where they come in bursts, with copies or with asking, and
+/// none at all where what is lost at random is asked for. That would be so if no answer were lost; but the same network
+/// loses as many of them, and there is no second one: the part squared is left, 0.25 % of 5 %, and a little more where
+/// answers are lost in bursts. So PCM has a copy besides: the third power is left.
 #[test]
 fn the_matrix_of_loss_and_jitter_stays_within_its_goals() {
-    for (loss, burst) in [(0.0, 1.0), (0.01, 1.0), (0.05, 1.0), (0.05, 3.0)] {
+    // Packets lost, in a row on average; what may be left of it with nothing done; with copies at 4 and 8; when it is asked
+    // for; and with what PCM has where losses are random and where they come in bursts: a copy at 2 or at 8, and asking.
+    #[rustfmt::skip]
+    let cases = [
+        (0.00, 1.0, 0.001, 0.000_1, 0.000_1,  0.000_1,  0.000_1),
+        (0.01, 1.0, 0.012, 0.000_1, 0.000_12, 0.000_01, 0.000_01),
+        (0.05, 1.0, 0.056, 0.000_2, 0.002_7,  0.000_2,  0.000_2),
+        (0.01, 3.0, 0.012, 0.000_4, 0.000_3,  0.000_2,  0.000_2),
+        (0.05, 3.0, 0.056, 0.003,   0.003_4,  0.002,    0.001_5),
+    ];
+    for (loss, burst, nothing, copies, asking, near, far) in cases {
         for jitter in [ms(0), ms(5), ms(30)] {
             for (distances, asks, goal) in [
-                (&[][..], false, 1.1 * loss + 0.001),
-                (&[4, 8], false, 0.003),
-                (&[], true, 0.004),
-                (&[2], true, 0.001),
+                (&[][..], false, nothing),
+                (&[4, 8], false, copies),
+                (&[], true, asking),
+                (&[2], true, near),
+                (&[8], true, far),
             ] {
-                // Answers come in bursts, too, and are lost in bursts.
-                let goal = if asks && burst > 1.0 { 0.004 } else { goal };
-                let mut world = World::new(50.0, Duration::from_secs(600));
-                world.config = Config { start: START_WAN, ..Config::LAN };
-                world.plan.distances = Distances::new(distances);
-                world.network = Network {
-                    losses: Losses::new(loss, burst),
-                    delay: ms(10),
-                    jitter,
-                    reorder: true,
-                    stalls: Vec::new(),
-                };
-                world.asks = asks;
-                let outcome = run(world);
-                let counters = outcome.counters;
-                let bad = counters.concealed + counters.waited;
-                let part = bad as f64 / (counters.played + bad) as f64;
+                let world = bad(loss, burst, jitter, distances, asks);
                 let name = format!(
                     "loss {loss}, bursts of {burst}, jitter {jitter:?}, copies {distances:?}, asks {asks}"
                 );
-                println!(
-                    "{name}: {:.4} % not heard, waited {} ms, cut {} ms, {} late, latency {:.1} ms, target {:?}, \
-                     loss seen {:.0} ppm",
-                    part * 100.0,
-                    counters.waited / 8,
-                    counters.cut / 8,
-                    counters.late,
-                    outcome.latency[8],
-                    outcome.last.unwrap().target,
-                    outcome.loss,
-                );
-                let seen = outcome.loss / 1e6;
-                assert!((seen - loss).abs() <= 0.1 * loss + 0.0001, "{name}: {seen} was seen");
-                assert!(part <= goal, "{name}: {part}");
-                assert_eq!(counters.refused, 0, "{name}");
-                assert!(outcome.largest_queue <= 8 * 190, "{name}: {} frames waited", outcome.largest_queue);
+                check(&name, loss, world, goal);
             }
         }
+    }
+}
+
+#[test]
+fn whatever_is_lost_at_random_is_there_in_time_if_its_answer_is_not_lost() {
+    for loss in [0.01, 0.05] {
+        let mut world = bad(loss, 1.0, ms(0), &[], true);
+        world.spares_answers = true;
+        let Outcome { counters, settled, .. } = run(world);
+        println!("loss {loss}, no answer lost: {counters:?}");
+        assert_eq!((counters.lost, counters.concealed), (0, 0), "{loss}: {counters:?}");
+        // When more than ever before are lost in a row, that is waited for once.
+        assert!(settled.1 <= 8 * 5, "{loss}: {settled:?}");
     }
 }
 
@@ -238,6 +268,20 @@ fn a_drift_is_found_in_time_on_a_local_and_on_a_wide_network() {
             assert!(outcome.found < Some(Duration::from_secs(15)), "{ppm}, {jitter:?}: {:?}", outcome.found);
             assert!(outcome.deviation <= if jitter > ms(2) { 8.0 } else { 2.0 }, "{}", outcome.deviation);
             assert_eq!(outcome.wrong, 0);
+        }
+    }
+}
+
+#[test]
+fn bursts_are_told_from_single_losses_though_packets_overtake_each_other() {
+    for (burst, frames) in [(1.0, 20), (1.0, 80), (3.0, 20), (3.0, 80)] {
+        for jitter in [ms(0), ms(5), ms(20)] {
+            let mut world = bad(0.05, burst, jitter, &[], false);
+            world.plan.frames = frames;
+            let outcome = run(world);
+            let name = format!("bursts of {burst}, jitter {jitter:?}, {frames} frames: {}", outcome.burst);
+            println!("{name}");
+            assert!((outcome.burst - burst).abs() <= 0.2 * burst, "{name}");
         }
     }
 }

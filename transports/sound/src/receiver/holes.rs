@@ -1,4 +1,4 @@
-//! Frames that were made up lately: what comes for them is late, what comes for others has come before.
+//! Frames that were made up lately, or jumped over: what comes for them is late, what comes for others has come before.
 
 use std::collections::VecDeque;
 
@@ -10,7 +10,7 @@ const MOST: usize = 64;
 pub(super) struct Holes(VecDeque<(u64, u64)>);
 
 impl Holes {
-    /// These frames were made up, from the first to the one before `end`.
+    /// These frames are missing, from the first to the one before `end`.
     pub(super) fn leave(&mut self, first: u64, end: u64) {
         match self.0.back_mut() {
             Some(last) if last.1 == first => last.1 = end,
@@ -23,7 +23,12 @@ impl Holes {
         }
     }
 
-    /// Whether some of these frames were made up. They are known from now on.
+    /// How many there are.
+    pub(super) fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    /// Whether some of these frames were missing. They are known from now on.
     pub(super) fn fill(&mut self, first: u64, end: u64) -> bool {
         let hit = |(from, to): (u64, u64)| from < end && first < to;
         if !self.0.iter().any(|hole| hit(*hole)) {

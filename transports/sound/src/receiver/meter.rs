@@ -4,6 +4,7 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use super::holes::Holes;
 use crate::{frames_in, jitter::Delays, time_of};
 
 /// How many packets are remembered, to tell those that come twice.
@@ -37,12 +38,12 @@ pub(super) struct Meter {
     mean: (i64, i64, i64),
 }
 
-/// Packets that came, that did not, and how often some did not.
-#[derive(Debug, Clone, Copy, Default)]
+/// Packets that came, that did not, and where those should have been.
+#[derive(Debug, Default)]
 struct Counts {
     came: u32,
     lost: u32,
-    bursts: u32,
+    holes: Holes,
 }
 
 /// What happened to the packets since the last report.
@@ -68,7 +69,7 @@ impl Meter {
             arrived: None,
             recent: VecDeque::new(),
             furthest: None,
-            counts: [Counts::default(); 2],
+            counts: Default::default(),
             reordered: false,
             mean: (0, 0, 0),
         }
@@ -113,7 +114,13 @@ impl Meter {
         if position < furthest {
             // It was counted as lost when a later one came, possibly before the last report.
             if stored {
-                let counts = if before.lost > 0 { before } else { now };
+                let counts = if before.holes.fill(position, end) {
+                    before
+                } else if now.holes.fill(position, end) || before.lost == 0 {
+                    now
+                } else {
+                    before
+                };
                 counts.lost = counts.lost.saturating_sub(1);
                 counts.came = counts.came.saturating_add(1);
                 self.reordered = true;
@@ -126,7 +133,7 @@ impl Meter {
         (gap > 0).then(|| {
             let packets = u32::try_from(gap.div_ceil(frames.max(1))).unwrap_or(u32::MAX);
             now.lost = now.lost.saturating_add(packets);
-            now.bursts = now.bursts.saturating_add(1);
+            now.holes.leave(furthest, position);
             (furthest, gap)
         })
     }
@@ -193,10 +200,10 @@ impl Meter {
     pub(super) fn take_losses(&mut self) -> Losses {
         let [now, before] = core::mem::take(&mut self.counts);
         self.counts = [Counts::default(), now];
-        let Counts { came, lost, bursts } = before;
+        let Counts { came, lost, holes } = before;
         let all = u64::from(came) + u64::from(lost);
         let loss = (u64::from(lost) * 1_000_000).checked_div(all).unwrap_or(0);
-        let burst = (u64::from(lost) * 100).checked_div(bursts.into()).unwrap_or(0);
+        let burst = u64::from(lost) * 100 / holes.count().max(1);
         Losses { loss: loss as u32, burst: u16::try_from(burst).unwrap_or(u16::MAX) }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use sound::{
     Clocking, Config, Receiver, Sender,
-    choice::Plan,
+    choice::{Chooser, Plan, Wish},
     clock::{Limits, Pace, Pacer},
     redundancy::Distances,
 };
@@ -97,6 +97,12 @@ pub struct World {
     pub tardy: Duration,
     /// Lost packets are asked for.
     pub asks: bool,
+    /// And what is sent again is not lost once more.
+    pub spares_answers: bool,
+    /// The plan follows what is reported, for somebody who wishes this; `plan` is how much is made at once.
+    pub wish: Option<Wish>,
+    /// What was before this is not counted in [`Outcome::settled`].
+    pub settles: Duration,
     pub length: Duration,
 }
 
@@ -112,6 +118,9 @@ impl World {
             slips: Vec::new(),
             tardy: Duration::ZERO,
             asks: false,
+            spares_answers: false,
+            wish: None,
+            settles: Duration::ZERO,
             length,
         }
     }
@@ -127,6 +136,10 @@ pub struct Outcome {
     /// Frames that were sent.
     pub sent: u64,
     pub counters: sound::Counters,
+    /// Frames that were played as they came, and that were not, since it should have settled.
+    pub settled: (u64, u64),
+    /// How it is sent in the end.
+    pub plan: Option<Plan>,
     /// The time between host and device, minute by minute, in milliseconds.
     pub latency: Vec<f64>,
     pub worst_latency: f64,
@@ -139,7 +152,16 @@ pub struct Outcome {
     pub last: Option<Reception>,
     /// The mean of the losses that were reported, parts per million.
     pub loss: f64,
+    /// How many of them were in a row, by the reports in which there were some.
+    pub burst: f64,
     pub largest_queue: u64,
+}
+
+impl Outcome {
+    /// The part of the time that was not heard as it was sent, since it should have settled.
+    pub fn unheard(&self) -> f64 {
+        self.settled.1 as f64 / (self.settled.0 + self.settled.1) as f64
+    }
 }
 
 struct Way {
@@ -153,9 +175,12 @@ struct Way {
 
 impl Way {
     fn send(&mut self, now: u64, coded: Coded) {
-        if self.network.losses.lose(&mut self.dice) {
-            return;
+        if !self.network.losses.lose(&mut self.dice) {
+            self.deliver(now, coded);
         }
+    }
+
+    fn deliver(&mut self, now: u64, coded: Coded) {
         let jitter = self.dice.roll() * self.network.jitter.as_nanos() as f64;
         let mut at = now + self.network.delay.as_nanos() as u64 + jitter as u64;
         for (from, to) in &self.network.stalls {
@@ -189,7 +214,20 @@ impl Way {
 
 /// Lets a world run.
 pub fn run(world: World) -> Outcome {
-    let World { config, plan, ppm, network, follows, slips, tardy, asks, length } = world;
+    let World {
+        config,
+        plan,
+        ppm,
+        network,
+        follows,
+        slips,
+        tardy,
+        asks,
+        spares_answers,
+        wish,
+        settles,
+        length,
+    } = world;
     let device_rate = match config.clocking {
         Clocking::SenderFollows => MONO.rate,
         Clocking::Resample(rate) => rate,
@@ -197,7 +235,9 @@ pub fn run(world: World) -> Outcome {
     let round_trip = network.delay * 2 + network.jitter;
     let mut receiver = Receiver::at(StreamId(4), 1, MONO, 0, config).unwrap();
     receiver.set_round_trip(asks.then_some(round_trip));
-    let mut sender = Sender::new(StreamId(4), 1, MONO, 0, plan);
+    let mut chooser = wish.map(|wish| Chooser::new(wish, MONO));
+    let first = chooser.as_ref().map_or(plan, |chooser| chooser.plan(Some(round_trip)));
+    let mut sender = Sender::new(StreamId(4), 1, MONO, 0, first);
     let mut pacer = Pacer::new(Limits::SAMPLE_CLOCK);
     pacer.set_pace(Duration::ZERO, if follows { Pace::Remote } else { Pace::Host });
     let mut way = Way {
@@ -215,11 +255,13 @@ pub fn run(world: World) -> Outcome {
     let (mut produced, mut asked, mut due) = (packet, 0.0, 0.0);
     let mut answers: VecDeque<(u64, Vec<Coded>)> = VecDeque::new();
     let (mut pcm, mut coded) = (Vec::new(), Vec::new());
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { plan: Some(first), ..Outcome::default() };
+    let heard = |counters: sound::Counters| (counters.played, counters.concealed + counters.waited);
+    let mut before = None;
     let mut previous = 0i32;
     let (mut expected, mut minute, mut sums) = (1i32, 1u64, (0.0, 0u32));
     let mut ratios = Vec::new();
-    let mut losses = (0.0, 0.0);
+    let (mut losses, mut bursts) = ((0.0, 0.0), (0.0, 0.0));
     let end = length.as_nanos() as u64;
     loop {
         let answered = answers.front().map_or(u64::MAX, |(at, _)| *at);
@@ -232,7 +274,9 @@ pub fn run(world: World) -> Outcome {
             receiver.push(now, &way.take().unwrap());
         } else if answered == next {
             let (_, again) = answers.pop_front().unwrap();
-            again.into_iter().for_each(|coded| way.send(next, coded));
+            for coded in again {
+                if spares_answers { way.deliver(next, coded) } else { way.send(next, coded) }
+            }
         } else if produced as u64 == next {
             let first = sender.position() as i32;
             pcm.clear();
@@ -273,6 +317,14 @@ pub fn run(world: World) -> Outcome {
             }
             if let Some(reception) = receiver.report() {
                 pacer.observe(now, reception.level, reception.target);
+                if let Some(chooser) = &mut chooser {
+                    let plan = chooser.observe(now, &reception, Some(round_trip));
+                    sender.set_plan(plan);
+                    outcome.plan = Some(plan);
+                }
+                if now >= settles {
+                    before.get_or_insert(heard(receiver.counters()));
+                }
                 let ratio = f64::from(if follows { pacer.ratio(now) } else { -receiver.ratio() }) / 1e3 - ppm;
                 if ratio.abs() <= 20.0 {
                     outcome.found.get_or_insert(now);
@@ -283,6 +335,9 @@ pub fn run(world: World) -> Outcome {
                     ratios.push(ratio);
                 }
                 losses = (losses.0 + f64::from(reception.loss), losses.1 + 1.0);
+                if reception.loss > 0 {
+                    bursts = (bursts.0 + f64::from(reception.burst) / 100.0, bursts.1 + 1.0);
+                }
                 outcome.last = Some(reception);
             }
             due += period;
@@ -298,7 +353,10 @@ pub fn run(world: World) -> Outcome {
     let square = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>();
     outcome.deviation = (square / ratios.len().max(1) as f64).sqrt();
     outcome.loss = losses.0 / losses.1;
+    outcome.burst = bursts.0 / bursts.1;
     outcome.counters = receiver.counters();
+    let (before, after) = (before.unwrap_or_default(), heard(outcome.counters));
+    outcome.settled = (after.0 - before.0, after.1 - before.1);
     outcome.sent = sender.position();
     outcome
 }
