@@ -118,6 +118,14 @@ impl Desk {
         self.folder.path().join("mic.wav")
     }
 
+    /// What the microphone says when it is opened next.
+    pub(crate) fn say_next(&self, format: Format, pcm: &[u8]) -> Result<()> {
+        // It is never away: that would be a plug that is pulled.
+        let next = self.folder.path().join("next.wav");
+        fs::write(&next, format.wav(pcm))?;
+        Ok(fs::rename(next, self.microphone())?)
+    }
+
     /// Plays a sound in the guest with more arguments for aplay.
     pub(crate) async fn play(&self, format: Format, pcm: &[u8], more: &str) -> Result<()> {
         self.vm.put(pcm, "/tmp/played.raw").await?;

@@ -2,6 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
+/// Every rate of HD Audio that the codec has.
+pub(crate) const RATES: [u32; 11] =
+    [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000];
+
 /// A format as the guest's tools are told it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Format {

@@ -6,12 +6,10 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     desk::Desk,
-    pcm::{Format, samples},
+    pcm::{Format, RATES, samples},
 };
 
 const LONG: Duration = Duration::from_secs(120);
-const RATES: [u32; 11] =
-    [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000];
 
 /// Takes the guest's driver away and gives it back.
 const REBIND: &str =
