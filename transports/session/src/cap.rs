@@ -19,7 +19,11 @@
 //! A span in which the application had nothing to send says nothing, and is measured again. Now and then the bound falls
 //! for a round trip, so that the shortest one is seen although the lane is never idle.
 
+mod round_trips;
+
 use std::{collections::VecDeque, time::Duration};
+
+use round_trips::{Shortest, Swing};
 
 /// The bound at first, bytes: what a LAN needs.
 const FIRST: u64 = 64 * 1024;
@@ -40,8 +44,6 @@ const ASKS: u64 = 3;
 const SPAN: Duration = Duration::from_millis(16);
 /// A round trip in between is as good for a rate that is too low, if it is not shorter than this.
 const GLANCE: Duration = Duration::from_millis(4);
-/// The shortest round trip is forgotten after this time, in halves: paths change.
-const MEMORY: Duration = Duration::from_secs(20);
 /// Spans between two tries, at least and at most.
 const WAITS: (u32, u32) = (2, 32);
 /// Spans of a try: from one to the next, rates differ more than by what a bound costs, as much comes in bursts.
@@ -270,8 +272,7 @@ impl Cap {
         match self.span {
             Span::Settle(until) if self.arrived.0 >= until && self.drain.is_none() => {
                 self.span = Span::Measure { since: self.arrived, from: self.arrived };
-                // With another bound comes another mean.
-                self.swing.middle = None;
+                self.swing.another_bound();
             }
             Span::Settle(_) => {}
             Span::Measure { .. } if self.drain.is_some() => self.settle(),
@@ -351,57 +352,6 @@ impl Cap {
 fn per_second(bytes: u64, time: Duration) -> u64 {
     let time = time.as_nanos().max(1_000);
     u64::try_from(u128::from(bytes) * 1_000_000_000 / time).unwrap_or(u64::MAX)
-}
-
-/// How much round trips differ: from their mean, in the mean; both smoothed over 16.
-#[derive(Debug, Default)]
-struct Swing {
-    middle: Option<Duration>,
-    mean: Duration,
-}
-
-impl Swing {
-    fn saw(&mut self, round_trip: Duration) {
-        let middle = self.middle.unwrap_or(round_trip);
-        self.mean = self.mean - self.mean / 16 + middle.abs_diff(round_trip) / 16;
-        self.middle = Some(middle - middle / 16 + round_trip / 16);
-    }
-}
-
-/// The shortest round trip of a while.
-#[derive(Debug, Default)]
-struct Shortest {
-    /// In this half of the memory, and in the last one.
-    halves: [Option<Duration>; 2],
-    since: Option<Duration>,
-}
-
-impl Shortest {
-    fn get(&self) -> Option<Duration> {
-        self.halves.into_iter().flatten().min()
-    }
-
-    /// Whether it is much shorter than in the last half, which is forgotten then.
-    fn fell(&mut self) -> bool {
-        let [Some(this), Some(last)] = self.halves else { return false };
-        let fell = this < last * 3 / 4;
-        if fell {
-            self.halves = [Some(this); 2];
-        }
-        fell
-    }
-
-    /// Whether a half has passed.
-    fn saw(&mut self, now: Duration, round_trip: Duration) -> bool {
-        let passed = now.saturating_sub(*self.since.get_or_insert(now)) > MEMORY / 2;
-        let [this, last] = self.halves;
-        let (this, last) = if passed { (None, this) } else { (this, last) };
-        self.halves = [Some(this.map_or(round_trip, |known| known.min(round_trip))), last];
-        if passed {
-            self.since = Some(now);
-        }
-        passed
-    }
 }
 
 #[cfg(test)]
