@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn another_link_is_measured_by_its_own_best_and_its_own_loss() {
         let mut looks = Looks::new();
-        (0..20).for_each(|_| drop(looks.look(1, true)));
+        (0..20).for_each(|_| _ = looks.look(1, true));
         looks.quality.left(Way::NoiseTcp);
         looks.quality.rest = 0;
         looks.on = On { link: LinkId(2), made: Some(ms(100)), ..looks.on };
@@ -211,15 +211,15 @@ mod tests {
     #[test]
     fn the_session_does_not_go_back_to_a_kind_of_link_that_it_has_left_for_its_loss() {
         let mut looks = Looks::new();
-        (0..20).for_each(|_| drop(looks.look(10, true)));
+        (0..20).for_each(|_| _ = looks.look(10, true));
         let better = |looks: &Looks, way, new| looks.quality.better(way, Some(ms(new)), Some(ms(10)));
         assert!(better(&looks, Way::Webrtc, 40), "it loses everything");
         looks.quality.left(Way::NoiseTcp);
         looks.on.link = LinkId(2);
-        (0..20).for_each(|_| drop(looks.look(40, false)));
+        (0..20).for_each(|_| _ = looks.look(40, false));
         assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
         // Also not if this one loses something, too; but if it becomes much worse than that one was.
-        (0..16).for_each(|look| drop(looks.look(40, look % 4 == 0)));
+        (0..16).for_each(|look| _ = looks.look(40, look % 4 == 0));
         assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
         assert!(looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(3_000))));
     }
