@@ -40,6 +40,13 @@ impl Format {
         (0..samples).flat_map(|_| sample().into_iter().skip(skip)).collect()
     }
 
+    /// So many frames of a tone, of 16 bits and the same for each channel.
+    pub(crate) fn tone(self, hertz: f64, frames: u32) -> Vec<u8> {
+        let turn = |frame: u32| f64::from(frame) * hertz / f64::from(self.rate) * std::f64::consts::TAU;
+        let sample = |frame: u32| (turn(frame).sin() * f64::from(TONE)) as i16;
+        (0..frames).flat_map(|frame| sample(frame).to_le_bytes().repeat(self.channels.into())).collect()
+    }
+
     /// The plain WAV file of it.
     pub(crate) fn wav(self, pcm: &[u8]) -> Vec<u8> {
         let length = pcm.len() as u32;
@@ -66,6 +73,23 @@ pub(crate) fn samples(wav: &[u8]) -> Result<&[u8]> {
         }
         rest = after.get(length + length % 2..).context("half a chunk")?;
     }
+}
+
+/// The peaks of a [`Format::tone`].
+pub(crate) const TONE: i16 = 12_000;
+
+/// How often a second the left channel of [`Format::PLAIN`] swings, from its first sound to its last, and its peaks, as its
+/// mean power says.
+pub(crate) fn pitch(pcm: &[u8]) -> Result<(f64, f64)> {
+    let left = |frame: &[u8; 4]| f64::from(i16::from_le_bytes([frame[0], frame[1]]));
+    let left: Vec<_> = pcm.as_chunks().0.iter().map(left).collect();
+    let loud = |sample: &f64| sample.abs() > f64::from(TONE) / 2.0;
+    let (first, last) = (left.iter().position(loud), left.iter().rposition(loud));
+    let left = &left[first.context("nothing was heard")?..last.unwrap_or_default()];
+    let upwards = left.windows(2).filter(|pair| pair[0] < 0.0 && pair[1] >= 0.0).count();
+    let power = left.iter().map(|sample| sample * sample).sum::<f64>() / left.len() as f64;
+    let seconds = left.len() as f64 / f64::from(Format::PLAIN.rate);
+    Ok((upwards as f64 / seconds, (2.0 * power).sqrt()))
 }
 
 /// What of a sound is in a recording, in frames.
