@@ -34,7 +34,7 @@ const TROUBLE: [&str; 6] = [
 pub(crate) struct Desk {
     pub(crate) vm: Vm,
     pub(crate) remote: Program,
-    _host: Host,
+    host: Host,
     folder: TempDir,
 }
 
@@ -92,7 +92,7 @@ impl Desk {
         let seat = host.seat("a");
         let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
         let vm = vm.kernel_arguments(kernel).extra_args(qemu.iter().copied()).boot().await?;
-        let desk = Self { vm, remote, _host: host, folder };
+        let desk = Self { vm, remote, host, folder };
         desk.ready().await?;
         Ok(desk)
     }
@@ -126,6 +126,15 @@ impl Desk {
         ensure!(said.status.success(), "{said:?}");
         let mut status: Value = serde_json::from_slice(&said.stdout)?;
         Ok(status["status"]["sound"].take())
+    }
+
+    /// Another remote, with these speakers, takes the place of the one that was there.
+    pub(crate) async fn change_speakers(&mut self, audio: &str) -> Result<()> {
+        self.remote.stop().await?;
+        let control = self.folder.path().join("control").display().to_string();
+        let all = ["--audio", audio, "--control", &control];
+        self.remote = self.host.remote("another", "a", &all)?;
+        self.remote.wait_for("connected").await.map(drop)
     }
 
     /// The microphone's file, to be taken away and put back.

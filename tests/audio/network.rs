@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use lab::{
     Lab, Vm,
     desk::Desk,
@@ -166,8 +166,24 @@ async fn a_vm_whose_sound_is_to_be_opus_has_it_both_ways() -> Result<()> {
     desk.expect_no_trouble().await
 }
 
+/// A sound card whose clock is fast by parts per million, for twenty seconds: what the remote finds its drift to be.
+async fn drift(desk: &mut sound::Desk) -> Result<(i64, Value)> {
+    let noise = format!("head -c {} /dev/urandom | aplay {}", 22 * 48_000 * 4, Format::PLAIN.arguments());
+    let mut running = desk.vm.spawn(&format!("{noise}; echo DONE $?")).await?;
+    desk.remote.wait_for("sound_started").await?;
+    let mut drift = None;
+    let stopped = loop {
+        if let Ok(stopped) = timeout(EVERY, desk.remote.wait_for("sound_stopped")).await {
+            break stopped?;
+        }
+        drift = desk.sound().await?["playing"][0]["drift_ppm"].as_i64().or(drift);
+    };
+    running.expect("DONE 0", LONG).await?;
+    Ok((drift.with_context(|| format!("no drift is known: {stopped}"))?, stopped))
+}
+
 #[tokio::test]
-async fn on_a_good_link_sound_is_bit_by_bit_by_itself() -> Result<()> {
+async fn on_a_good_link_sound_is_bit_by_bit_by_itself_and_a_cards_own_clock_is_seen() -> Result<()> {
     let format = Format::PLAIN;
     let said = format.noise(6 * 48_000, 22);
     let mut desk = sound::Desk::with_codec("auto", (format, &said)).await?;
@@ -189,5 +205,16 @@ async fn on_a_good_link_sound_is_bit_by_bit_by_itself() -> Result<()> {
         }
     }
     found?;
-    desk.expect_no_trouble().await
+
+    desk.change_speakers("test:ppm=200").await?;
+    let mut wrong = Vec::new();
+    for _ in 0..3 {
+        let (ppm, stopped) = drift(&mut desk).await?;
+        println!("a card that is fast by 200 ppm is found to be so by {ppm}");
+        if (160..=240).contains(&ppm) && ["gaps", "skipped", "concealed"].iter().all(|it| stopped[*it] == 0) {
+            return desk.expect_no_trouble().await;
+        }
+        wrong.push(format!("{ppm} ppm, {stopped}"));
+    }
+    bail!("a card that is fast by 200 ppm is found to be so by none: {wrong:#?}")
 }
