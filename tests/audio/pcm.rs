@@ -151,13 +151,3 @@ pub(crate) fn mostly(format: Format, sounded: &[u8], played: &[u8]) -> Result<()
     ensure!(2 * right >= count, "of {count} pieces of 10 ms only {right} are what was played");
     Ok(())
 }
-
-/// Of what a card was heard to play, from its first sound on, the first hundred pieces of 10 ms: how many there are, and
-/// how many are what was played.
-pub(crate) fn pieces(format: Format, sounded: &[u8], played: &[u8]) -> Result<(usize, usize)> {
-    let begin = sounded.iter().position(|byte| *byte != 0).context("the speakers are silent")?;
-    let begin = begin - begin % format.frame_bytes();
-    let all = sounded[begin..].chunks_exact(format.rate as usize / 100 * format.frame_bytes()).take(100);
-    let right = |piece: &[u8]| heard(format, piece, played).is_ok_and(|it| it.lost == 0 && it.frames >= 400);
-    Ok((all.len(), all.filter(|piece| right(piece)).count()))
-}
