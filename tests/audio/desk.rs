@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use lab::{
     Lab, Vm,
-    farbus::{Host, Program, Seat},
+    farbus::{Host, Program, Seat, binary},
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,19 +34,19 @@ const TROUBLE: [&str; 6] = [
 pub(crate) struct Desk {
     pub(crate) vm: Vm,
     pub(crate) remote: Program,
-    _host: Host,
+    host: Host,
     folder: TempDir,
 }
 
 impl Desk {
     /// A VM whose guest wants no message-signalled interrupts: it has the pin.
     pub(crate) async fn without_messages(said: (Format, &[u8])) -> Result<Self> {
-        Self::boot("stereo", Some(said), &[], "pci=nomsi", &[]).await
+        Self::boot("stereo", Some(said), ("pcm", &[]), "pci=nomsi", &[]).await
     }
 
     /// A VM with more words for its QEMU.
     pub(crate) async fn with_qemu(words: &[&str]) -> Result<Self> {
-        Self::boot("stereo", None, &[], "", words).await
+        Self::boot("stereo", None, ("pcm", &[]), "", words).await
     }
 
     /// A VM with these speakers; its remote is started with these arguments, and has a microphone that says `said`.
@@ -55,24 +55,29 @@ impl Desk {
         said: Option<(Format, &[u8])>,
         arguments: &[&str],
     ) -> Result<Self> {
-        Self::boot(speakers, said, arguments, "", &[]).await
+        Self::boot(speakers, said, ("pcm", arguments), "", &[]).await
+    }
+
+    /// A VM whose sound is to be sent like this, both ways: in its host's words and its remote's.
+    pub(crate) async fn with_codec(codec: &str, said: (Format, &[u8])) -> Result<Self> {
+        Self::boot("stereo", Some(said), (codec, &[]), "", &[]).await
     }
 
     async fn boot(
         speakers: &str,
         said: Option<(Format, &[u8])>,
-        arguments: &[&str],
+        (codec, arguments): (&str, &[&str]),
         kernel: &str,
         qemu: &[&str],
     ) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let path = |name: &str| folder.path().join(name).display().to_string();
         let lab = Lab::open().await?;
-        let (name, extra) = ("a".to_owned(), format!("speakers = {speakers:?}\naudio_codec = \"pcm\"\n"));
+        let (name, extra) = ("a".to_owned(), format!("speakers = {speakers:?}\naudio_codec = {codec:?}\n"));
         let seat = Seat { name, folder: folder.path().join("a"), extra };
         let host = Host::start_with(folder.path(), vec![seat]).await?;
         let (audio, control) = (format!("wav:{}", path("heard.wav")), path("control"));
-        let mut all = vec!["--audio", &audio, "--audio-codec", "pcm", "--control", &control];
+        let mut all = vec!["--audio", &audio, "--audio-codec", codec, "--control", &control];
         let mic = format!("wav:{}", path("mic.wav"));
         if let Some((format, pcm)) = said {
             fs::write(path("mic.wav"), format.wav(pcm))?;
@@ -87,7 +92,7 @@ impl Desk {
         let seat = host.seat("a");
         let vm = lab.vm("a").usb_socket(seat.usb_socket()).hda_socket(seat.hda_socket());
         let vm = vm.kernel_arguments(kernel).extra_args(qemu.iter().copied()).boot().await?;
-        let desk = Self { vm, remote, _host: host, folder };
+        let desk = Self { vm, remote, host, folder };
         desk.ready().await?;
         Ok(desk)
     }
@@ -111,6 +116,25 @@ impl Desk {
         let mut asked = self.asking(words)?;
         ensure!(asked.ended().await?.success(), "{words:?} failed:\n{}", asked.last_words());
         Ok(())
+    }
+
+    /// How the sound of the running remote is.
+    pub(crate) async fn sound(&self) -> Result<Value> {
+        let mut command = tokio::process::Command::new(binary("farbus-remote")?);
+        command.args(["status", "--json", "--control"]).arg(self.folder.path().join("control"));
+        let said = command.output().await?;
+        ensure!(said.status.success(), "{said:?}");
+        let mut status: Value = serde_json::from_slice(&said.stdout)?;
+        Ok(status["status"]["sound"].take())
+    }
+
+    /// Another remote, with these speakers, takes the place of the one that was there.
+    pub(crate) async fn change_speakers(&mut self, audio: &str) -> Result<()> {
+        self.remote.stop().await?;
+        let control = self.folder.path().join("control").display().to_string();
+        let all = ["--audio", audio, "--control", &control];
+        self.remote = self.host.remote("another", "a", &all)?;
+        self.remote.wait_for("connected").await.map(drop)
     }
 
     /// The microphone's file, to be taken away and put back.

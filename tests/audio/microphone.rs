@@ -109,6 +109,8 @@ async fn the_guest_plays_and_records_at_once() -> Result<()> {
     let heard = heard(format, &desk.vm.file("/tmp/heard.raw").await?, &said)?;
     ensure!(heard.first + heard.lost == 0 && heard.frames >= 3 * 48_000, "{heard:?}");
     ensure!(heard.silence <= bearable(format), "{heard:?}");
+    let messages = interrupts(&desk).await?;
+    ensure!(messages.contains("PCI-MSI"), "no messages unless they are forbidden: {messages}");
     desk.expect_no_trouble().await
 }
 
@@ -154,14 +156,18 @@ async fn a_microphone_that_is_unplugged_and_plugged_in_is_recorded_again() -> Re
     desk.expect_no_trouble().await
 }
 
+/// Who serves the guest's interrupts of its sound card.
+async fn interrupts(desk: &Desk) -> Result<String> {
+    Ok(desk.vm.run("grep snd_hda_intel /proc/interrupts").await?.success()?.stdout)
+}
+
 /// An old driver, or one of Windows, that waits for the interrupt pin.
 #[tokio::test]
 async fn without_messages_the_interrupt_pin_does_it() -> Result<()> {
     let format = Format::PLAIN;
     let (said, played) = (format.noise(5 * 48_000, 7), format.noise(3 * 48_000, 8));
     let mut desk = Desk::without_messages((format, &said)).await?;
-    let interrupts = "grep snd_hda_intel /proc/interrupts";
-    let wired = desk.vm.run(interrupts).await?.success()?.stdout;
+    let wired = interrupts(&desk).await?;
     ensure!(wired.contains("IO-APIC"), "no interrupt pin: {wired}");
     desk.vm.put(played.clone(), "/tmp/played.raw").await?;
     let script = format!("{} & aplay {} /tmp/played.raw && wait $!", record(format, 3), format.arguments());

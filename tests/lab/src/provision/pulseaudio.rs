@@ -54,6 +54,12 @@ impl PulseAudio {
         self.program("pacat", folder)
     }
 
+    /// `pactl`, which tells a daemon what to do, and knows nothing but this folder.
+    #[must_use]
+    pub fn pactl(&self, folder: &Path) -> Command {
+        self.program("pactl", folder)
+    }
+
     fn program(&self, name: &str, folder: &Path) -> Command {
         let mut command = foreign(&self.root, &format!("usr/bin/{name}"), name);
         // Nothing of the user's own sound server, and nothing left behind outside of the folder.
