@@ -25,6 +25,7 @@ use rustix::time::{
 use session::Role;
 use sound::{
     Config, Receiver, Sender,
+    appetite::Appetite,
     choice::{Chooser, Wish},
 };
 use tokio::sync::mpsc;
@@ -35,24 +36,20 @@ use wire::{
 
 use crate::{FORMAT, host::said, pump::pump};
 
-/// Of `farbus-remote`: how often sinks are looked after, when something comes and if nothing does; what waits for the card,
-/// at most and before it starts; from when on it has to have enough; and how much more waits after it had not.
+/// Of `farbus-remote`: how often sinks are looked after, when something comes and if nothing does; how much more waits
+/// after the card had not enough; and how evenly its ring is filled.
 const SOONEST: Duration = Duration::from_millis(2);
 const LATEST: Duration = Duration::from_micros(2_500);
-const RING: usize = 60 * 48;
-const START: usize = 480;
-const ABOUT: Duration = Duration::from_millis(4);
 const MORE: Duration = Duration::from_millis(4);
 const EVENLY: Duration = Duration::from_millis(1);
-/// The card's period.
+/// The card's period; as much waits before it starts.
 const PERIOD: usize = 480;
 
 /// The first stream's frames on their way to the card, each run of them with the number of its first.
 struct Ring {
     runs: VecDeque<(Option<u64>, usize)>,
     waiting: usize,
-    /// What it has asked for and not got yet; at first, all that it holds.
-    owed: usize,
+    appetite: Appetite,
     /// When the card took a period last, and how often it could not.
     taken: Option<Instant>,
     xruns: u64,
@@ -63,8 +60,8 @@ struct Ring {
 
 impl Default for Ring {
     fn default() -> Self {
-        let (runs, put) = (VecDeque::new(), Vec::new());
-        Self { runs, waiting: 0, owed: RING, taken: None, xruns: 0, playing: false, put }
+        let (runs, put, appetite) = (VecDeque::new(), Vec::new(), Appetite::new(FORMAT.rate));
+        Self { runs, waiting: 0, appetite, taken: None, xruns: 0, playing: false, put }
     }
 }
 
@@ -213,9 +210,8 @@ impl Desk {
         let fresh = || {
             let mut receiver = Receiver::new(coded, config).expect("a stream");
             if first {
-                let time = |frames: usize| sound::time_of(frames as u64, FORMAT.rate);
-                let unasked = shared.ring.lock().expect("no panic").0.begin();
-                receiver.set_ring(time(RING), time(PERIOD), unasked as u64);
+                let (holds, takes, unasked) = shared.ring.lock().expect("no panic").0.begin();
+                receiver.set_ring(holds, takes, unasked);
             }
             Voice { receiver, last: None, due: None }
         };
@@ -230,13 +226,14 @@ impl Desk {
     fn look_after(&mut self, shared: &Shared) -> Vec<audio::ToHost> {
         let (now, mut out, mut samples) = (self.start.elapsed(), Vec::new(), Vec::new());
         let mut first = true;
+        self.looked = now;
         for voice in self.voices.values_mut() {
             let (wants, least) = if std::mem::take(&mut first) {
                 let ring = &mut shared.ring.lock().expect("no panic").0;
                 if std::mem::take(&mut ring.xruns) > 0 {
                     voice.receiver.ran_out(now, MORE);
                 }
-                ring.wants((now - std::mem::replace(&mut self.looked, now)) * 33 / 32)
+                ring.wants(now)
             } else {
                 let wants = voice.wants();
                 (wants, wants)
@@ -278,23 +275,22 @@ impl Voice {
 }
 
 impl Ring {
-    /// Frames follow: what it has not asked for, because it will before the card takes a period.
-    fn begin(&mut self) -> usize {
-        let period = sound::time_of(PERIOD as u64, FORMAT.rate);
-        let until = self.taken.map_or(Duration::ZERO, |taken| period.saturating_sub(taken.elapsed()));
-        let unasked = sound::frames_in(until, FORMAT.rate) as usize;
-        self.owed = RING - unasked;
-        unasked
+    /// How long ago the card took a period, and how many frames that were.
+    fn took(&self) -> (Duration, u64) {
+        self.taken.map_or((Duration::ZERO, 0), |taken| (taken.elapsed(), PERIOD as u64))
     }
 
-    /// What it wants after this time, and what it has to have.
-    fn wants(&mut self, passed: Duration) -> (usize, usize) {
-        let lacking = RING.saturating_sub(self.waiting + self.owed);
-        let wants = lacking.min(sound::frames_in(passed, FORMAT.rate) as usize);
-        self.owed += wants;
-        let period = sound::time_of(PERIOD as u64, FORMAT.rate);
-        let about = self.taken.is_none_or(|taken| taken.elapsed() + ABOUT >= period);
-        (wants, if about { PERIOD.saturating_sub(self.waiting) } else { 0 })
+    /// Frames follow.
+    fn begin(&mut self) -> (Duration, Duration, u64) {
+        let (since, most) = self.took();
+        self.appetite.begin(self.waiting as u64, most, since)
+    }
+
+    /// What it wants now, and what it has to have.
+    fn wants(&mut self, now: Duration) -> (usize, usize) {
+        let waiting = self.waiting as u64;
+        let wants = self.appetite.wants(now, waiting);
+        (wants as usize, self.appetite.needs(waiting, self.took()) as usize)
     }
 
     /// Notes which frames of the run the last pull has got.
@@ -311,13 +307,13 @@ impl Ring {
             at = filler.end;
         }
         self.waiting += frames;
-        self.owed = self.owed.saturating_sub(frames);
+        self.appetite.got(frames as u64);
     }
 
     /// A period of the card.
     fn callback(&mut self, now: Instant, card: &mut Card) {
         self.taken = Some(now);
-        self.playing |= self.waiting >= START;
+        self.playing |= self.waiting >= PERIOD;
         if !self.playing {
             return;
         }

@@ -1,7 +1,6 @@
 //! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits; latency is
 //! bounded by the ring's cap.
 
-mod appetite;
 mod listener;
 mod player;
 mod system;
@@ -14,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::sound::appetite::PERIOD;
 use anyhow::{Context as _, Result};
 use cpal::{
     BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
@@ -24,9 +24,6 @@ use wire::audio::Format;
 pub(super) use listener::Listener;
 pub(super) use player::Card;
 use system::{default_device, devices, id};
-
-/// The card's own buffer, as far as it can be chosen.
-const PERIOD: Duration = Duration::from_millis(10);
 
 /// Which way sound goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +159,7 @@ fn nearest(
             Some(((rate.abs_diff(format.rate), channels, sample), rate, c))
         })
         .min_by_key(|(distance, ..)| *distance)?;
+    // The card's own buffer, as far as it can be chosen.
     let period = samples(Format { rate, channels: 1, ..format }, PERIOD);
     let period = u32::try_from(period).unwrap_or(480);
     let buffer_size = match config.buffer_size() {

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use ::sound::appetite::{Appetite, LARGEST, PERIOD};
 use anyhow::{Context as _, Result};
 use cpal::{
     Device, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
@@ -19,11 +20,7 @@ use cpal::{
 use rtrb::{Consumer, Producer, RingBuffer};
 use wire::audio::Format;
 
-use super::{
-    Shared, Way,
-    appetite::{Appetite, LARGEST, PERIOD},
-    choose, name, nearest, on_error, samples,
-};
+use super::{Shared, Way, choose, name, nearest, on_error, samples};
 use crate::sound::{Sink, convert::Rate};
 
 /// The ring is filled as evenly as may be, so that the receiver needs to have no more than this beyond what is due.

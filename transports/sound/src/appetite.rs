@@ -7,24 +7,28 @@
 //! ```
 //! It asks for frames as evenly as if the card took them one by one, and is given what there is: of what it has asked for,
 //! some is on its way. So what waits for packets that are late waits here, where it serves a thread that is late as well.
+//!
+//! Its other half is the receiver's: [`Appetite::begin`] is what [`Receiver::set_ring`](crate::Receiver::set_ring) is told,
+//! and what it wants and needs is what [`Receiver::supply`](crate::Receiver::supply) is asked for.
 
-use std::time::Duration;
+use core::time::Duration;
 
-use ::sound::{frames_in, time_of};
+use crate::{frames_in, time_of};
 
-/// What a card takes at once, unless it turns out to take more, and the most that it may take.
-pub(super) const PERIOD: Duration = super::PERIOD;
+/// What a card takes at once, unless it turns out to take more.
+pub const PERIOD: Duration = Duration::from_millis(10);
+/// The most that it may take.
 const LONGEST: Duration = Duration::from_millis(500);
 /// What the ring holds beyond that: all that has come in time.
 const ROOM: Duration = Duration::from_millis(50);
-/// What it holds for a card that takes the most.
-pub(super) const LARGEST: Duration = LONGEST.saturating_add(ROOM);
+/// What it holds for a card that takes the most: the room that a ring needs.
+pub const LARGEST: Duration = LONGEST.saturating_add(ROOM);
 /// A card that takes frames in less time than this is about to: it may be that its ring is not looked after again before.
 const ABOUT: Duration = Duration::from_millis(4);
 
-/// The ring's appetite, in frames.
+/// The appetite of one card's ring, in frames.
 #[derive(Debug)]
-pub(super) struct Appetite {
+pub struct Appetite {
     rate: u32,
     /// What the card takes at once, as far as that is known.
     period: Duration,
@@ -36,14 +40,16 @@ pub(super) struct Appetite {
 }
 
 impl Appetite {
-    pub(super) fn new(rate: u32) -> Self {
+    /// That of a ring for frames of this rate, hertz.
+    #[must_use]
+    pub fn new(rate: u32) -> Self {
         Self { rate, period: PERIOD, owed: 0, asked: None, rest: Duration::ZERO }
     }
 
     /// Frames follow from now on; so many wait in the ring already, and the card has taken `most` at once before, and some so
     /// long ago. It has asked for all that the ring lacks, but for what it will ask for until the card takes a period. What
     /// the ring holds, what the card takes at once, and the frames that it has not asked for.
-    pub(super) fn begin(&mut self, waiting: u64, most: u64, since: Duration) -> (Duration, Duration, u64) {
+    pub fn begin(&mut self, waiting: u64, most: u64, since: Duration) -> (Duration, Duration, u64) {
         self.period = self.period.max(self.time(most));
         let until_next = if most > 0 { self.period.saturating_sub(since) } else { Duration::ZERO };
         let waiting = waiting + frames_in(until_next, self.rate);
@@ -51,8 +57,9 @@ impl Appetite {
         (self.holds(), self.period, waiting)
     }
 
-    /// Whether a card that has taken so many at once takes more than was known.
-    pub(super) fn outgrown(&self, most: u64) -> bool {
+    /// Whether a card that has taken so many at once takes more than was known: it has to begin anew.
+    #[must_use]
+    pub fn outgrown(&self, most: u64) -> bool {
         self.time(most) > self.period
     }
 
@@ -64,8 +71,8 @@ impl Appetite {
         time_of(frames, self.rate).min(LONGEST)
     }
 
-    /// What it asks for as time has passed.
-    pub(super) fn wants(&mut self, now: Duration, waiting: u64) -> u64 {
+    /// What it asks for as time has passed, if so many wait. `now` is since an arbitrary start.
+    pub fn wants(&mut self, now: Duration, waiting: u64) -> u64 {
         let passed = now.saturating_sub(self.asked.replace(now).unwrap_or(now));
         let lacking = frames_in(self.holds(), self.rate).saturating_sub(waiting + self.owed);
         // A little faster than the card plays, by more than clocks differ.
@@ -78,12 +85,14 @@ impl Appetite {
     }
 
     /// So many of those are there.
-    pub(super) fn got(&mut self, frames: u64) {
+    pub fn got(&mut self, frames: u64) {
         self.owed = self.owed.saturating_sub(frames);
     }
 
-    /// What it has to have now, if so many wait and the card has taken so many so long ago.
-    pub(super) fn needs(&self, waiting: u64, (since, taken): (Duration, u64)) -> u64 {
+    /// What it has to have now, if so many wait and the card has taken so many so long ago. As long as it never took any,
+    /// it may at any time.
+    #[must_use]
+    pub fn needs(&self, waiting: u64, (since, taken): (Duration, u64)) -> u64 {
         if taken > 0 && since + ABOUT < time_of(taken, self.rate) {
             return 0;
         }
