@@ -31,7 +31,7 @@ const ABOUT: Duration = Duration::from_millis(4);
 pub struct Appetite {
     rate: u32,
     /// What the card takes at once, as far as that is known.
-    period: Duration,
+    period: u64,
     /// Asked for, and not there yet.
     owed: u64,
     /// When it asked last, and the time that has passed and was not asked for: less than a frame takes.
@@ -43,40 +43,43 @@ impl Appetite {
     /// That of a ring for frames of this rate, hertz.
     #[must_use]
     pub fn new(rate: u32) -> Self {
-        Self { rate, period: PERIOD, owed: 0, asked: None, rest: Duration::ZERO }
+        let period = frames_in(PERIOD, rate);
+        let period = period + u64::from(time_of(period, rate) < PERIOD);
+        Self { rate, period, owed: 0, asked: None, rest: Duration::ZERO }
     }
 
     /// Frames follow from now on; so many wait in the ring already, and the card has taken `most` at once before, and some so
     /// long ago. It has asked for all that the ring lacks, but for what it will ask for until the card takes a period. What
     /// the ring holds, what the card takes at once, and the frames that it has not asked for.
     pub fn begin(&mut self, waiting: u64, most: u64, since: Duration) -> (Duration, Duration, u64) {
-        self.period = self.period.max(self.time(most));
-        let until_next = if most > 0 { self.period.saturating_sub(since) } else { Duration::ZERO };
-        let waiting = waiting + frames_in(until_next, self.rate);
-        (self.owed, self.asked) = (frames_in(self.holds(), self.rate).saturating_sub(waiting), None);
-        (self.holds(), self.period, waiting)
+        self.period = self.period.max(self.at_once(most));
+        let passed = frames_in(since, self.rate);
+        let until_next = if most > 0 { self.period.saturating_sub(passed) } else { 0 };
+        let waiting = waiting.saturating_add(until_next);
+        (self.owed, self.asked) = (self.holds().saturating_sub(waiting), None);
+        (time_of(self.holds(), self.rate), time_of(self.period, self.rate), waiting)
     }
 
     /// Whether a card that has taken so many at once takes more than was known: it has to begin anew.
     #[must_use]
     pub fn outgrown(&self, most: u64) -> bool {
-        self.time(most) > self.period
+        self.at_once(most) > self.period
     }
 
-    fn holds(&self) -> Duration {
-        self.period + ROOM
+    fn holds(&self) -> u64 {
+        self.period + frames_in(ROOM, self.rate)
     }
 
-    fn time(&self, frames: u64) -> Duration {
-        time_of(frames, self.rate).min(LONGEST)
+    fn at_once(&self, frames: u64) -> u64 {
+        frames.min(frames_in(LONGEST, self.rate))
     }
 
     /// What it asks for as time has passed, if so many wait. `now` is since an arbitrary start.
     pub fn wants(&mut self, now: Duration, waiting: u64) -> u64 {
         let passed = now.saturating_sub(self.asked.replace(now).unwrap_or(now));
-        let lacking = frames_in(self.holds(), self.rate).saturating_sub(waiting + self.owed);
+        let lacking = self.holds().saturating_sub(waiting.saturating_add(self.owed));
         // A little faster than the card plays, by more than clocks differ.
-        let due = self.rest + passed.min(self.holds()) * 33 / 32;
+        let due = self.rest + passed.min(LARGEST) * 33 / 32;
         let wants = lacking.min(frames_in(due, self.rate));
         let rest = due.saturating_sub(time_of(wants, self.rate));
         self.rest = if wants < lacking { rest } else { Duration::ZERO };
@@ -93,10 +96,10 @@ impl Appetite {
     /// it may at any time.
     #[must_use]
     pub fn needs(&self, waiting: u64, (since, taken): (Duration, u64)) -> u64 {
-        if taken > 0 && since + ABOUT < time_of(taken, self.rate) {
+        if taken > 0 && since.saturating_add(ABOUT) < time_of(taken, self.rate) {
             return 0;
         }
-        frames_in(self.period, self.rate).saturating_sub(waiting)
+        self.period.saturating_sub(waiting)
     }
 }
 
@@ -147,6 +150,21 @@ mod tests {
             appetite.begin(0, most, MS * since);
             let took = (MS * since, taken);
             assert_eq!(appetite.needs(waiting, took), needs, "{most} {waiting} {since} {taken}");
+        }
+    }
+
+    #[test]
+    fn all_that_the_card_takes_at_once_is_needed_to_the_last_frame() {
+        for rate in [11_025, 22_050, 44_100, RATE, 192_000] {
+            assert!(Appetite::new(rate).needs(0, (MS, 0)) >= u64::from(rate.div_ceil(100)), "{rate}");
+            for takes in [512, 1_000, 1_024, 1_323, 2_048, 4_096] {
+                let mut appetite = Appetite::new(rate);
+                appetite.begin(0, takes, MS);
+                let needs = appetite.needs(0, (time_of(takes, rate), takes));
+                let due = takes.max(u64::from(rate.div_ceil(100)));
+                assert_eq!(needs, due, "{takes} frames at {rate} Hz");
+                assert!(!appetite.outgrown(takes), "{takes} frames at {rate} Hz");
+            }
         }
     }
 
