@@ -9,9 +9,9 @@
 //! Pure: no clock, no socket, no thread, nothing random. Time is an argument: a [`Duration`](core::time::Duration) since
 //! whatever start the caller likes. The rules:
 //!
-//! - **One owner of latency**: the [`Receiver`]. It plays at the pace of its device, holds at most [`jitter::CAP`], what
-//!   waits in the device's own ring included, and never waits for what is late. What a peer sends decides neither its
-//!   memory nor its time.
+//! - **One owner of latency**: the [`Receiver`]. It plays at the pace of its device, holds at most [`jitter::CAP`] and, if
+//!   the device has a ring ([`appetite`]), what it takes from it at once: both places together. It never waits for what
+//!   is late. What a peer sends decides neither its memory nor its time.
 //! - **The clean path is exact**: PCM on a link that loses nothing comes out sample for sample, each once, in order, as
 //!   long as the sender's clock follows ([`clock`]) and nothing is resampled.
 //! - **A stall is a slip, a loss is a hole**: if nothing has come, the time line waits and nothing is lost; if something

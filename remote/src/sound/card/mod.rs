@@ -1,5 +1,6 @@
-//! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits; latency is
-//! bounded by the ring's cap.
+//! Sound cards, by cpal. The card's callback moves samples to or from a lock-free ring and never waits. The speakers' ring
+//! has what the card takes at once and 50 ms (`sound::appetite`): it is a part of what the receiver bounds. The
+//! microphone's has room for what may ever wait, twice; what finds none is lost.
 
 mod listener;
 mod player;
