@@ -24,7 +24,6 @@ use crate::{
     events::Event,
     live::Live,
     look::Look,
-    quality,
     remote::Remote,
     ways::{Attempt, Linked, NoLink, Way, Wish},
 };
@@ -248,7 +247,7 @@ impl Remote {
         };
         if live.outage().is_none()
             && !self.switching(id)
-            && !quality::better(linked.round_trip, live.quality(RACE))
+            && !self.quality.better(way, linked.round_trip, live.quality(RACE))
         {
             return tracing::debug!(%way, "another link, and no better one: it is let go");
         }
@@ -282,6 +281,7 @@ impl Remote {
     pub(crate) fn session_attached(&mut self, link: LinkId, resumed: bool, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
+        self.quality.left(self.way);
         self.way = live.way(link).unwrap_or(self.way);
         let (transport, after) = (live.transport(link), live.attached(now));
         self.switched(link, Ok(transport.to_owned()));

@@ -23,6 +23,19 @@ use crate::{
 /// How long a session is kept without a link: longer than a host holds anything. The host's word counts.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
+/// How the link does that a session is on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct On {
+    pub(crate) link: LinkId,
+    /// Its round trip when it was made, as far as that is known.
+    pub(crate) made: Option<Duration>,
+    /// And the latest one.
+    pub(crate) now: Option<Duration>,
+    /// How many pings the session has sent by now, and how many of them were answered late or not at all.
+    pub(crate) pings: u64,
+    pub(crate) late_pings: u64,
+}
+
 /// A session, and the links it has.
 pub(crate) struct Live {
     session: Session,
@@ -87,15 +100,16 @@ impl Live {
         self.lines.get(&link).map_or("none", |line| line.name)
     }
 
-    /// The link that it is on: when it was made its round trip was this, and now it is that, as far as it is known.
-    pub(crate) fn on(&self) -> Option<(LinkId, Option<Duration>, Option<Duration>)> {
-        let link = self.session.link()?;
-        Some((link, self.lines.get(&link)?.round_trip, self.session.stats().round_trip))
+    /// The link that it is on.
+    pub(crate) fn on(&self) -> Option<On> {
+        let (link, stats) = (self.session.link()?, self.session.stats());
+        let made = self.lines.get(&link)?.round_trip;
+        Some(On { link, made, now: stats.round_trip, pings: stats.pings, late_pings: stats.late_pings })
     }
 
     /// The round trip of the link it is on: at the beginning that of its handshake, as it is compared with another one's.
     pub(crate) fn quality(&self, beginning: Duration) -> Option<Duration> {
-        let (_, made, now) = self.on()?;
+        let On { made, now, .. } = self.on()?;
         let young = self.start.elapsed().saturating_sub(self.since) < beginning;
         if young { made.or(now) } else { now.or(made) }
     }

@@ -29,6 +29,7 @@ mod port;
 mod ports;
 mod quality;
 mod remote;
+mod score;
 mod session_status;
 mod sound;
 #[cfg(test)]

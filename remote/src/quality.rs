@@ -1,4 +1,4 @@
-//! Which of two links is better, when to look for another one, and moving because somebody wants to.
+//! When to look for another link, whether it is better, and moving because somebody wants to.
 
 use std::time::Duration;
 
@@ -8,15 +8,12 @@ use tokio::sync::oneshot;
 
 use crate::{
     links::Effort,
-    live::Live,
+    live::{Live, On},
     remote::Remote,
+    score::{Lost, Remembered, Score},
     ways::{Way, Wish},
 };
 
-/// A round trip that is better by less than this, or a fifth, is not worth a move.
-const LEAST_GAIN: Duration = Duration::from_millis(2);
-/// A link has become bad when its round trip is that much longer than it was at its best: twice, and this.
-const WORSE: Duration = Duration::from_millis(30);
 /// How often it is looked at, and how often in a row it has to be bad: a moment is nothing.
 const LOOK: Duration = Duration::from_secs(1);
 const IN_A_ROW: u32 = 3;
@@ -31,8 +28,14 @@ pub(crate) struct Switch(pub(crate) Way);
 /// How the link of the moment does.
 #[derive(Default)]
 pub(crate) struct Quality {
-    /// The best round trip of this link so far.
+    /// The best that this link could do so far.
     best: Option<(LinkId, Duration)>,
+    /// What it loses.
+    lost: Lost,
+    /// What those lost that were left.
+    remembered: Remembered,
+    /// How often was looked.
+    looks: u32,
     /// How often in a row it was bad.
     bad: u32,
     /// So many looks do not count.
@@ -42,28 +45,43 @@ pub(crate) struct Quality {
 }
 
 impl Quality {
-    /// Looks at the round trip of a link; whether it is time to look for another one.
-    fn look(&mut self, link: LinkId, made: Option<Duration>, now: Duration) -> bool {
-        let best = self.best.filter(|(of, _)| *of == link).map(|(_, best)| best).or(made).unwrap_or(now);
-        let best = best.min(now);
+    /// Looks at a link; whether it is time to look for another one.
+    fn look(&mut self, On { link, made, now, pings, late_pings }: On) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        if self.best.is_none_or(|(of, _)| of != link) {
+            self.lost = Lost::default();
+            self.best = None;
+        }
+        self.lost.look(pings, late_pings);
+        let Some(round_trip) = now else { return false };
+        let score = Score { round_trip, loss: self.lost.loss() };
+        let best =
+            self.best.map(|(_, best)| best).or(made).map_or(score.cost(), |best| best.min(score.cost()));
         self.best = Some((link, best));
         if let Some(rest) = self.rest.checked_sub(1) {
             self.rest = rest;
             return false;
         }
-        self.bad = if now > best * 2 + WORSE { self.bad + 1 } else { 0 };
+        self.bad = if score.bad(best) { self.bad + 1 } else { 0 };
         let due = self.bad >= IN_A_ROW;
         if due {
             (self.bad, self.rest) = (0, REST);
         }
         due
     }
-}
 
-/// Whether a link with this round trip is worth a move from one with that; one that is not known yet is no worse.
-pub(crate) fn better(new: Option<Duration>, old: Option<Duration>) -> bool {
-    let (Some(new), Some(old)) = (new, old) else { return false };
-    new + LEAST_GAIN.max(old / 5) < old
+    /// The session has left a link of this kind.
+    pub(crate) fn left(&mut self, way: Way) {
+        self.remembered.left(way, self.looks, std::mem::take(&mut self.lost).loss());
+        (self.best, self.bad) = (None, 0);
+    }
+
+    /// Whether a new link of this kind is worth a move from the one that there is; one that is not known yet is no worse.
+    pub(crate) fn better(&self, way: Way, new: Option<Duration>, old: Option<Duration>) -> bool {
+        let (Some(new), Some(old)) = (new, old) else { return false };
+        let new = Score { round_trip: new, loss: self.remembered.loss(way, self.looks) };
+        new.better(Score { round_trip: old, loss: self.lost.loss() })
+    }
 }
 
 impl Remote {
@@ -75,12 +93,11 @@ impl Remote {
     }
 
     fn look_at_quality(&mut self, ctx: &mut Context<Self>) {
-        let looked = self.live.as_ref().and_then(Live::on);
-        let Some((link, made, Some(now))) = looked else { return };
-        if self.quality.look(link, made, now) && !self.attempts.tries(self.way.other()) {
-            let other = self.way.other();
-            tracing::info!(round_trip = ?now, "the link has become slow; trying {other} beside it");
-            self.attempt(other, Effort::Within(other.limit(Some(now))), ctx);
+        let Some(on) = self.live.as_ref().and_then(Live::on) else { return };
+        if self.quality.look(on) && !self.attempts.tries(self.way.other()) {
+            let (other, loss_ppm) = (self.way.other(), self.quality.lost.loss());
+            tracing::info!(round_trip = ?on.now, loss_ppm, "the link has become bad; trying {other} beside it");
+            self.attempt(other, Effort::Within(other.limit(on.now)), ctx);
         }
     }
 
@@ -131,20 +148,46 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    #[test]
-    fn a_move_has_to_be_worth_it() {
-        for (new, old, worth) in
-            [(1, 2, false), (1, 4, true), (90, 100, false), (79, 100, true), (100, 90, false)]
-        {
-            assert_eq!(better(Some(ms(new)), Some(ms(old))), worth, "{new} against {old} ms");
+    /// Looks at a link whose pings take so long, one look after the other.
+    struct Looks {
+        quality: Quality,
+        on: On,
+    }
+
+    impl Looks {
+        fn new() -> Self {
+            let on = On { link: LinkId(1), made: Some(ms(10)), now: Some(ms(10)), pings: 0, late_pings: 0 };
+            Self { quality: Quality::default(), on }
         }
-        assert!(!better(None, Some(ms(100))) && !better(Some(ms(1)), None));
+
+        fn look(&mut self, now: u64, late: bool) -> bool {
+            let On { pings, late_pings, .. } = self.on;
+            self.on = On {
+                now: Some(ms(now)),
+                pings: pings + 1,
+                late_pings: late_pings + u64::from(late),
+                ..self.on
+            };
+            self.quality.look(self.on)
+        }
+
+        /// So many looks, whatever they say.
+        fn many(&mut self, looks: u32, like: fn(u32) -> (u64, bool)) {
+            for (now, late) in (0..looks).map(like) {
+                self.look(now, late);
+            }
+        }
+
+        /// After this many looks in a row that are alike it is time, if at all.
+        fn due(&mut self, now: u64, late: bool) -> Option<u32> {
+            (1..=100).find(|_| self.look(now, late))
+        }
     }
 
     #[test]
     fn a_link_that_stays_slow_is_noticed_once_in_a_while_and_a_moment_is_not() {
-        let (link, mut quality) = (LinkId(1), Quality::default());
-        let mut look = |now| quality.look(link, Some(ms(10)), ms(now));
+        let mut looks = Looks::new();
+        let mut look = |now| looks.look(now, false);
         assert!(![11, 200, 200, 12, 200, 200].into_iter().any(&mut look));
         assert!(look(200), "the third in a row");
         assert!(!(0..REST + IN_A_ROW - 1).any(|_| look(200)));
@@ -153,9 +196,45 @@ mod tests {
     }
 
     #[test]
-    fn another_link_is_measured_by_its_own_best() {
-        let mut quality = Quality::default();
-        quality.look(LinkId(1), None, ms(1));
-        assert!((0..10).all(|_| !quality.look(LinkId(2), Some(ms(100)), ms(120))));
+    fn a_link_that_loses_is_noticed_and_what_is_lost_once_in_a_while_is_not() {
+        let mut looks = Looks::new();
+        looks.look(10, false);
+        assert_eq!(looks.due(10, true), Some(3 + IN_A_ROW - 1));
+        let mut looks = Looks::new();
+        assert!(!(0..600).any(|look| looks.look(10, look % 8 == 0)), "two of sixteen are chance");
+        assert!((0..600).any(|look| looks.look(10, look % 4 == 0)), "a quarter is not");
+    }
+
+    #[test]
+    fn another_link_is_measured_by_its_own_best_and_its_own_loss() {
+        let mut looks = Looks::new();
+        looks.many(20, |_| (1, true));
+        looks.quality.left(Way::NoiseTcp);
+        looks.quality.rest = 0;
+        looks.on = On { link: LinkId(2), made: Some(ms(100)), ..looks.on };
+        assert_eq!(looks.due(120, false), None);
+    }
+
+    #[test]
+    fn the_session_does_not_go_back_to_a_kind_of_link_that_it_has_left_for_its_loss() {
+        let mut looks = Looks::new();
+        looks.many(20, |_| (10, true));
+        let better = |looks: &Looks, way, new| looks.quality.better(way, Some(ms(new)), Some(ms(10)));
+        assert!(better(&looks, Way::Webrtc, 40), "it loses everything");
+        looks.quality.left(Way::NoiseTcp);
+        looks.on.link = LinkId(2);
+        looks.many(20, |_| (40, false));
+        assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
+        // Also not if this one loses something, too; but if it becomes much worse than that one was.
+        looks.many(16, |look| (40, look % 4 == 0));
+        assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
+        assert!(looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(3_000))));
+    }
+
+    #[test]
+    fn a_link_whose_round_trip_is_not_known_is_no_better_and_none_is_better_than_it() {
+        let quality = Quality::default();
+        assert!(!quality.better(Way::Webrtc, None, Some(ms(100))));
+        assert!(!quality.better(Way::Webrtc, Some(ms(1)), None));
     }
 }

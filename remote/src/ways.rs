@@ -89,7 +89,7 @@ pub(crate) enum Wish {
     NoiseTcp,
     /// WebRTC only.
     Webrtc,
-    /// Both at first, and the better one is kept, by its round trip; the other one again when it gets bad.
+    /// Both at first, and the better one is kept, by its round trip and loss; the other one again when it gets bad.
     Auto,
 }
 

@@ -94,14 +94,14 @@ impl Liveness {
         worse.then_some(silence)
     }
 
-    /// The number of a ping that is due.
-    pub(crate) fn ping(&mut self, now: Duration) -> Option<u64> {
+    /// The number of a ping that is due, and whether the one before it is still to be answered.
+    pub(crate) fn ping(&mut self, now: Duration) -> Option<(u64, bool)> {
         if !std::mem::take(&mut self.ping_due) {
             return None;
         }
         self.pings += 1;
-        self.asked = Some((self.pings, now));
-        Some(self.pings)
+        let before = self.asked.replace((self.pings, now));
+        Some((self.pings, before.is_some()))
     }
 
     /// The number of a pong that is due.

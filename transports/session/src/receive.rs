@@ -101,6 +101,7 @@ impl Session {
             Kind::Ping => self.liveness(now).asked_by_peer(header.seq),
             Kind::Pong => {
                 if let Some(round_trip) = self.liveness(now).answered(now, header.seq) {
+                    self.stats.pinged(Some(round_trip));
                     self.stats.measured(round_trip);
                     self.cap.round_trip(now, round_trip);
                 }

@@ -11,6 +11,10 @@ const LEAST_PATIENCE: Duration = Duration::from_millis(60);
 /// Before a round trip was measured.
 const UNKNOWN_PATIENCE: Duration = Duration::from_millis(250);
 
+/// The answer to a ping that takes longer, and longer than three round trips, was lost on its way, or its ping was: what is
+/// below a link says it again, TCP after 200 ms and SCTP after a second.
+const LATE: Duration = Duration::from_millis(200);
+
 /// What one lane has carried.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LaneStats {
@@ -48,6 +52,11 @@ pub struct Stats {
     pub jitter: Duration,
     /// The round trip over the link of the moment, smoothed over 8.
     pub(crate) smooth_round_trip: Option<Duration>,
+    /// Pings that were answered, or given up when the next one went.
+    pub pings: u64,
+    /// Those of them whose answer did not come in time. It tells of loss on every kind of link, also where all is said
+    /// again below it.
+    pub late_pings: u64,
     /// Frames of another epoch or of a link that is gone, dropped.
     pub stale_frames: u64,
     /// How often the session went on after it had lost its link.
@@ -63,6 +72,13 @@ impl Stats {
     #[must_use]
     pub fn lane(&self, lane: Lane) -> LaneStats {
         *self.lanes.of(lane)
+    }
+
+    /// A ping was answered after this time, or was not when the next one went.
+    pub(crate) fn pinged(&mut self, answered: Option<Duration>) {
+        let in_time = LATE.max(self.smooth_round_trip.unwrap_or_default() * 3);
+        self.pings += 1;
+        self.late_pings += u64::from(answered.is_none_or(|after| after > in_time));
     }
 
     pub(crate) fn measured(&mut self, round_trip: Duration) {

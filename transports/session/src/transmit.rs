@@ -76,7 +76,10 @@ impl Session {
         if let Some(number) = liveness.pong() {
             return Some(self.bare(Lane::Ctl, Kind::Pong, number));
         }
-        if let Some(number) = liveness.ping(now) {
+        if let Some((number, unanswered)) = liveness.ping(now) {
+            if unanswered {
+                self.stats.pinged(None);
+            }
             return Some(self.bare(Lane::Ctl, Kind::Ping, number));
         }
         let due = self.tell_due;
