@@ -226,6 +226,10 @@ fn a_lost_chunk_of_sound_costs_its_message_and_no_other() {
         remote.receive(T0, frame.lane, joined(frame)).unwrap();
     }
     assert_eq!(messages(&mut remote), [(Lane::Audio, 40_000), (Lane::Audio, 40_002)]);
+    let stats = remote.stats();
+    let came = stats.lane(Lane::Audio).received_frames;
+    assert_eq!(stats.lane(Lane::Audio).missing_frames, 1);
+    assert_eq!((host.stats().loss_ppm(), stats.loss_ppm()), (0, 1_000_000 / (came + 1)));
 }
 
 #[test]
