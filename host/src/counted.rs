@@ -21,6 +21,8 @@ pub(crate) struct Counted {
     pub(crate) round_trip_us: Option<u64>,
     /// How much round trips vary, microseconds.
     pub(crate) jitter_us: u64,
+    /// Frames that were sent again or did not come, of all, parts of a million.
+    pub(crate) loss_ppm: u64,
     /// How often this session went on after it had lost its link.
     pub(crate) resumes: u64,
     /// How often it moved to another link.
@@ -50,14 +52,6 @@ pub(crate) struct LaneCounted {
 }
 
 impl Counted {
-    /// What was sent again of all that was sent, and received in vain of all that was received: parts of a million.
-    pub(crate) fn loss_ppm(&self) -> u64 {
-        let sum = |of: fn(&LaneCounted) -> u64| self.lanes.iter().map(of).fold(0, u64::saturating_add);
-        let lost = sum(|lane| lane.retransmitted_frames.saturating_add(lane.discarded_frames));
-        let all = sum(|lane| lane.sent_frames.saturating_add(lane.received_frames));
-        lost.saturating_mul(1_000_000) / all.max(1)
-    }
-
     /// Whether it says of sound, requests and links what this one says.
     pub(crate) fn moved_as(&self, other: &Self) -> bool {
         (self.frames, self.requests, self.links) == (other.frames, other.requests, other.links)
@@ -74,6 +68,7 @@ impl From<Counters> for Counted {
             devices,
             round_trip_us: carried.round_trip.map(micros),
             jitter_us: micros(carried.jitter),
+            loss_ppm: carried.loss_ppm,
             resumes: carried.resumes,
             hand_overs: carried.hand_overs,
             held_ms: micros(carried.held) / 1000,
@@ -115,15 +110,6 @@ fn micros(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn loss_is_what_was_in_vain_of_all_that_was_carried() {
-        assert_eq!(Counted::default().loss_ppm(), 0);
-        let lane = LaneCounted { sent_frames: 90, received_frames: 10, ..LaneCounted::default() };
-        let lossy = LaneCounted { retransmitted_frames: 3, discarded_frames: 1, ..lane.clone() };
-        let counted = Counted { lanes: vec![lane, lossy], ..Counted::default() };
-        assert_eq!(counted.loss_ppm(), 20_000);
-    }
 
     #[test]
     fn the_largest_report_fits_a_packet_of_the_workers_channel() {

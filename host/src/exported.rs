@@ -54,7 +54,7 @@ impl Exported {
             gauge!("farbus_round_trip_seconds", "vm" => vm.to_owned()).set(seconds(round_trip));
         }
         gauge!("farbus_jitter_seconds", "vm" => vm.to_owned()).set(seconds(counted.jitter_us));
-        gauge!("farbus_loss_ratio", "vm" => vm.to_owned()).set(seconds(counted.loss_ppm()));
+        gauge!("farbus_loss_ratio", "vm" => vm.to_owned()).set(seconds(counted.loss_ppm));
         let none = LaneCounted::default();
         for (at, lane) in counted.lanes.iter().enumerate() {
             let labels = [("vm", vm.to_owned()), ("lane", lane.lane.clone())];

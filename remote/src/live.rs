@@ -118,7 +118,8 @@ impl Live {
     pub(crate) fn status(&self) -> SessionStatus {
         let transport = self.session.link().map(|link| self.transport(link));
         let away = self.detached.map(|since| self.start.elapsed().saturating_sub(since));
-        SessionStatus::new(&self.session, transport, away)
+        let waiting = |lane: Lane| self.backlog[lane as usize].iter().map(|(message, _)| message.len()).sum();
+        SessionStatus::new(&self.session, transport, away, waiting)
     }
 
     /// It has no link from now on; why.

@@ -171,6 +171,13 @@ mod tests {
             self.quality.look(self.on)
         }
 
+        /// So many looks, whatever they say.
+        fn many(&mut self, looks: u32, like: fn(u32) -> (u64, bool)) {
+            for (now, late) in (0..looks).map(like) {
+                self.look(now, late);
+            }
+        }
+
         /// After this many looks in a row that are alike it is time, if at all.
         fn due(&mut self, now: u64, late: bool) -> Option<u32> {
             (1..=100).find(|_| self.look(now, late))
@@ -201,7 +208,7 @@ mod tests {
     #[test]
     fn another_link_is_measured_by_its_own_best_and_its_own_loss() {
         let mut looks = Looks::new();
-        (0..20).for_each(|_| _ = looks.look(1, true));
+        looks.many(20, |_| (1, true));
         looks.quality.left(Way::NoiseTcp);
         looks.quality.rest = 0;
         looks.on = On { link: LinkId(2), made: Some(ms(100)), ..looks.on };
@@ -211,15 +218,15 @@ mod tests {
     #[test]
     fn the_session_does_not_go_back_to_a_kind_of_link_that_it_has_left_for_its_loss() {
         let mut looks = Looks::new();
-        (0..20).for_each(|_| _ = looks.look(10, true));
+        looks.many(20, |_| (10, true));
         let better = |looks: &Looks, way, new| looks.quality.better(way, Some(ms(new)), Some(ms(10)));
         assert!(better(&looks, Way::Webrtc, 40), "it loses everything");
         looks.quality.left(Way::NoiseTcp);
         looks.on.link = LinkId(2);
-        (0..20).for_each(|_| _ = looks.look(40, false));
+        looks.many(20, |_| (40, false));
         assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
         // Also not if this one loses something, too; but if it becomes much worse than that one was.
-        (0..16).for_each(|look| _ = looks.look(40, look % 4 == 0));
+        looks.many(16, |look| (40, look % 4 == 0));
         assert!(!looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(40))));
         assert!(looks.quality.better(Way::NoiseTcp, Some(ms(10)), Some(ms(3_000))));
     }

@@ -17,6 +17,8 @@ pub(crate) struct SessionStatus {
     pub(crate) round_trip_us: Option<u64>,
     /// How much round trips vary, microseconds.
     pub(crate) jitter_us: u64,
+    /// Frames that were sent again or did not come, of all, parts of a million.
+    pub(crate) loss_ppm: u64,
     /// How often it went on after it had lost its link.
     pub(crate) resumes: u64,
     /// How often it moved from one link to another.
@@ -42,7 +44,13 @@ pub(crate) struct LaneStatus {
 }
 
 impl SessionStatus {
-    pub(crate) fn new(session: &Session, transport: Option<&str>, away: Option<Duration>) -> Self {
+    /// `waiting`: the bytes that wait for room on a lane of the session.
+    pub(crate) fn new(
+        session: &Session,
+        transport: Option<&str>,
+        away: Option<Duration>,
+        waiting: impl Fn(Lane) -> usize,
+    ) -> Self {
         let stats = session.stats();
         let lane = |lane: Lane| {
             let of = stats.lane(lane);
@@ -50,7 +58,7 @@ impl SessionStatus {
                 lane: format!("{lane:?}").to_lowercase(),
                 sent_bytes: of.sent_bytes,
                 received_bytes: of.received_bytes,
-                queued_bytes: session.queued(lane) as u64,
+                queued_bytes: (session.queued(lane) + waiting(lane)) as u64,
                 retransmitted_frames: of.retransmitted_frames,
                 dropped_messages: of.dropped_messages,
             }
@@ -60,6 +68,7 @@ impl SessionStatus {
             away_ms: away.map(|away| micros(away) / 1000),
             round_trip_us: stats.round_trip.map(micros),
             jitter_us: micros(stats.jitter),
+            loss_ppm: stats.loss_ppm(),
             resumes: stats.resumes,
             hand_overs: stats.hand_overs,
             held_ms: micros(stats.detached) / 1000,
@@ -82,6 +91,7 @@ impl fmt::Display for SessionStatus {
         if let Some(round_trip) = self.round_trip_us {
             write!(f, ", round trip {}, jitter {}", millis(round_trip), millis(self.jitter_us))?;
         }
+        write!(f, ", loss {}.{:04} %", self.loss_ppm / 10_000, self.loss_ppm % 10_000)?;
         let (resumes, hand_overs) = (self.resumes, self.hand_overs);
         writeln!(f, "; {resumes} outages of {} ms in all, {hand_overs} moves", self.held_ms)?;
         for LaneStatus { lane, sent_bytes, received_bytes, queued_bytes, retransmitted_frames, .. } in
@@ -107,13 +117,18 @@ mod tests {
         let status = SessionStatus {
             transport: Some("webrtc".into()),
             round_trip_us: Some(1234),
+            loss_ppm: 12_345,
             resumes: 2,
             held_ms: 300,
             lanes: vec![lane, idle],
             ..SessionStatus::default()
         };
         let words = status.to_string();
-        assert!(words.starts_with("link: webrtc, round trip 1.23 ms, jitter 0.00 ms; 2 outages of 300 ms"));
+        assert!(
+            words
+                .starts_with("link: webrtc, round trip 1.23 ms, jitter 0.00 ms, loss 1.2345 %; 2 outages of")
+        );
+        assert_eq!(serde_json::to_value(&status).unwrap()["loss_ppm"], 12_345);
         assert!(words.contains("bulk  12 bytes sent") && !words.contains("iso"), "{words}");
         let away = SessionStatus { transport: None, away_ms: Some(70), ..status };
         assert!(away.to_string().starts_with("link: none for 70 ms; looking for one"));

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use session::Session;
 use wire::Lane;
+
+use crate::live::Live;
 
 /// What a session has carried since it began, and how the way to the remote is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub struct Carried {
     pub round_trip: Option<Duration>,
     /// How much round trips vary.
     pub jitter: Duration,
+    /// Frames that were sent again or did not come, of all, parts of a million.
+    pub loss_ppm: u64,
     /// How often the session went on after it had lost its link.
     pub resumes: u64,
     /// How often it moved to another link while it had one.
@@ -39,17 +42,18 @@ pub struct LaneCarried {
     pub discarded_frames: u64,
     /// Messages that found no room, and were dropped.
     pub dropped_messages: u64,
-    /// Bytes that wait to be handed to the link.
+    /// Bytes that wait to be handed to the link, or for room in the session.
     pub queued_bytes: u64,
 }
 
 impl Carried {
     /// What this session has carried.
-    pub(crate) fn by(session: &Session) -> Self {
+    pub(crate) fn by(Live { session, backlog, .. }: &Live) -> Self {
         let stats = session.stats();
         Self {
             round_trip: stats.round_trip,
             jitter: stats.jitter,
+            loss_ppm: stats.loss_ppm(),
             resumes: stats.resumes,
             hand_overs: stats.hand_overs,
             held: stats.detached,
@@ -63,7 +67,7 @@ impl Carried {
                     retransmitted_frames: of.retransmitted_frames,
                     discarded_frames: of.discarded_frames,
                     dropped_messages: of.dropped_messages,
-                    queued_bytes: session.queued(lane) as u64,
+                    queued_bytes: (session.queued(lane) + backlog.waiting(lane)) as u64,
                 }
             }),
         }

@@ -221,7 +221,7 @@ impl VmSession {
         self.hda.sound.set_round_trip(session.and_then(|session| session.stats().round_trip));
         let lent = self.ports.told();
         self.counters.devices = lent.len() as u64;
-        self.counters.carried = session.map(Carried::by).unwrap_or_default();
+        self.counters.carried = self.live.as_ref().map(Carried::by).unwrap_or_default();
         if lent != self.told {
             self.told.clone_from(&lent);
             self.tell(Event::Lent(lent));

@@ -62,6 +62,12 @@ impl Backlog {
         self.sound.push_back((about, message));
     }
 
+    /// Bytes that wait for room on this lane of the session.
+    pub(crate) fn waiting(&self, lane: Lane) -> usize {
+        let sound = self.sound.iter().map(|(_, message)| message).filter(|message| message.lane == lane);
+        self.lanes[lane as usize].iter().chain(sound).map(Message::len).sum()
+    }
+
     /// Whether completions wait, and nothing waits for room for them.
     fn has_completions(&self) -> bool {
         !self.completions.is_empty() && !self.waiting
@@ -343,8 +349,10 @@ mod tests {
         for message in (0..1000).flat_map(|n| [volume(1, n), volume(2, n), stop(n as u32)]) {
             backlog.say(about(&message).unwrap(), message.encode());
         }
+        let counted: usize = Lane::ALL.map(|lane| backlog.waiting(lane)).into_iter().sum();
         let waiting: Vec<_> = backlog.sound.into_iter().map(|(_, message)| message).collect();
         let latest = [volume(1, 999), volume(2, 999), stop(999)].map(|message| message.encode());
         assert_eq!(waiting, latest);
+        assert_eq!(counted, latest.iter().map(Message::len).sum::<usize>());
     }
 }

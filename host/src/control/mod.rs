@@ -161,8 +161,6 @@ pub(crate) struct VmStatus {
     /// What it lends.
     #[serde(default)]
     pub(crate) lent: Vec<LentDevice>,
-    /// Frames that were sent again or received in vain, of all, parts of a million.
-    pub(crate) loss_ppm: u64,
     #[serde(flatten)]
     pub(crate) counted: Counted,
 }

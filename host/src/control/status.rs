@@ -36,7 +36,7 @@ fn words(Status { address, fingerprint, web, uptime_s, vms }: &Status) -> String
     words
 }
 
-fn of_vm(VmStatus { vm, worker, remote, lent, loss_ppm, counted }: &VmStatus) -> String {
+fn of_vm(VmStatus { vm, worker, remote, lent, counted }: &VmStatus) -> String {
     let worker = worker.map_or("no worker at the moment".to_owned(), |id| format!("worker {id}"));
     let Some(remote) = remote else { return format!("vm {vm}: {worker}, no remote") };
     let Counted {
@@ -45,6 +45,7 @@ fn of_vm(VmStatus { vm, worker, remote, lent, loss_ppm, counted }: &VmStatus) ->
         devices,
         round_trip_us,
         jitter_us,
+        loss_ppm,
         resumes,
         hand_overs,
         held_ms,
@@ -104,6 +105,7 @@ mod tests {
             devices: 2,
             round_trip_us: Some(1234),
             held_ms: 250,
+            loss_ppm: 12_345,
             lanes: vec![lane],
             ..Counted::default()
         };
@@ -115,7 +117,7 @@ mod tests {
             speed: "super".into(),
         };
         let (vm, worker, remote, lent) = ("desk".into(), Some(7), Some(remote), vec![lent]);
-        let vm = VmStatus { vm, worker, remote, lent, loss_ppm: 12_345, counted };
+        let vm = VmStatus { vm, worker, remote, lent, counted };
         let words = of_vm(&vm);
         for part in [
             "vm desk: worker 7, remote `laptop` at 192.0.2.7:5 by noise-tcp for 2 h 5 min",

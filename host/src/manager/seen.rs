@@ -136,7 +136,7 @@ impl ConnectionManager {
         });
         let counted = seen.map(|seen| seen.counted.clone()).unwrap_or_default();
         let lent = seen.map(|seen| seen.lent.clone()).unwrap_or_default();
-        VmStatus { vm, worker, remote, lent, loss_ppm: counted.loss_ppm(), counted }
+        VmStatus { vm, worker, remote, lent, counted }
     }
 }
 

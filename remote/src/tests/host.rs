@@ -1,6 +1,7 @@
 //! A host at the other end of links in memory.
 
 use std::{
+    collections::VecDeque,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
@@ -30,6 +31,11 @@ pub(crate) struct Host {
     pub(crate) left: Option<String>,
     /// The remote's credit is kept from it.
     pub(crate) withholds: bool,
+    /// How long what the remote says is on its way, frame by frame.
+    pub(crate) delay: fn(usize) -> Duration,
+    /// Frames so far, and those that are on their way.
+    frames: usize,
+    on_its_way: VecDeque<(Instant, LinkId, (Lane, Bytes))>,
 }
 
 impl Host {
@@ -49,6 +55,9 @@ impl Host {
             others: Vec::new(),
             left: None,
             withholds: false,
+            delay: |_| Duration::ZERO,
+            frames: 0,
+            on_its_way: VecDeque::new(),
         };
         host.join(link);
         host
@@ -103,6 +112,7 @@ impl Host {
     pub(crate) fn cut(&mut self) {
         (self.outbound, self.inbound) = (mpsc::channel(1).0, mpsc::channel(1).1);
         self.others.clear();
+        self.on_its_way.clear();
         self.session.link_down(self.start.elapsed(), self.link);
     }
 
@@ -157,12 +167,21 @@ impl Host {
                 Some(end @ (Event::Expired | Event::Reset(_))) => panic!("{end:?}"),
             }
             self.transmit().await;
+            if let Some((_, link, (lane, frame))) =
+                self.on_its_way.pop_front_if(|(at, ..)| *at <= Instant::now())
+            {
+                self.session.receive_on(self.start.elapsed(), link, lane, frame).unwrap();
+                continue;
+            }
+            let arrives = self.on_its_way.front().map(|(at, ..)| *at);
             let timeout = self.session.poll_timeout().unwrap_or(Duration::from_secs(3600));
             tokio::select! {
                 frame = self.inbound.recv() => {
-                    let (lane, frame) = frame?;
-                    self.session.receive_on(self.start.elapsed(), self.link, lane, frame).unwrap();
+                    let at = Instant::now() + (self.delay)(self.frames);
+                    self.frames += 1;
+                    self.on_its_way.push_back((at, self.link, frame?));
                 }
+                () = tokio::time::sleep_until(arrives.unwrap_or_else(Instant::now)), if arrives.is_some() => {}
                 () = tokio::time::sleep_until(self.start + timeout) => {
                     self.session.on_timeout(self.start.elapsed());
                 }

@@ -1,5 +1,6 @@
 //! The actors of a remote among recipients that record, on time that passes when everybody waits.
 
+mod auto;
 mod capture;
 mod control;
 mod host;

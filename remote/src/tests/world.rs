@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -33,7 +33,7 @@ use crate::{
     remote::{Begin, Parts, Remote, Sound},
     sound::{End, Heard},
     usb::which::{self, Class, Input, Selector},
-    ways::{Attempt, Linked, NoLink, Wish},
+    ways::{Attempt, Linked, NoLink, Way, Wish},
 };
 
 /// An actor that passes on what it is told.
@@ -107,8 +107,9 @@ pub(crate) struct World {
     pub(crate) ended: oneshot::Receiver<ExitCode>,
     /// What the next attempts to connect come to; without any, they wait.
     attempts: mpsc::UnboundedSender<Attempt>,
-    /// Attempts so far, and how many of them have come to something.
-    tried: Arc<[AtomicUsize; 2]>,
+    /// The kinds of the attempts so far, and how many of them have come to something.
+    kinds: Arc<Mutex<Vec<Way>>>,
+    came: Arc<AtomicUsize>,
     /// How many outcomes there were for them.
     outcomes: Cell<usize>,
 }
@@ -131,15 +132,15 @@ impl World {
     async fn made(tap: Option<Tap>, wish: Wish) -> Self {
         let (attempts, next) = mpsc::unbounded_channel();
         let next = Arc::new(tokio::sync::Mutex::new(next));
-        let tried = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let count = Arc::clone(&tried);
-        let connector = Box::new(move |_, _| {
+        let (kinds, came) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+        let (tried, count) = (Arc::clone(&kinds), Arc::clone(&came));
+        let connector = Box::new(move |way, _| {
             let next = Arc::clone(&next);
             let count = Arc::clone(&count);
-            count[0].fetch_add(1, Ordering::Relaxed);
+            tried.lock().unwrap().push(way);
             let outcome = async move {
                 let outcome = next.lock().await.recv().await.expect("the world lasts");
-                count[1].fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
                 outcome
             };
             outcome.boxed()
@@ -164,7 +165,8 @@ impl World {
             heard,
             ended,
             attempts,
-            tried,
+            kinds,
+            came,
             outcomes: Cell::new(0),
         }
     }
@@ -176,12 +178,17 @@ impl World {
 
     /// How many attempts there were so far.
     pub(crate) fn tried(&self) -> usize {
-        self.tried[0].load(Ordering::Relaxed)
+        self.kinds.lock().unwrap().len()
+    }
+
+    /// The kind of the latest of them.
+    pub(crate) fn tries(&self) -> Option<Way> {
+        self.kinds.lock().unwrap().last().copied()
     }
 
     /// Waits until every outcome was taken by an attempt.
     pub(crate) async fn until_tried(&self) {
-        while self.tried[1].load(Ordering::Relaxed) < self.outcomes.get() {
+        while self.came.load(Ordering::Relaxed) < self.outcomes.get() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -206,6 +213,12 @@ impl World {
     /// The same, and its answer in the handshake took so long.
     pub(crate) fn accept_after(&self, host: &mut Host, round_trip: Option<Duration>) {
         let theirs = host.one_more();
+        self.comes_to(Ok(Linked { round_trip, ..to_vm(theirs) }));
+    }
+
+    /// The next attempt comes to a link whose answer in the handshake took so long, and over which nothing is said.
+    pub(crate) fn accept_beside(&self, round_trip: Option<Duration>) {
+        let (_, theirs) = link::pair();
         self.comes_to(Ok(Linked { round_trip, ..to_vm(theirs) }));
     }
 

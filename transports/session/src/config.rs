@@ -44,6 +44,8 @@ pub struct Config {
     pub audio_age: Duration,
     /// The bounds of ISO.
     pub iso: LaneConfig,
+    /// The same on ISO. A host's controller waits a second for an isochronous transfer; after that nobody wants it.
+    pub iso_age: Duration,
     /// The bounds of BULK. A window below bandwidth x round trip slows the lane down; of a larger one so much is used as the
     /// path needs.
     pub bulk: LaneConfig,
@@ -72,6 +74,7 @@ impl Default for Config {
             audio: lane(256 * KIB, 256 * KIB),
             audio_age: Duration::from_millis(150),
             iso: lane(256 * KIB, 256 * KIB),
+            iso_age: Duration::from_secs(1),
             bulk: lane(2048 * KIB, 4096 * KIB),
             max_chunk: MAX_CHUNK,
             heartbeat: Duration::from_secs(1),
@@ -94,6 +97,15 @@ impl Config {
         };
         let least = if lane.may_lose() { 0 } else { INITIAL_WINDOW };
         LaneConfig { queue, window: window.max(least) }
+    }
+
+    /// How long a message may wait on this lane.
+    pub(crate) fn age(&self, lane: Lane) -> Option<Duration> {
+        match lane {
+            Lane::Audio => Some(self.audio_age),
+            Lane::Iso => Some(self.iso_age),
+            Lane::Ctl | Lane::Int | Lane::Bulk => None,
+        }
     }
 
     pub(crate) fn limits(&self) -> Limits {

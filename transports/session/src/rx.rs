@@ -154,6 +154,7 @@ impl Rx {
                 return Ok(());
             }
             if found > self.next {
+                stats.missing_frames += 1;
                 self.forget_partial(stats);
             }
             return self.take(end, piece, stats);

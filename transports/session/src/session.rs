@@ -206,8 +206,8 @@ impl Session {
         self.enqueue(message, None)
     }
 
-    /// The same, and on AUDIO it is dropped if it has not begun to go after [`Config::audio_age`]: whatever the link is
-    /// like, nobody hears it late.
+    /// The same, and on AUDIO and ISO it is dropped if it has not begun to go after [`Config::audio_age`] and
+    /// [`Config::iso_age`]: whatever the link is like, nobody gets it late.
     ///
     /// # Errors
     /// Those of [`Self::send`].

@@ -34,6 +34,8 @@ pub struct LaneStats {
     pub dropped_messages: u64,
     /// Frames of a lane that may lose that came late or again, or belonged to a message with a gap.
     pub discarded_frames: u64,
+    /// Frames of a lane that may lose that never came, or came late: one, at least, for each gap.
+    pub missing_frames: u64,
     /// Frames that were sent again: over a new link, or because they seemed to be lost.
     pub retransmitted_frames: u64,
     /// Frames of a reliable lane that came again, and were dropped.
@@ -72,6 +74,18 @@ impl Stats {
     #[must_use]
     pub fn lane(&self, lane: Lane) -> LaneStats {
         *self.lanes.of(lane)
+    }
+
+    /// What was sent again of all that was sent, and missing of all that was received: parts of a million.
+    #[must_use]
+    pub fn loss_ppm(&self) -> u64 {
+        let sum =
+            |of: fn(LaneStats) -> u64| Lane::ALL.map(|lane| of(self.lane(lane))).into_iter().sum::<u64>();
+        let lost = sum(|lane| lane.retransmitted_frames + lane.missing_frames);
+        let all = sum(|lane| {
+            lane.sent_frames + lane.retransmitted_frames + lane.received_frames + lane.missing_frames
+        });
+        lost.saturating_mul(1_000_000) / all.max(1)
     }
 
     /// A ping was answered after this time, or was not when the next one went.

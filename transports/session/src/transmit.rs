@@ -51,8 +51,10 @@ impl Session {
         if self.closed() {
             return None;
         }
-        if let Some(before) = now.checked_sub(self.config.audio_age) {
-            self.tx.of_mut(Lane::Audio).expire(before, self.stats.lanes.of_mut(Lane::Audio));
+        for lane in Lane::ALL {
+            if let Some(before) = self.config.age(lane).and_then(|age| now.checked_sub(age)) {
+                self.tx.of_mut(lane).expire(before, self.stats.lanes.of_mut(lane));
+            }
         }
         let current = self.links.current_mut()?;
         if std::mem::take(&mut current.answer_due)

@@ -196,20 +196,22 @@ fn sound_that_nobody_takes_is_dropped_oldest_first() {
 
 /// However short its messages are, so that the lane's bytes say nothing.
 #[test]
-fn sound_that_has_waited_for_the_link_is_late_and_not_sent() {
-    let (mut host, mut remote) = pair(Config::default());
-    settle(T0, &mut host, &mut remote);
-    let at = |n: u32| T0 + Duration::from_millis(10) * n;
-    for n in 0..100 {
-        host.send_at(at(n), message(Lane::Audio, 100 + n as usize)).unwrap();
-        host.send_at(at(n), message(Lane::Int, 50)).unwrap();
+fn sound_and_isochronous_data_that_have_waited_for_the_link_are_late_and_not_sent() {
+    for (lane, every, late) in [(Lane::Audio, 10 * MS, 85), (Lane::Iso, 50 * MS, 80)] {
+        let (mut host, mut remote) = pair(Config::default());
+        settle(T0, &mut host, &mut remote);
+        let at = |n: u32| T0 + every * n;
+        for n in 0..100 {
+            host.send_at(at(n), message(lane, 100 + n as usize)).unwrap();
+            host.send_at(at(n), message(Lane::Int, 50)).unwrap();
+        }
+        settle(at(100), &mut host, &mut remote);
+        let (mortal, others): (Vec<_>, Vec<_>) =
+            messages(&mut remote).into_iter().partition(|(of, _)| *of == lane);
+        assert_eq!(mortal, (late..100).map(|n| (lane, 100 + n)).collect::<Vec<_>>());
+        assert_eq!(others.len(), 100, "nothing else is ever late");
+        assert_eq!(host.stats().lane(lane).dropped_messages, late as u64);
     }
-    settle(at(100), &mut host, &mut remote);
-    let (sound, others): (Vec<_>, Vec<_>) =
-        messages(&mut remote).into_iter().partition(|(lane, _)| *lane == Lane::Audio);
-    assert_eq!(sound, (85..100).map(|n| (Lane::Audio, 100 + n)).collect::<Vec<_>>());
-    assert_eq!(others.len(), 100, "nothing else is ever late");
-    assert_eq!(host.stats().lane(Lane::Audio).dropped_messages, 85);
 }
 
 #[test]
@@ -224,6 +226,10 @@ fn a_lost_chunk_of_sound_costs_its_message_and_no_other() {
         remote.receive(T0, frame.lane, joined(frame)).unwrap();
     }
     assert_eq!(messages(&mut remote), [(Lane::Audio, 40_000), (Lane::Audio, 40_002)]);
+    let stats = remote.stats();
+    let came = stats.lane(Lane::Audio).received_frames;
+    assert_eq!(stats.lane(Lane::Audio).missing_frames, 1);
+    assert_eq!((host.stats().loss_ppm(), stats.loss_ppm()), (0, 1_000_000 / (came + 1)));
 }
 
 #[test]
