@@ -55,7 +55,7 @@ async fn a_remote_that_dies_in_the_middle_of_a_transfer_is_an_unplug_after_its_t
         ensure!(!log.contains(trouble), "the controller itself looked broken ({trouble}):\n{log}");
     }
 
-    let mut remote = host.remote("remote-again", "a", &["--disk", &disk])?;
+    let mut remote = host.remote("remote", "a", &["--disk", &disk])?;
     remote.wait_for("connected").await?;
     vm.run(&disks(1)).await?.success().context("the disk does not come back")?;
     vm.run("dd if=/dev/sda of=/dev/null bs=64k count=16").await?.success()?;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use lab::farbus::{Host, Program};
+use lab::farbus::{Cable, Host, Program};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::AsyncWriteExt,
@@ -26,6 +26,9 @@ const FLOOD: usize = 10_000;
 const OPEN: usize = 400;
 /// Where the remote comes from.
 const DESK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+/// An address from where no remote has ever come.
+const NEW: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 9);
 
 /// Where a flood comes from.
 #[derive(Clone, Copy)]
@@ -214,4 +217,46 @@ async fn a_remote_that_was_there_before_gets_in_during_a_flood_of_whole_messages
 #[tokio::test]
 async fn a_paired_remote_gets_in_during_a_flood_of_silent_connections_from_its_own_address() -> Result<()> {
     weather(From::One(DESK), Says::Nothing).await
+}
+
+/// A remote that has been paired at its desk comes from another address for the first time while a flood goes on; whether
+/// it gets in before the flood is over.
+async fn from_where_nobody_has_been(from: From, says: Says, surely: bool) -> Result<()> {
+    allow_descriptors();
+    let folder = tempfile::tempdir()?;
+    let host = Host::start(folder.path(), &["a"]).await?;
+    let key = paired(&host, folder.path()).await?;
+    let elsewhere = Cable::from(NEW, &host.address).await?;
+    let mut flood = Flood::start(host.address.parse()?, from, says);
+    flood.reaches(1000).await?;
+    let (address, pin) = (elsewhere.address(), host.key.as_str());
+    let all = ["connect", &address, "--host-key", pin, "--key-file", &key, "--events", "json"];
+    let mut remote = Program::start("connect", "farbus-remote", &all.map(str::to_owned), folder.path())?;
+    if surely {
+        remote.wait_for("connected").await.context("during the flood")?;
+        flood.end().await?;
+    } else {
+        flood.end().await?;
+        remote.wait_for("connected").await.context("after the flood")?;
+    }
+    ensure!(remote.stop().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_remote_from_where_nobody_has_been_gets_in_during_a_flood_of_whole_messages_from_elsewhere()
+-> Result<()> {
+    from_where_nobody_has_been(From::ELSEWHERE, Says::Whole, true).await
+}
+
+#[tokio::test]
+async fn a_remote_from_where_nobody_has_been_gets_in_during_a_flood_of_silent_connections_from_everywhere()
+-> Result<()> {
+    from_where_nobody_has_been(From::Everywhere, Says::Nothing, true).await
+}
+
+#[tokio::test]
+async fn a_remote_from_where_nobody_has_been_gets_in_when_a_flood_of_whole_messages_from_everywhere_is_over()
+-> Result<()> {
+    from_where_nobody_has_been(From::Everywhere, Says::Whole, false).await
 }

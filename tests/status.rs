@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::Path, process::Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use lab::farbus::{PATIENCE, Program, binary};
+use lab::farbus::{Cable, Cut, Host, PATIENCE, Program, Seat, binary};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -122,6 +122,76 @@ async fn status_and_metrics_tell_who_has_a_vm_and_how_the_way_there_is() -> Resu
     host.wait_for("link_lost").await?;
     status(&config, |status| status["vms"].is_array() && status["vms"][0]["remote"].is_null()).await?;
     ensure!(metrics(endpoint).await?.contains("farbus_linked{vm=\"a\"} 0"));
+    Ok(())
+}
+
+/// What `farbus-remote` answers by its socket.
+async fn asked(control: &str, words: &[&str]) -> Result<Vec<u8>> {
+    let mut command = tokio::process::Command::new(binary("farbus-remote")?);
+    let output = command.args(words).args(["--control", control]).output().await?;
+    ensure!(output.status.success(), "{words:?}: {output:?}");
+    Ok(output.stdout)
+}
+
+#[tokio::test]
+async fn both_ends_tell_of_an_outage_and_of_a_move() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let endpoint = free_port()?;
+    let control = folder.path().join("remote.sock").display().to_string();
+    let seat = Seat { name: "a".to_owned(), folder: folder.path().join("a"), extra: String::new() };
+    let host =
+        Host::start_configured(folder.path(), &format!("metrics = \"{endpoint}\"\n"), vec![seat]).await?;
+    let cable = Cable::to(&host.address).await?;
+    let mut remote = host.remote_by(&cable, "remote", "a", &["--keyboard", "--control", &control])?;
+    remote.wait_for("connected").await?;
+
+    cable.set(Cut::Reset);
+    remote.wait_for("disconnected").await?;
+    cable.set(Cut::Whole);
+    let resumed = remote.wait_for("resumed").await?;
+    ensure!(resumed["after_ms"].is_u64(), "{resumed}");
+    asked(&control, &["switch", "webrtc"]).await?;
+    let moved = remote.wait_for("resumed").await?;
+    ensure!(moved["transport"] == "webrtc" && moved["after_ms"].is_null(), "{moved}");
+
+    let some = |value: &Value| value.as_u64() > Some(0);
+    let tells = |of: &Value| {
+        some(&of["resumes"])
+            && some(&of["hand_overs"])
+            && some(&of["held_ms"])
+            && of["round_trip_us"].is_u64()
+            && of["jitter_us"].is_u64()
+            && of["loss_ppm"].is_u64()
+            && of["lanes"].as_array().is_some_and(|lanes| {
+                lanes.len() == 5
+                    && lanes.iter().all(|l| l["retransmitted_frames"].is_u64() && l["queued_bytes"].is_u64())
+            })
+    };
+    status(&folder.path().join("host.toml"), |status| tells(&status["vms"][0])).await?;
+    let mut said: Value = serde_json::from_slice(&asked(&control, &["status", "--json"]).await?)?;
+    let session = said["status"]["session"].take();
+    ensure!(tells(&session) && session["transport"] == "webrtc", "{session}, {said}");
+    let words = String::from_utf8(asked(&control, &["status"]).await?)?;
+    ensure!(words.contains("link: webrtc") && words.contains(" %; 1 outages of "), "{words}");
+
+    let exported = metrics(endpoint).await?;
+    let value = |name: &str| {
+        let line = exported.lines().find(|line| line.starts_with(&format!("{name}{{vm=\"a\"")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .with_context(|| format!("{name} is not in\n{exported}"))
+    };
+    for name in ["farbus_resumes_total", "farbus_hand_overs_total", "farbus_held_milliseconds_total"] {
+        ensure!(value(name)? > 0.0, "{name}\n{exported}");
+    }
+    for name in [
+        "farbus_round_trip_seconds",
+        "farbus_jitter_seconds",
+        "farbus_loss_ratio",
+        "farbus_lane_retransmitted_frames_total",
+    ] {
+        ensure!(value(name)? >= 0.0, "{name}\n{exported}");
+    }
+    ensure!(remote.stop().await?.success());
     Ok(())
 }
 

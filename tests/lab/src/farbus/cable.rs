@@ -1,11 +1,11 @@
 //! The cable between a remote and its host, as a TCP proxy on loopback that can be cut.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream, tcp},
+    net::{TcpListener, TcpSocket, TcpStream, tcp},
     sync::watch,
     task::JoinSet,
 };
@@ -38,11 +38,20 @@ impl Cable {
     /// # Errors
     /// There is no port left.
     pub async fn to(host: &str) -> Result<Self> {
+        Self::from(Ipv4Addr::LOCALHOST, host).await
+    }
+
+    /// The same, and the host sees who uses it at this address of loopback.
+    ///
+    /// # Errors
+    /// There is no port left, or the host's address is none.
+    pub async fn from(source: Ipv4Addr, host: &str) -> Result<Self> {
+        let host = host.parse().with_context(|| format!("{host} is no address"))?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the cable")?;
         let address = listener.local_addr()?;
         let (state, cuts) = watch::channel(Cut::Whole);
         let mut proxy = JoinSet::new();
-        proxy.spawn(accept(listener, host.to_owned(), cuts));
+        proxy.spawn(accept(listener, (source, host), cuts));
         Ok(Self { address, state, _proxy: proxy })
     }
 
@@ -58,26 +67,32 @@ impl Cable {
     }
 }
 
-async fn accept(listener: TcpListener, host: String, cuts: watch::Receiver<Cut>) {
+async fn accept(listener: TcpListener, way: (Ipv4Addr, SocketAddr), cuts: watch::Receiver<Cut>) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        let (host, cuts) = (host.clone(), cuts.clone());
+        let cuts = cuts.clone();
         connections.spawn(async move {
             // A connection that comes to nothing is what a cable is for.
-            let _ = connect(near, &host, cuts).await;
+            let _ = connect(near, way, cuts).await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Carries a connection until one end hangs up, or the cable resets it.
-async fn connect(near: TcpStream, host: &str, mut cuts: watch::Receiver<Cut>) -> Result<()> {
+async fn connect(
+    near: TcpStream,
+    (source, host): (Ipv4Addr, SocketAddr),
+    mut cuts: watch::Receiver<Cut>,
+) -> Result<()> {
     near.set_zero_linger()?;
     cuts.wait_for(|cut| *cut != Cut::Silent).await?;
     if *cuts.borrow() == Cut::Reset {
         return Ok(());
     }
-    let far = TcpStream::connect(host).await?;
+    let far = TcpSocket::new_v4()?;
+    far.bind((source, 0).into())?;
+    let far = far.connect(host).await?;
     far.set_zero_linger()?;
     for stream in [&near, &far] {
         stream.set_nodelay(true)?;

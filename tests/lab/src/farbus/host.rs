@@ -70,8 +70,16 @@ impl Host {
     /// # Errors
     /// It does not come up.
     pub async fn start_with(folder: &Path, seats: Vec<Seat>) -> Result<Self> {
+        Self::start_configured(folder, "", seats).await
+    }
+
+    /// The same with more lines in front of the VMs.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub async fn start_configured(folder: &Path, more: &str, seats: Vec<Seat>) -> Result<Self> {
         let mut config = format!(
-            "listen = \"127.0.0.1:0\"\nkey_file = {:?}\ncontrol = {:?}\n",
+            "listen = \"127.0.0.1:0\"\nkey_file = {:?}\ncontrol = {:?}\n{more}",
             folder.join("host.key").to_string_lossy(),
             folder.join("control.sock").to_string_lossy()
         );
