@@ -22,7 +22,8 @@ demo: setup ## Show the main job end to end: two VMs, two remotes, keys in, soun
 .PHONY: test
 test: setup ## Run every test, VM tests included
 	@cargo build --workspace
-	@# Real VMs on few cores: one test at a time keeps their time-outs honest. One selection of packages: deps build once. All of them, even after one has failed.
+	@# Real VMs on few cores: one test at a time keeps their time-outs honest. One selection of packages: deps build once.
+	@# All of them, even after one has failed.
 	@cargo test --workspace --no-fail-fast -- --test-threads=1
 
 .PHONY: check
