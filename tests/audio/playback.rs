@@ -52,7 +52,8 @@ async fn the_shortest_periods_end_when_their_interrupts_say() -> Result<()> {
             desk.expect_heard(&pcm).await?;
             match desk.expect_no_trouble().await {
                 Ok(()) => in_time += 1,
-                Err(trouble) => late.push(trouble),
+                Err(trouble) if trouble.to_string().contains("IRQ timing workaround") => late.push(trouble),
+                Err(other) => return Err(other),
             }
             ensure!(late.len() + enough <= tries, "periods of {period} frames: {late:?}");
         }

@@ -27,6 +27,22 @@ pub(crate) async fn switch(control: &str, to: &str) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
+/// Waits until the session of the running remote is on a link.
+pub(crate) async fn until_linked(control: &str) -> Result<()> {
+    let linked = async || {
+        let mut command = tokio::process::Command::new(binary("farbus-remote")?);
+        let output = command.args(["status", "--json", "--control", control]).output().await?;
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        anyhow::Ok(said["status"]["session"]["transport"].is_string())
+    };
+    tokio::time::timeout(LONG, async {
+        while !linked().await? {}
+        anyhow::Ok(())
+    })
+    .await
+    .context("the session finds no link")?
+}
+
 #[tokio::test]
 async fn ten_moves_between_both_kinds_of_links_while_the_guest_works_are_nothing_to_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -158,6 +174,9 @@ async fn over_a_bad_network_both_kinds_of_links_carry_keys_disks_and_sound() -> 
             remote.wait_for("key_sent").await?;
         }
         keys::until_read(&vm, KEYS.len()).await?;
+        let resumed = remote.seen("resumed");
+        let dead = resumed.iter().any(|resumed| resumed["after_ms"].is_u64());
+        ensure!(dead, "by {transport} nobody noticed that the network was dead: {resumed:?}");
         ensure!(remote.seen("connected").is_empty(), "by {transport} the session did not go on");
         ensure!(trouble(&vm).await?.is_none(), "by {transport}: {:?}", trouble(&vm).await?);
         vm.put(Sequence::new(4 * RATE, 3).wav(), "/tmp/sequence.wav").await?;

@@ -260,6 +260,7 @@ mod tests {
         capture.begin(Duration::ZERO, STREAM, 1, SLOW);
         let (mut sent, mut had, mut worst) = (0u64, 0u64, 0);
         let mut means = vec![0; hours as usize];
+        let mut faults = None;
         let step = 8 * u64::from(STEP);
         for n in 0..hours * 360_000 {
             let now = STEP * MS * n as u32;
@@ -276,8 +277,14 @@ mod tests {
             let receiver = capture.recordings[&STREAM].receiver.as_ref();
             let waits = had + receiver.map_or(0, |receiver| said - receiver.playing());
             worst = worst.max(waits);
+            if n % 360_000 == 359_999 {
+                let counters = receiver.map(Receiver::counters).unwrap_or_default();
+                let sum = counters.waited + counters.cut + counters.lost + counters.late;
+                assert_eq!(*faults.get_or_insert(sum), sum, "hour {}: {counters:?}", n / 360_000);
+            }
             means[(n / 360_000) as usize] += waits;
         }
+        assert!(capture.recordings[&STREAM].resampled);
         let millis = |frames: u64| frames as f64 / 8.0;
         let mean = |hour: usize| millis(means[hour]) / 360_000.0;
         (millis(worst), mean(1), mean(means.len() - 1))

@@ -199,7 +199,7 @@ pub(super) fn netem(faults: &str) -> String {
 pub(super) fn netem_of_what_comes(faults: &str) -> String {
     format!(
         "modprobe -a ifb sch_ingress cls_matchall act_mirred; ip link set ifb0 up\n\
-         tc qdisc replace dev ifb0 root netem limit 100000 {faults}\n\
+         tc qdisc replace dev ifb0 root netem limit 100000 {faults} || exit 1\n\
          tc qdisc add dev {INTERFACE} handle ffff: ingress 2>/dev/null\n\
          tc filter show dev {INTERFACE} parent ffff: | grep -q ifb0 || \
          tc filter add dev {INTERFACE} parent ffff: pref 1 matchall action mirred egress redirect dev ifb0\n"
