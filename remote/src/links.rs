@@ -291,7 +291,11 @@ impl Remote {
     pub(crate) fn session_attached(&mut self, link: LinkId, resumed: bool, ctx: &mut Context<Self>) {
         let now = self.start.elapsed();
         let Some(live) = &mut self.live else { return };
-        self.quality.left(self.way);
+        if resumed {
+            self.quality.left(self.way);
+        } else {
+            self.quality.begins();
+        }
         self.way = live.way(link).unwrap_or(self.way);
         let (transport, after) = (live.transport(link), live.attached(now));
         self.switched(link, Ok(transport.to_owned()));

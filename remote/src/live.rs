@@ -31,7 +31,7 @@ pub(crate) struct On {
     pub(crate) made: Option<Duration>,
     /// And the latest one.
     pub(crate) now: Option<Duration>,
-    /// How many pings the session has sent by now, and how many of them were answered late or not at all.
+    /// How many pings of the session were answered or given up by now, and how many of them were answered late or not at all.
     pub(crate) pings: u64,
     pub(crate) late_pings: u64,
 }
@@ -85,8 +85,11 @@ impl Live {
     /// One link less, which is handed back: it was lost, or has broken the rules.
     pub(crate) fn leave(&mut self, now: Duration, link: LinkId, reason: String) -> Option<Line> {
         let line = self.lines.remove(&link)?;
+        // Of the others nobody wants to hear.
+        if self.session.link().is_none_or(|on| on == link) {
+            self.lost = reason;
+        }
         self.session.link_down(now, link);
-        self.lost = reason;
         Some(line)
     }
 

@@ -70,6 +70,11 @@ impl Quality {
         due
     }
 
+    /// Another session begins: nothing is known of its link.
+    pub(crate) fn begins(&mut self) {
+        (self.best, self.bad, self.lost) = (None, 0, Lost::default());
+    }
+
     /// The session has left a link of this kind.
     pub(crate) fn left(&mut self, way: Way) {
         self.remembered.left(way, self.looks, std::mem::take(&mut self.lost).loss());

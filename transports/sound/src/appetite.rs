@@ -18,7 +18,7 @@ use crate::{frames_in, time_of};
 /// What a card takes at once, unless it turns out to take more.
 pub const PERIOD: Duration = Duration::from_millis(10);
 /// The most that it may take.
-const LONGEST: Duration = Duration::from_millis(500);
+pub const LONGEST: Duration = Duration::from_millis(500);
 /// What the ring holds beyond that: all that has come in time.
 const ROOM: Duration = Duration::from_millis(50);
 /// What it holds for a card that takes the most: the room that a ring needs.
@@ -80,7 +80,7 @@ impl Appetite {
         let lacking = self.holds().saturating_sub(waiting.saturating_add(self.owed));
         // A little faster than the card plays, by more than clocks differ.
         let due = self.rest + passed.min(LARGEST) * 33 / 32;
-        let wants = lacking.min(frames_in(due, self.rate));
+        let wants = lacking.min(frames_in(due.min(LONGEST), self.rate));
         let rest = due.saturating_sub(time_of(wants, self.rate));
         self.rest = if wants < lacking { rest } else { Duration::ZERO };
         self.owed += wants;

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ::sound::appetite::{Appetite, LARGEST, PERIOD};
+use ::sound::appetite::{Appetite, LARGEST, LONGEST, PERIOD};
 use anyhow::{Context as _, Result};
 use cpal::{
     Device, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
@@ -89,10 +89,11 @@ impl Card {
         self.of_run(self.shared.last.most()).0
     }
 
-    /// No more than was wanted: there is room.
+    /// No more than was wanted: there should be room.
     fn put(&mut self, samples: &[i32]) {
-        if let Ok(chunk) = self.samples.write_chunk_uninit(samples.len()) {
-            chunk.fill_from_iter(samples.iter().copied());
+        match self.samples.write_chunk_uninit(samples.len()) {
+            Ok(chunk) => _ = chunk.fill_from_iter(samples.iter().copied()),
+            Err(_) => _ = self.shared.xruns.fetch_add(1, Relaxed),
         }
     }
 }
@@ -191,6 +192,7 @@ fn build<T: SizedSample + FromSample<i32> + Send + 'static>(
         channels: usize::from(format.channels),
         card_channels: usize::from(config.channels),
         target: samples(format, PERIOD),
+        most: samples(format, LONGEST),
         playing: false,
     };
     let fill = move |out: &mut [T], _: &cpal::OutputCallbackInfo| player.fill(out);
@@ -205,6 +207,8 @@ struct Player {
     card_channels: usize,
     /// Samples that have to wait before it starts, or more if it takes more.
     target: usize,
+    /// But not more than this.
+    most: usize,
     playing: bool,
 }
 
@@ -214,8 +218,8 @@ impl Player {
         self.shared.last.take(out.len() / self.card_channels);
         let draining = self.shared.draining.load(Relaxed);
         let (waiting, wanted) = (self.ring.slots(), out.len() / self.card_channels);
-        // What it takes at once has to be there as a whole, unless that is more than there may ever be.
-        let enough = self.target.max(wanted * self.channels).min(self.ring.buffer().capacity());
+        // What it takes at once has to be there as a whole, unless that is more than the ring is ever asked for.
+        let enough = self.target.max(wanted * self.channels).min(self.most);
         self.playing |= waiting >= enough || (draining && waiting > 0);
         let frames = if self.playing { wanted.min(waiting / self.channels) } else { 0 };
         let (sound, silence) = out.split_at_mut(frames * self.card_channels);
@@ -252,7 +256,7 @@ mod tests {
     fn player(channels: usize, card_channels: usize) -> (Producer<i32>, Player) {
         let (producer, ring) = RingBuffer::new(64);
         let shared = Arc::new(Shared::default());
-        (producer, Player { ring, shared, channels, card_channels, target: 16, playing: false })
+        (producer, Player { ring, shared, channels, card_channels, target: 16, most: 48, playing: false })
     }
 
     fn push(producer: &mut Producer<i32>, samples: Range<i32>) {
@@ -265,7 +269,8 @@ mod tests {
         let (mut card, ring) = Card::new(format, to).unwrap();
         let (channels, target) = (2, samples(Format { rate: to, ..format }, PERIOD));
         let shared = Arc::clone(&card.shared);
-        let mut player = Player { ring, shared, channels, card_channels: 2, target, playing: false };
+        let mut player =
+            Player { ring, shared, channels, card_channels: 2, target, most: usize::MAX, playing: false };
         let (mut given, mut heard) = (0, Vec::new());
         card.begin();
         for ms in 0..1_500u32 {
@@ -351,11 +356,11 @@ mod tests {
         player.fill(&mut out);
         assert_eq!((out[1], out[39], player.shared.last.most()), (1, 39, 20));
         // More than there may ever be is not waited for.
-        push(&mut producer, 40..104);
+        push(&mut producer, 40..88);
         player.playing = false;
         let mut out = [1i16; 200];
         player.fill(&mut out);
-        assert_eq!((out[0], out[63], out[64]), (40, 103, 0));
+        assert_eq!((out[0], out[47], out[48]), (40, 87, 0));
     }
 
     #[test]

@@ -43,7 +43,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 /// The longest block of any codec.
 const LONGEST_BLOCK: Duration = Duration::from_millis(120);
 /// A device that asks for more at once is given silence for the rest.
-const LONGEST_PERIOD: Duration = Duration::from_millis(500);
+const LONGEST_PERIOD: Duration = crate::appetite::LONGEST;
 /// Packets in a row whose loss is only noticed, and repaired, at its end; longer rows are not waited for.
 const LONGEST_ROW: u64 = 8;
 /// For how long a loss makes room for repairs.
