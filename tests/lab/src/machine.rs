@@ -103,7 +103,8 @@ impl Preparation {
         };
         let connected = tokio::select! {
             connected = timeout(STARTS_WITHIN, connect) => {
-                connected.map_err(|_| anyhow!("QEMU does not start within {STARTS_WITHIN:?}")).flatten()
+                let late = |_| anyhow!("QEMU does not start within {STARTS_WITHIN:?}{}", waits(process.id()));
+                connected.map_err(late).flatten()
             }
             status = process.wait() => Err(anyhow!("QEMU refused to start ({})", status?)),
         };
@@ -146,6 +147,17 @@ impl Machine {
     pub(crate) fn said(&self) -> String {
         said(&self.folder.path().join(LOG))
     }
+}
+
+/// What each thread of a process waits for in the kernel, for who wonders why it does nothing.
+fn waits(process: i32) -> String {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let read = |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+    let line = |task: PathBuf| {
+        let [name, wchan, call] = ["comm", "wchan", "syscall"].map(|file| read(&task, file));
+        format!("\n  its thread {} waits in {wchan}, system call {}", name.trim(), call.trim())
+    };
+    tasks.map(|task| line(task.path())).collect()
 }
 
 fn said(log: &Path) -> String {
