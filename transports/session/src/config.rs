@@ -44,7 +44,8 @@ pub struct Config {
     pub audio_age: Duration,
     /// The bounds of ISO.
     pub iso: LaneConfig,
-    /// What has waited on ISO for so long is late, as on AUDIO. A host's controller waits a second for an isochronous transfer; after that nobody wants it.
+    /// What has waited on ISO for so long is late, as on AUDIO. A host's controller waits a second for an isochronous
+    /// transfer; after that nobody wants it.
     pub iso_age: Duration,
     /// The bounds of BULK. A window below bandwidth x round trip slows the lane down; of a larger one so much is used as the
     /// path needs.
