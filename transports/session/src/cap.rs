@@ -329,7 +329,9 @@ impl Cap {
         let limit_before = self.limit;
         let need = self.need(rate).unwrap_or(self.limit);
         self.limit = if lower {
-            let lower = if self.bold { need } else { limit_before - limit_before / 4 };
+            // Where the bound delays an urgent message by less than a budget more, there is little to win by boldness.
+            let worth = limit_before - need.min(limit_before) > rate / 1_000;
+            let lower = if self.bold && worth { need } else { limit_before - limit_before / 4 };
             lower.max(need).min(limit_before)
         } else {
             (limit_before + limit_before / 4).min(self.most)
