@@ -217,13 +217,13 @@ impl Xhci {
     ) -> Result<PortId, NoFreePort> {
         self.detach(cx, device);
         let protocol = Protocol::of(speed);
-        // A port that still shows an unplugging comes last: the guest must see that one before the next device.
+        // A port of an unplugging that is not long ago comes last: the guest must see that one before the next device.
         let free = (1..)
             .zip(&mut self.ports)
             .filter(|(_, port)| port.protocol() == protocol && port.device().is_none())
-            .min_by_key(|(_, port)| port.shows_connect_change());
+            .min_by_key(|(_, port)| port.unsettled(cx.now));
         let (number, port) = free.ok_or(NoFreePort(speed))?;
-        port.connect(device, speed, profile);
+        port.connect(cx.now, device, speed, profile);
         self.run(cx);
         Ok(PortId(number))
     }
@@ -232,7 +232,7 @@ impl Xhci {
     /// that still come for it are dropped.
     pub fn detach(&mut self, cx: &mut Cx<'_, Output>, device: DeviceId) {
         let Some(port) = self.ports.iter_mut().find(|port| port.device() == Some(device)) else { return };
-        port.disconnect();
+        port.disconnect(cx.now);
         self.remove_device(cx, device);
         self.requests.lose_all_of(device);
         self.work.extend(core::mem::take(&mut self.starved));

@@ -8,6 +8,7 @@
 //!   from anywhere: detach ─► Disconnected; PP=0 ─► Powered off        └─PLS 5── Disabled
 //! ```
 //!
+//! After a detach a port stays Disconnected for [`SETTLE_TIME`]: a device that is plugged in meanwhile is shown then.
 //! A reset completes here, by the clock, whatever the network does; the device itself is reset at the remote, and
 //! until it has been, nothing is sent to it ([`Port::gate`]).
 
@@ -30,6 +31,9 @@ use crate::{
 
 /// How long a port reset takes: less than 20 ms for impatient firmware, long enough to be seen.
 pub(crate) const RESET_TIME: Duration = Duration::from_millis(10);
+/// How long a port that has lost its device shows none: several times what an operating system waits for it to be
+/// stable (USB 2.0 §7.1.7.3: 100 ms). Linux gives up a port that never is for 2 s, and does not look again.
+pub(crate) const SETTLE_TIME: Duration = Duration::from_millis(300);
 
 /// The protocol a port speaks. xHCI 1.2 §7.2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub(crate) struct Port {
     device: Option<(DeviceId, Speed)>,
     /// What is known of the device beforehand.
     profile: Redacted<Arc<Profile>>,
+    /// Until then no device is shown.
+    settled: Duration,
     /// When the reset ends, and whether it is a warm one.
     resetting: Option<(Duration, bool)>,
     /// The reset that the remote has not completed yet.
@@ -99,6 +105,7 @@ impl Port {
             hardware_lpm: 0,
             device: None,
             profile: Redacted::default(),
+            settled: Duration::ZERO,
             resetting: None,
             gate: None,
             event: false,
@@ -125,9 +132,10 @@ impl Port {
         self.device().filter(|_| self.status.enabled())
     }
 
-    /// Whether the guest has not acknowledged the last plugging or unplugging.
-    pub(crate) fn shows_connect_change(&self) -> bool {
-        self.status.connect_change()
+    /// Whether the guest may still be busy with the last unplugging: it has not acknowledged it, or waits for the port
+    /// to be stable.
+    pub(crate) fn unsettled(&self, now: Duration) -> (bool, bool) {
+        (now < self.settled, self.status.connect_change())
     }
 
     /// Whether the remote is still resetting the device.
@@ -154,11 +162,13 @@ impl Port {
             hardware_lpm,
             device: _,
             profile: _,
+            settled,
             resetting,
             gate: _, // the remote goes on with it
             event,
         } = self;
         *status = PortSc::DEFAULT;
+        *settled = Duration::ZERO;
         *power_management = 0;
         *hardware_lpm = 0;
         *resetting = None;
@@ -166,22 +176,33 @@ impl Port {
         self.present();
     }
 
-    /// A device is plugged in.
-    pub(crate) fn connect(&mut self, device: DeviceId, speed: Speed, profile: Arc<Profile>) {
+    /// A device is plugged in. It is shown as soon as the port has settled.
+    pub(crate) fn connect(&mut self, now: Duration, device: DeviceId, speed: Speed, profile: Arc<Profile>) {
         self.device = Some((device, speed));
         self.profile = Redacted(profile);
-        self.present();
+        if self.settled <= now {
+            self.present();
+        }
     }
 
     /// The device is gone.
-    pub(crate) fn disconnect(&mut self) {
+    pub(crate) fn disconnect(&mut self, now: Duration) {
         self.device = None;
         self.profile = Redacted::default();
         self.gate = None;
-        self.unpresent();
+        if self.status.connected() {
+            self.settled = now + SETTLE_TIME;
+            self.unpresent();
+        }
+    }
+
+    /// Whether a device waits to be shown.
+    fn hides(&self) -> bool {
+        self.device.is_some() && self.settled > Duration::ZERO && !self.status.connected()
     }
 
     fn present(&mut self) {
+        self.settled = Duration::ZERO;
         let Some((_, speed)) = self.device.filter(|_| self.status.power()) else { return };
         let status = self.status.with_connected(true).with_speed(speed_id(speed));
         self.status = match self.protocol {
@@ -192,9 +213,6 @@ impl Port {
     }
 
     fn unpresent(&mut self) {
-        if !self.status.connected() {
-            return;
-        }
         let was_enabled = self.status.enabled();
         self.resetting = None;
         self.status = self
@@ -226,13 +244,16 @@ impl Port {
         self.event |= self.status.changed();
     }
 
-    /// When the reset ends.
+    /// When the reset ends, or a device is shown.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.resetting.map(|(due, _)| due)
+        self.resetting.map(|(due, _)| due).or_else(|| self.hides().then_some(self.settled))
     }
 
-    /// Ends the reset if it is time.
+    /// Shows a device, or ends the reset, if it is time.
     pub(crate) fn tick(&mut self, now: Duration) {
+        if self.hides() && self.settled <= now {
+            self.present();
+        }
         let Some((_, warm)) = self.resetting.filter(|(due, _)| *due <= now) else { return };
         self.resetting = None;
         self.status = self.status.with_reset(false).with_enabled(true).with_link_state(LinkState::U0);
@@ -291,7 +312,7 @@ impl Port {
             return self.switch(asked.power());
         }
         let warm = asked.warm_reset() && self.protocol == Protocol::Usb3;
-        if (asked.reset() || warm) && self.device.is_some() && self.status.power() {
+        if (asked.reset() || warm) && self.device.is_some() && !self.hides() && self.status.power() {
             // A warm reset also wakes a port that was switched to Disabled.
             self.status = self.status.with_connected(true).with_reset(true).with_enabled(false);
             self.resetting = Some((now + RESET_TIME, warm));

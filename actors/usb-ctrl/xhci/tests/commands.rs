@@ -2,6 +2,8 @@
 
 mod world;
 
+use core::time::Duration;
+
 use pci::Width;
 use wire::usb::{DeviceId, Speed};
 use world::*;
@@ -267,6 +269,7 @@ fn sixty_four_devices_worth_of_slots_share_sixteen_ports_in_turn() {
         assert_eq!(world.disable_slot(slot).code, code::SUCCESS);
         world.write_port(port, 0x00fe_0200);
         world.events();
+        world.host.wait(Duration::from_millis(40)); // eight ports, and each shows the next device 300 ms later
     }
     assert_eq!(world.host.xhci.stats().slots, 0);
 }

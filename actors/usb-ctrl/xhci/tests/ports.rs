@@ -8,6 +8,7 @@ use wire::usb::{DeviceId, Moved, Speed, ToRemote};
 use world::*;
 use xhci::driver::{Host, code};
 
+const CCS: u32 = 1;
 const PED: u32 = 1 << 1;
 const PR: u32 = 1 << 4;
 const PP: u32 = 1 << 9;
@@ -57,6 +58,61 @@ fn the_ninth_device_of_a_kind_finds_no_port() {
     assert!(world.host.attach(DeviceId(8), Speed::Super).is_ok());
     world.host.detach(DeviceId(3));
     assert_eq!(world.host.attach(DeviceId(10), Speed::Low).unwrap().0, 4);
+}
+
+/// USB 2.0 §7.1.7.3: who sees a plugging waits until the port has been stable for 100 ms. Linux gives up a port that was
+/// not for 2 s, and does not look at it again before its next change.
+#[test]
+fn a_port_that_has_lost_its_device_shows_the_next_one_when_an_operating_system_has_seen_that() {
+    let mut world = world();
+    for id in 0..8 {
+        world.host.attach(DeviceId(id), Speed::High).unwrap();
+    }
+    world.host.detach(DeviceId(3));
+    world.write_port(4, PP | CSC);
+    world.events();
+    let mut changes = 0;
+    for id in 10..40 {
+        assert_eq!(world.host.attach(DeviceId(id), Speed::High).unwrap().0, 4);
+        world.host.wait(Duration::from_millis(20));
+        world.host.detach(DeviceId(id));
+        world.host.wait(Duration::from_millis(20));
+        changes += world.events().len();
+        world.write_port(4, PP | CSC);
+    }
+    assert!((2..=8).contains(&changes), "{changes} changes in 1.2 s");
+    world.host.attach(DEVICE, Speed::High).unwrap();
+    world.host.wait(Duration::from_millis(300));
+    assert_eq!(world.port_status(4) & (CCS | CSC), CCS | CSC, "the last one stays, and is shown");
+    assert_eq!(world.events().len(), 1);
+}
+
+#[test]
+fn a_port_that_settles_has_nothing_to_reset_and_a_reset_controller_shows_it_at_once() {
+    let mut world = world();
+    for id in 0..8 {
+        world.host.attach(DeviceId(id), Speed::High).unwrap();
+    }
+    world.host.detach(DeviceId(0));
+    world.host.attach(DEVICE, Speed::High).unwrap();
+    world.write_port(1, PP | PR);
+    assert_eq!(world.port_status(1) & (CCS | PR), 0);
+    let usbcmd = world.operational();
+    world.host.write(usbcmd, pci::Width::Dword, 2);
+    assert_eq!(world.port_status(1) & (CCS | CSC), CCS | CSC);
+}
+
+#[test]
+fn the_next_device_goes_to_a_port_that_has_been_empty_for_long() {
+    let mut world = world();
+    for expected in [1, 2, 3, 4, 5, 6, 7, 8, 1] {
+        assert_eq!(world.host.attach(DEVICE, Speed::High).unwrap().0, expected);
+        world.write_port(expected, PP | CSC);
+        assert_eq!(world.port_status(expected) & CCS, CCS);
+        world.host.detach(DEVICE);
+        world.write_port(expected, PP | CSC);
+        world.host.wait(Duration::from_millis(40));
+    }
 }
 
 /// xHCI 1.2 §4.19.2: an event when the first change bit is set, none while another is.
