@@ -1,9 +1,11 @@
 //! The speakers of a sound card.
 //!
 //! ```text
-//!   frames of the run ─► (resample: the card lacks the rate) ─► ring, at the card's rate ─► the card's callback
+//!   frames of the run ─► (resample: the card lacks the rate, or ─► ring, at the card's rate ─► the card's callback
+//!                         its clock is not the run's)
 //! ```
-//! What is asked for, and what waits, is counted in frames of the run.
+//! What is asked for, and what waits, is counted in frames of the run: to the receiver, a card that is resampled for is one
+//! with another clock. Resampling may begin in the middle of the run; no frame is lost or doubled then.
 
 use std::{
     ops::Range,
@@ -11,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use ::sound::appetite::{Appetite, LARGEST, LONGEST, PERIOD};
+use ::sound::{
+    appetite::{Appetite, LARGEST, LONGEST, PERIOD},
+    resample::PAST,
+};
 use anyhow::{Context as _, Result};
 use cpal::{
     Device, FromSample, SampleFormat, SizedSample, Stream, StreamConfig,
@@ -25,6 +30,8 @@ use crate::sound::{Sink, convert::Rate};
 
 /// The ring is filled as evenly as may be, so that the receiver needs to have no more than this beyond what is due.
 const EVENLY: Duration = Duration::from_millis(1);
+/// More is needed if its clock is followed here: what a filter keeps, and what the loop leaves.
+const LOOSELY: Duration = Duration::from_millis(2);
 /// The most channels of a format of HD Audio.
 const CHANNELS: usize = 16;
 /// What the ring has room for beyond what it is asked for: the end of the sound that a filter keeps, and roundings.
@@ -33,8 +40,12 @@ const SPARE: Duration = Duration::from_millis(20);
 /// The sink of one run.
 pub(crate) struct Card {
     format: Format,
-    /// The card's, where it is not the run's, and the way there.
+    /// The card's, where it is not the run's, or its clock is not, and the way there.
     rate: Option<(u32, Rate)>,
+    /// How much faster than the card plays frames are taken, parts per billion, if its clock is not the run's.
+    faster: Option<i32>,
+    /// The last frames that went as they came.
+    past: Vec<i32>,
     /// Samples as 32 bits, the significant ones on top: every format of HD Audio fits without loss. Only whole frames
     /// are in it at any time.
     samples: Producer<i32>,
@@ -74,7 +85,8 @@ impl Card {
         let (samples, ring) = RingBuffer::new(samples(of_card, LARGEST + SPARE));
         let (rate, shared) = (converter.map(|converter| (rate, converter)), Arc::new(Shared::default()));
         let appetite = Appetite::new(format.rate);
-        Ok((Self { format, rate, samples, shared, appetite, stream: None }, ring))
+        let (faster, past) = (None, Vec::new());
+        Ok((Self { format, rate, faster, past, samples, shared, appetite, stream: None }, ring))
     }
 
     /// So many frames of the card in frames of the run: what has to be there for them, and what they are worth if they are.
@@ -89,6 +101,20 @@ impl Card {
         self.of_run(self.shared.last.most()).0
     }
 
+    /// What has to be there beyond so many frames of the run, so that the card gets as many of its own: what it takes
+    /// faster, and a frame of its own that is begun.
+    fn beyond(&self, frames: u64) -> u64 {
+        let (Some(faster), Some((rate, _))) = (self.faster, &self.rate) else { return 0 };
+        let faster = u64::try_from(faster).unwrap_or(0);
+        u64::from(self.format.rate.div_ceil(*rate)) + (frames * faster).div_ceil(1_000_000_000)
+    }
+
+    fn keep_past(&mut self, samples: &[i32]) {
+        let keep = PAST * usize::from(self.format.channels);
+        self.past.extend_from_slice(samples.get(samples.len().saturating_sub(keep)..).unwrap_or_default());
+        self.past.drain(..self.past.len().saturating_sub(keep));
+    }
+
     /// No more than was wanted: there should be room.
     fn put(&mut self, samples: &[i32]) {
         match self.samples.write_chunk_uninit(samples.len()) {
@@ -100,7 +126,7 @@ impl Card {
 
 impl Sink for Card {
     fn period(&self) -> Duration {
-        EVENLY
+        EVENLY + if self.faster.is_some() { LOOSELY } else { Duration::ZERO }
     }
 
     fn wants(&mut self, now: Duration) -> Result<usize> {
@@ -111,7 +137,10 @@ impl Sink for Card {
 
     fn needs(&self, _: usize) -> usize {
         let (since, taken) = self.shared.last.taken();
-        let needs = self.appetite.needs(self.waiting(), (since, self.of_run(taken).0));
+        let needs = match self.appetite.needs(0, (since, self.of_run(taken).0)) {
+            0 => 0,
+            period => (period + self.beyond(period)).saturating_sub(self.waiting()),
+        };
         usize::try_from(needs).unwrap_or(0)
     }
 
@@ -130,7 +159,10 @@ impl Sink for Card {
         let channels = usize::from(self.format.channels);
         self.appetite.got((samples.len() / channels) as u64);
         match &mut self.rate {
-            None => self.put(samples),
+            None => {
+                self.keep_past(samples);
+                self.put(samples);
+            }
             Some((_, rate)) => {
                 let samples = rate.convert(samples, channels);
                 self.put(&samples);
@@ -172,6 +204,19 @@ impl Sink for Card {
 
     fn file(&self) -> Option<String> {
         None
+    }
+
+    fn adapt(&mut self, parts_per_billion: i32) {
+        let (Format { rate, .. }, past) = (self.format, &self.past);
+        if self.rate.is_none() {
+            let by_clock = Rate::after(past, self.format);
+            let by_clock = by_clock.inspect_err(|error| tracing::debug!("as it comes: {error:#}"));
+            self.rate = by_clock.ok().map(|by_clock| (rate, by_clock));
+        }
+        if let Some((_, rate)) = &mut self.rate {
+            rate.adapt(parts_per_billion);
+            self.faster = Some(parts_per_billion);
+        }
     }
 
     fn resampled_to(&self) -> Option<u32> {

@@ -7,6 +7,8 @@ use wire::audio::Encoding;
 
 use super::*;
 
+mod clocks;
+
 fn player(channels: usize, card_channels: usize) -> (Producer<i32>, Player) {
     let (producer, ring) = RingBuffer::new(64);
     let shared = Arc::new(Shared::default());
