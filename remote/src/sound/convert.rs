@@ -1,4 +1,5 @@
-//! From what a microphone has to what the guest wants: channels, rate, encoding; and from the guest's rate to a card's.
+//! From what a microphone has to what the guest wants: channels, rate, encoding; and from the guest's rate and clock to a
+//! card's.
 //!
 //! Nothing changes that need not: the same rate and channels pass bit by bit, as far as the encoding has bits.
 
