@@ -77,7 +77,7 @@ mod tests {
     /// The same, if frames are taken faster than it plays.
     fn moved_faster(drift: &mut Drift, seconds: std::ops::Range<u32>, ppm: f64, ppb: i32) {
         let before = drift.last;
-        let start = f64::from(seconds.start) * 500.0 * (1.0 + ppm / 1e6);
+        let start = f64::from((seconds.start * 10).saturating_sub(1)) * 0.1 * 500.0 * (1.0 + ppm / 1e6);
         for n in seconds.start * 10..seconds.end * 10 {
             let periods = f64::from(n) * 0.1 * 500.0 * (1.0 + ppm / 1e6);
             let frames = ((periods - start) * (1.0 + f64::from(ppb) / 1e9)) as u64 * 96;
