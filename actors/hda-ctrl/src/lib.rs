@@ -15,7 +15,8 @@
 //! often: of reports the oldest are lost when too many wait, of jacks the last word counts. If the model panics, [`pci::Device`] answers as a controller in reset until it is
 //! rebuilt.
 //!
-//! The sample clock follows the sound card of the remote that listens, by what its reports say (`follow.rs`).
+//! The sample clock follows the sound card of the remote that listens, by what its reports say; of streams on another card
+//! the remote hears that it has to resample them (`follow.rs`).
 #![forbid(unsafe_code)]
 
 mod capture;
@@ -242,7 +243,7 @@ impl HdaCtrl {
             ToHost::Reception(reception) => {
                 self.playback.set_round_trip(*self.round_trip.borrow());
                 if self.playback.observe(now, &reception, self.drift) {
-                    self.follow.observe(now, &reception);
+                    said.extend(self.follow.observe(now, &reception));
                     self.steer(now);
                 }
             }

@@ -40,7 +40,7 @@ fn stop(run: u32) -> ToRemote {
 async fn the_remote_is_asked_when_it_has_a_microphone_and_heard_until_it_is_pulled_out() {
     let mut world = World::new();
     world.record(FORMAT).await;
-    world.plug(true).await;
+    world.plug(Jack::Microphone, true).await;
     assert_eq!(world.asked().await, record(1));
 
     let pcm: Vec<u8> = (0..960u32).map(|n| (n % 251) as u8 + 1).collect();
@@ -50,14 +50,14 @@ async fn the_remote_is_asked_when_it_has_a_microphone_and_heard_until_it_is_pull
     let begin = heard.iter().position(|byte| *byte != 0).expect("sound");
     assert_eq!(heard[begin..begin + pcm.len()], pcm);
 
-    world.plug(false).await;
+    world.plug(Jack::Microphone, false).await;
     assert_eq!(world.asked().await, stop(1));
 }
 
 #[actix::test]
 async fn a_remote_that_comes_later_is_asked_anew() {
     let mut world = World::new();
-    world.plug(true).await;
+    world.plug(Jack::Microphone, true).await;
     world.record(FORMAT).await;
     assert_eq!(world.asked().await, record(1));
     world.hda.send(RemoteCame).await.unwrap();
@@ -67,7 +67,7 @@ async fn a_remote_that_comes_later_is_asked_anew() {
 #[actix::test]
 async fn when_the_model_dies_the_microphone_is_closed_and_what_is_plugged_in_stays_so() {
     let mut world = World::new();
-    world.plug(true).await;
+    world.plug(Jack::Microphone, true).await;
     world.record(FORMAT).await;
     assert_eq!(world.asked().await, record(1));
     world.memory.broken.set(true);
@@ -84,7 +84,7 @@ async fn when_the_model_dies_the_microphone_is_closed_and_what_is_plugged_in_sta
 async fn of_more_than_can_wait_the_latest_is_heard_and_the_guest_is_not_kept_waiting() {
     let mut world = World::new();
     world.record(FORMAT).await;
-    world.plug(true).await;
+    world.plug(Jack::Microphone, true).await;
     assert_eq!(world.asked().await, record(1));
     // All at once: the actor has no chance to take any of it in between.
     for n in 0..100u8 {

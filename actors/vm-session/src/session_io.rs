@@ -41,6 +41,7 @@ enum Says {
     Playing,
     Recording,
     Volume,
+    Clock,
 }
 
 /// What this message says, if a later one of its kind takes its place.
@@ -51,6 +52,7 @@ fn about(message: &ToRemote) -> Option<About> {
             audio::ToRemote::Record { stream, .. } | audio::ToRemote::StopRecord { stream, .. },
         ) => Some((Says::Recording, *stream)),
         ToRemote::Audio(audio::ToRemote::Volume(volume)) => Some((Says::Volume, volume.stream)),
+        ToRemote::Audio(audio::ToRemote::Apart { stream, .. }) => Some((Says::Clock, *stream)),
         _ => None,
     }
 }
@@ -346,12 +348,13 @@ mod tests {
         };
         let stop = |run| ToRemote::Audio(audio::ToRemote::StopRecord { stream: StreamId(1), run });
         let mut backlog = Backlog::default();
-        for message in (0..1000).flat_map(|n| [volume(1, n), volume(2, n), stop(n as u32)]) {
+        let apart = |run| ToRemote::Audio(audio::ToRemote::Apart { stream: StreamId(1), run });
+        for message in (0..1000).flat_map(|n| [volume(1, n), volume(2, n), stop(n as u32), apart(n as u32)]) {
             backlog.say(about(&message).unwrap(), message.encode());
         }
         let counted: usize = Lane::ALL.map(|lane| backlog.waiting(lane)).into_iter().sum();
         let waiting: Vec<_> = backlog.sound.into_iter().map(|(_, message)| message).collect();
-        let latest = [volume(1, 999), volume(2, 999), stop(999)].map(|message| message.encode());
+        let latest = [volume(1, 999), volume(2, 999), stop(999), apart(999)].map(|message| message.encode());
         assert_eq!(waiting, latest);
         assert_eq!(counted, latest.iter().map(Message::len).sum::<usize>());
     }

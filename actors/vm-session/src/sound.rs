@@ -84,7 +84,8 @@ impl Sound {
                 ToRemote::Pause { .. }
                 | ToRemote::Reception(_)
                 | ToRemote::Missing(_)
-                | ToRemote::Volume(_) => {}
+                | ToRemote::Volume(_)
+                | ToRemote::Apart { .. } => {}
             }
         }
         frames

@@ -1,4 +1,5 @@
-//! From what a microphone has to what the guest wants: channels, rate, encoding; and from the guest's rate to a card's.
+//! From what a microphone has to what the guest wants: channels, rate, encoding; and from the guest's rate and clock to a
+//! card's.
 //!
 //! Nothing changes that need not: the same rate and channels pass bit by bit, as far as the encoding has bits.
 
@@ -17,9 +18,11 @@ pub(super) struct Converter {
     rate: Option<Rate>,
 }
 
-/// Between two rates.
+/// Between two rates, or two clocks.
 pub(super) struct Rate {
     converter: resample::Converter,
+    /// Its ratio is not that of the rates: the clocks differ.
+    adapted: bool,
     from: u64,
     to: u64,
     /// Frames so far: taken at the one rate, given at the other.
@@ -53,11 +56,34 @@ impl Rate {
     pub(super) fn new(from: u32, to: Format) -> Result<Self> {
         let converter = resample::Converter::new(from, to.rate, to.channels, PIECE)
             .with_context(|| format!("from {from} to {} Hz", to.rate))?;
-        Ok(Self { converter, from: from.into(), to: to.rate.into(), taken: 0, given: 0 })
+        Ok(Self { converter, adapted: false, from: from.into(), to: to.rate.into(), taken: 0, given: 0 })
     }
 
-    /// Both sides last equally long, to within a frame.
+    /// The same rate by another clock, behind frames that went as they came.
+    ///
+    /// # Errors
+    /// As [`Converter::new`].
+    #[cfg(feature = "cpal")]
+    pub(super) fn after(past: &[i32], format: Format) -> Result<Self> {
+        let Format { rate, channels, .. } = format;
+        let converter = resample::Converter::after(past, rate, channels, PIECE)?;
+        Ok(Self { converter, adapted: true, from: rate.into(), to: rate.into(), taken: 0, given: 0 })
+    }
+
+    /// Takes the sound faster by so many parts per billion from now on.
+    #[cfg(feature = "cpal")]
+    pub(super) fn adapt(&mut self, parts_per_billion: i32) {
+        self.adapted = true;
+        self.converter.set_ratio(parts_per_billion);
+    }
+
+    /// Both sides last equally long, to within a frame; if clocks differ, to within what the filter waits for.
     pub(super) fn convert(&mut self, samples: &[i32], channels: usize) -> Vec<i32> {
+        if self.adapted {
+            let mut converted = Vec::new();
+            self.converter.convert_all(samples, &mut converted);
+            return converted;
+        }
         self.taken += (samples.len() / channels) as u64;
         let due = self.taken * self.to / self.from;
         let mut converted = vec![0; (due - self.given) as usize * channels];

@@ -225,7 +225,7 @@ impl Microphone {
         lost += late as u64;
         self.heard += (samples.len() / usize::from(channels)) as u64 + lost;
         if !samples.is_empty() {
-            self.drift.note(now, self.heard);
+            self.drift.note(now, self.heard, 0);
         }
         let mut packets = Vec::new();
         for (stream, recording) in &mut self.recordings {

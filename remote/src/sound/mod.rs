@@ -3,13 +3,14 @@
 //!
 //! ```text
 //!   PlayCoded ─────► Sound ── Voice, one for each stream of the VM: Receiver ◄─wants─ dyn Sink ── paced | card
-//!   Pause ─────────►   │ │                                           │
+//!   Pause, Apart ──►   │ │                                           │
 //!   timer ─────────►   │ └◄── events, Reception, Missing (to the host)┘
 //!   Record ────────►   └─── Microphone ◄── dyn Source ── WAV file | ramp | card ──► RecordedCoded (to the host)
 //!   what is there ─►   Sense ─────────────────────────────────────────────────────► Jack (to the host)
 //! ```
 //! It has a thread of its own: opening a card or writing a file holds up nobody's keys.
 
+mod adapt;
 #[cfg(feature = "cpal")]
 mod card;
 mod convert;
@@ -315,6 +316,11 @@ impl Handler<Heard> for Sound {
             Heard::Audio(ToRemote::Pause { stream, run, position }) => {
                 if let Some(voice) = self.voices.get_mut(&stream) {
                     voice.pause(run, position);
+                }
+            }
+            Heard::Audio(ToRemote::Apart { stream, run }) => {
+                if let Some(voice) = self.voices.get_mut(&stream) {
+                    voice.adapt(run);
                 }
             }
             Heard::Audio(ToRemote::Record { stream, run, format }) => {

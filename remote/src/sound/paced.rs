@@ -1,7 +1,7 @@
 //! A sound card that is a piece of software: it takes frames at its own pace, like one, and perhaps writes them into a
 //! WAV file: every frame of the run that came, once and in order, and what was made up for frames that were lost, or
 //! silence: each is where it belongs in the VM's time. Silence for which a card's time line would wait is not in it, and
-//! what a card would skip is.
+//! what a card would skip is. Another clock than its own makes it faster or slower: no frame is changed.
 
 use std::{ops::Range, time::Duration};
 
@@ -17,6 +17,7 @@ const LONGEST: Duration = Duration::from_millis(100);
 /// The most silence that a file gets at a time: longer than devices are held without a link.
 const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
+const BILLION: u64 = 1_000_000_000;
 /// Frames of silence that are written at once.
 const SILENCE: usize = 4096;
 
@@ -25,13 +26,17 @@ pub(super) struct Paced {
     format: Format,
     pace: Pace,
     tape: Option<Tape>,
-    /// When it started, and the frames it has wanted since.
+    /// When it started, and the frames it has played since.
     started: Option<(Duration, u64)>,
+    /// How much faster it takes them, parts per billion, if it follows another clock; and billionths of a frame that it has
+    /// not wanted yet.
+    faster: Option<i32>,
+    rest: u64,
 }
 
 impl Paced {
     pub(super) fn new(format: Format, pace: Pace, tape: Option<Tape>) -> Self {
-        Self { format, pace, tape, started: None }
+        Self { format, pace, tape, started: None, faster: None, rest: 0 }
     }
 
     fn write(&mut self, samples: &[i32]) -> Result<()> {
@@ -50,7 +55,11 @@ impl Sink for Paced {
         let due = self.pace.frames(self.format.rate, now.saturating_sub(started));
         self.started = Some((started, due));
         let most = ::sound::frames_in(LONGEST, self.format.rate);
-        Ok(usize::try_from(due.saturating_sub(before).min(most)).unwrap_or(0))
+        let speed = BILLION.saturating_add_signed(self.faster.unwrap_or(0).into());
+        self.rest += due.saturating_sub(before).min(most) * speed;
+        let wants = self.rest / BILLION;
+        self.rest %= BILLION;
+        Ok(usize::try_from(wants).unwrap_or(0))
     }
 
     fn take(&mut self, samples: &[i32], fillers: &[Range<usize>]) -> Result<()> {
@@ -104,6 +113,15 @@ impl Sink for Paced {
     fn file(&self) -> Option<String> {
         self.tape.as_ref().map(Tape::file)
     }
+
+    fn adapt(&mut self, parts_per_billion: i32) {
+        self.faster = Some(parts_per_billion);
+    }
+
+    /// What nobody hears need not be resampled; but it is told as a card would.
+    fn resampled_to(&self) -> Option<u32> {
+        self.faster.filter(|_| self.tape.is_none()).map(|_| self.format.rate)
+    }
 }
 
 #[cfg(test)]
@@ -130,6 +148,18 @@ mod tests {
             assert_eq!(sink.wants(17 * MS).unwrap(), frames, "{millionths}");
             assert_eq!(sink.wants(5_017 * MS).unwrap(), 4_800);
             assert_eq!(sink.wants(5_027 * MS).unwrap(), frames, "{millionths}");
+        }
+    }
+
+    #[test]
+    fn it_follows_another_clock_to_the_frame() {
+        for ppb in [200_000, -200_000, 5_000_000, -5_000_000] {
+            let mut sink = Paced::new(FORMAT, Pace::default(), None);
+            assert_eq!(sink.resampled_to(), None);
+            sink.adapt(ppb);
+            let frames: usize = (0..=100_000).map(|ms| sink.wants(ms * MS).unwrap()).sum();
+            assert_eq!(frames as i64, 4_800_000 + i64::from(ppb) * 48 / 10_000, "{ppb}");
+            assert_eq!(sink.resampled_to(), Some(48_000));
         }
     }
 

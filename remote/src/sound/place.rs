@@ -12,7 +12,7 @@ use crate::cli::Audio;
 
 /// A place for the sound of one run. Time is since an arbitrary start. Dropping it ends it.
 pub(crate) trait Sink {
-    /// How much it wants at once.
+    /// How much it wants at once, or how unevenly.
     fn period(&self) -> Duration;
     /// Frames that it wants now. An error, here and below: it has failed for good.
     fn wants(&mut self, now: Duration) -> Result<usize>;
@@ -49,7 +49,10 @@ pub(crate) trait Sink {
     fn settle(&mut self) -> Result<()>;
     /// The file that it is written to, if it is one.
     fn file(&self) -> Option<String>;
-    /// The rate of the card, if frames are resampled to it.
+    /// From now on it takes frames faster than it plays by so many parts per billion: its clock is not the one that they
+    /// come by. A file takes them as they are, but faster.
+    fn adapt(&mut self, parts_per_billion: i32);
+    /// The rate of the card, if frames are resampled to it, or to its clock.
     fn resampled_to(&self) -> Option<u32> {
         None
     }

@@ -23,7 +23,8 @@ pub(crate) struct Playing {
     pub(crate) stream: u8,
     #[serde(flatten)]
     pub(crate) format: Format,
-    /// The sound card's rate, if what it plays is resampled. None: it is exact, as far as the card has bits.
+    /// The sound card's rate, if what it plays is resampled: the card lacks the rate, or the VM's clock follows another card.
+    /// None: it is exact, as far as the card has bits.
     pub(crate) resampled_to: Option<u32>,
     /// Frames that wait for the sound card.
     pub(crate) queued: u64,

@@ -6,7 +6,8 @@
 //!            sound_started      sound_heard                       sound_stopped
 //! ```
 //! What comes goes into a [`Receiver`]; what the sink wants is pulled out of it, on each tick. A sink that fails leaves a
-//! clock that nobody hears; another sink may follow.
+//! clock that nobody hears; another sink may follow. If the host says that its clock follows another card than this one, the
+//! sink is made to take frames as fast as they come ([`Adapt`]): the receiver is not concerned.
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use wire::audio::{Codec, Coded, Format, Reception, StreamId, ToHost};
 
 use super::{
     Pace, Sink,
+    adapt::Adapt,
     drift::Drift,
     paced::Paced,
     status::{Playing, Volume, Way},
@@ -52,6 +54,8 @@ pub(super) struct Voice {
     round_trip: Option<Duration>,
     last: Option<Reception>,
     drift: Drift,
+    /// The host does not follow the card.
+    adapt: Option<Adapt>,
     /// Of this sink, so far.
     xruns: u64,
     /// It was given no more frames lately.
@@ -102,6 +106,7 @@ impl Voice {
             round_trip,
             last: None,
             drift: Drift::default(),
+            adapt: None,
             xruns: 0,
             drained: true,
         })
@@ -135,6 +140,10 @@ impl Voice {
         self.more.underruns += self.sink.xruns();
         self.xruns = 0;
         (self.sink, self.failed) = or_clock(self.format, sink);
+        if let Some(adapt) = &self.adapt {
+            self.sink.adapt(adapt.ratio());
+        }
+        self.receiver.set_period(self.sink.period());
         self.begin_sink();
     }
 
@@ -219,6 +228,19 @@ impl Voice {
         self.end = self.end.max(position);
     }
 
+    /// The host's clock follows another card than this one, to the end of this run.
+    pub(super) fn adapt(&mut self, run: u32) {
+        if run == self.run && self.adapt.is_none() {
+            let stream = self.stream.0;
+            tracing::info!(
+                stream,
+                run,
+                "the VM's clock follows another sound card: it is resampled from now on"
+            );
+            self.adapt = Some(Adapt::new());
+        }
+    }
+
     /// Lets time pass; sometimes there is something to say to the host.
     pub(super) fn look_after(&mut self, now: Duration) -> Vec<ToHost> {
         if self.stretch.is_none() {
@@ -237,18 +259,24 @@ impl Voice {
         }
         let xruns = u32::try_from(self.counts().underruns).unwrap_or(u32::MAX);
         let report = self.receiver.report().map(|report| Reception { xruns, ..report });
-        report.iter().for_each(|report| self.note_drift(report));
+        report.iter().for_each(|report| self.follow(report));
         self.last = report.or(self.last);
         let missing = self.receiver.missing().map(ToHost::Missing);
         report.map(ToHost::Reception).into_iter().chain(missing).collect()
     }
 
-    /// Where the card is in the run says how fast it runs, as long as the time line goes on without a slip.
-    fn note_drift(&mut self, report: &Reception) {
+    /// Where the card is in the run says how fast it runs, as long as the time line goes on without a slip; and what waits
+    /// says how fast it should, if the host does not follow it.
+    fn follow(&mut self, report: &Reception) {
         if self.last.is_none_or(|last| last.slipped != report.slipped) {
             self.drift.forget();
         }
-        self.drift.note(report.at, report.position);
+        let faster = self.adapt.as_ref().map_or(0, Adapt::ratio);
+        self.drift.note(report.at, report.position, faster);
+        if let Some(adapt) = &mut self.adapt {
+            self.sink.adapt(adapt.observe(report));
+            self.receiver.set_period(self.sink.period());
+        }
     }
 
     /// Gives the sink what it wants; whether it has everything there is, and has played it.
@@ -331,6 +359,7 @@ impl Voice {
         let bits = encoding.significant_bits();
         let (stream, run, file) = (self.stream.0, self.run, self.sink.file());
         self.events.say(&Event::SoundStarted { stream, run, position, rate, bits, channels, file });
+        self.adapt.iter_mut().for_each(Adapt::begin);
         let before = self.counts();
         self.stretch = Some(Stretch { before, complete: false, heard: false, last: now });
     }

@@ -113,7 +113,7 @@ impl Servo {
 pub enum Pace {
     /// The one remote that listens: its device is followed, and nothing is resampled.
     Remote,
-    /// The host: those that listen have clocks that differ, and nobody's is followed.
+    /// The host: those that listen follow its clock, by resampling, and nobody's is followed.
     Host,
     /// Nobody listens.
     Free,

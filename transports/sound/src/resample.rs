@@ -18,6 +18,9 @@ const MOST: f64 = 1.01;
 /// Frames of what comes in that a filter hears at once, at most: after so many of silence it is silent.
 pub const REACH: usize = 128;
 
+/// Frames of the past that a filter between equal rates hears before it goes on with them: more than it is long.
+pub const PAST: usize = 16;
+
 /// Why there is no resampler.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no resampler from {from} to {to} Hz with {channels} channels: {reason}")]
@@ -87,6 +90,20 @@ impl Resampler {
         self.inner.input_frames_next()
     }
 
+    /// The most frames that [`Self::process`] makes of so many.
+    fn made_of(&mut self, input: usize) -> usize {
+        let (mut least, mut most) = (0, self.most);
+        while least < most {
+            let frames = (least + most).div_ceil(2);
+            if self.needed(frames) <= input {
+                least = frames;
+            } else {
+                most = frames - 1;
+            }
+        }
+        least
+    }
+
     /// How much later a frame comes out than it went in, in frames, as long as nothing is faster or slower.
     #[must_use]
     pub fn delay(&self) -> usize {
@@ -112,13 +129,15 @@ impl Resampler {
     }
 }
 
-/// A stream at another fixed rate, in pieces of any length: what comes out begins with silence, as long as the filter
-/// is late.
+/// A stream at another fixed rate, or by another clock, in pieces of any length: what comes out begins with silence, as
+/// long as the filter is late.
 #[derive(Debug)]
 pub struct Converter {
     resampler: Resampler,
     channels: usize,
     waiting: Vec<i32>,
+    /// Frames to come that were played already.
+    played: usize,
 }
 
 impl Converter {
@@ -131,7 +150,44 @@ impl Converter {
         let channels = usize::from(channels);
         // As much as the first piece wants more than later ones, and one frame for the rounding.
         let ahead = resampler.needed(1) + 1;
-        Ok(Self { resampler, channels, waiting: vec![0; ahead * channels] })
+        Ok(Self { resampler, channels, waiting: vec![0; ahead * channels], played: 0 })
+    }
+
+    /// The same rate by another clock from now on, for a stream of which `past` (whole frames, of which the last [`PAST`]
+    /// matter) was played as it came. [`Self::convert_all`] goes on from there: no frame is lost or doubled, and there is no
+    /// silence, if there was none.
+    ///
+    /// # Errors
+    /// As [`Resampler::new`].
+    pub fn after(past: &[i32], rate: u32, channels: u8, most: usize) -> Result<Self, Unfit> {
+        let resampler = Resampler::new(rate, rate, channels, most)?;
+        let channels = usize::from(channels);
+        let past = past.get(past.len().saturating_sub(PAST * channels)..).unwrap_or_default();
+        let mut waiting = vec![0; PAST * channels - past.len()];
+        waiting.extend_from_slice(past);
+        let played = PAST + resampler.delay();
+        Ok(Self { resampler, channels, waiting, played })
+    }
+
+    /// See [`Resampler::set_ratio`]. From then on both sides do not last equally long: it is for [`Self::convert_all`].
+    pub fn set_ratio(&mut self, parts_per_billion: i32) {
+        self.resampler.set_ratio(parts_per_billion);
+    }
+
+    /// Takes whole frames at the first rate, and appends to `out` as many at the second as can be made of all that has come.
+    pub fn convert_all(&mut self, input: &[i32], out: &mut Vec<i32>) {
+        self.waiting.extend_from_slice(input);
+        while let made @ 1.. = self.resampler.made_of(self.waiting.len() / self.channels) {
+            let needed = self.resampler.needed(made) * self.channels;
+            let piece = out.len();
+            out.resize(piece + made * self.channels, 0);
+            let (input, made_of_it) = (self.waiting.get(..needed), out.get_mut(piece..));
+            self.resampler.process(input.unwrap_or_default(), made_of_it.unwrap_or_default());
+            self.waiting.drain(..needed);
+            let played = self.played.min(made);
+            self.played -= played;
+            out.drain(piece..piece + played * self.channels);
+        }
     }
 
     /// Takes whole frames at the first rate and fills `out` with frames at the second; both last equally long.
@@ -210,6 +266,36 @@ mod tests {
         let purity = purity(&left[44_100..88_200], 1_000.0, 44_100.0);
         println!("44.1 to 48 kHz and back: the rest is {purity:.1} dB down");
         assert!(purity > 90.0, "{purity:.1} dB");
+    }
+
+    #[test]
+    fn another_clock_in_the_middle_of_a_sound_makes_no_jump_and_loses_no_frame() {
+        for (from, ppb) in [(0, 0), (300, 200_000), (1_000, -4_000_000)] {
+            let line = |frames: std::ops::Range<usize>| {
+                frames.flat_map(|n| [n as i32 * 4_096, -(n as i32) * 4_096]).collect::<Vec<i32>>()
+            };
+            let mut heard = line(0..from);
+            let mut converter = Converter::after(&heard, 48_000, 2, 480).unwrap();
+            converter.set_ratio(ppb);
+            let mut at = from;
+            for frames in [1, 0, 7, 480, 1_000, 64].into_iter().cycle().take(600) {
+                converter.convert_all(&line(at..at + frames), &mut heard);
+                at += frames;
+            }
+            let (left, right): (Vec<i32>, Vec<i32>) =
+                heard.as_chunks().0.iter().map(|[l, r]| (*l, *r)).unzip();
+            let step = 4_096.0 * (1.0 + f64::from(ppb) / 1e9);
+            // A run that begins here begins with silence: there the filter rings.
+            let smooth = if from == 0 { 16 } else { 1 };
+            for (n, pair) in left.windows(2).enumerate().skip(smooth) {
+                let off = f64::from(pair[1] - pair[0]) - if n < from { 4_096.0 } else { step };
+                assert!(off.abs() < 600.0, "{ppb}: {pair:?} at {n}");
+            }
+            assert!(left.iter().zip(&right).all(|(left, right)| (left + right).abs() <= 256), "{ppb}");
+            let due = from as f64 + (at - from) as f64 / (1.0 + f64::from(ppb) / 1e9);
+            let waits = due - left.len() as f64;
+            assert!((0.0..9.0).contains(&waits), "{ppb}: {} of {due} frames", left.len());
+        }
     }
 
     #[test]

@@ -112,6 +112,14 @@ pub enum ToRemote {
     Missing(Missing),
     /// How loud the guest has its codec set. The frames that are sent have it in them already.
     Volume(Volume),
+    /// The host's sample clock follows another card than the one that this run plays on: to the end of the run, the remote
+    /// has to resample it. Said once for a run, if at all.
+    Apart {
+        /// The stream.
+        stream: StreamId,
+        /// The run.
+        run: u32,
+    },
 }
 
 /// Sound messages to the host.

@@ -25,7 +25,7 @@ pub use codec::{DecodeError, HEAD_LEN, ToHost, ToRemote};
 pub use lane::Lane;
 
 /// The version of everything in this crate, fixed in the handshake and not repeated in any message.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// The longest body of one message, in bytes. Longer transfers are split where they are built.
 pub const MAX_BODY: usize = 1 << 20;

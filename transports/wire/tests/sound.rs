@@ -45,6 +45,16 @@ fn what_is_asked_of_the_microphone_is_written_on_the_lane_that_loses_nothing() {
 }
 
 #[test]
+fn that_a_run_is_apart_is_written_on_the_lane_that_loses_nothing() {
+    let message = ToRemote::Audio(audio::ToRemote::Apart { stream: StreamId(5), run: 0x1_0002 });
+    let encoded = message.clone().encode();
+    assert_eq!(encoded.lane, Lane::Ctl);
+    let bytes = contiguous(encoded);
+    assert_eq!(hex(&bytes), "28050000 02000100".replace(' ', "") + &"0".repeat(48));
+    assert_eq!(ToRemote::decode(Lane::Ctl, bytes), Ok(message));
+}
+
+#[test]
 fn what_the_remote_says_of_its_sound_is_read_back() {
     let jack = |jack, present| audio::ToHost::Jack { jack, present };
     let cases = [

@@ -173,8 +173,26 @@ impl World {
         .await;
     }
 
-    pub async fn plug(&self, present: bool) {
-        self.jacks.send_if_modified(|jacks| jacks.set(Jack::Microphone, present));
+    /// The guest plays the same to the speakers and to the headphones, as two streams.
+    pub async fn play_twice(&self, format: Format) {
+        self.start(move |driver| {
+            let speaker = driver.speaker().expect("a speaker");
+            let headphone = driver.headphone().expect("headphones");
+            let buffers = [Buffer { address: SOUND, length: RING, interrupt: false }];
+            driver.host().write(DPLBASE, Width::Dword, 0);
+            for (number, converter) in [speaker.converter, headphone.converter].into_iter().enumerate() {
+                let (number, tag) = (number as u8, TAG + number as u8);
+                driver.connect(converter, tag, format).expect("a converter");
+                let stream = driver.output(number);
+                driver.set_up(stream, tag, format, &buffers, RING).expect("a stream");
+                driver.run(stream, true);
+            }
+        })
+        .await;
+    }
+
+    pub async fn plug(&self, jack: Jack, present: bool) {
+        self.jacks.send_if_modified(|jacks| jacks.set(jack, present));
         time::sleep(Duration::from_millis(110)).await;
     }
 

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use ::sound::appetite::PERIOD;
@@ -20,6 +20,7 @@ use cpal::{
     BufferSize, Device, DeviceType, ErrorKind, SampleFormat, StreamConfig, SupportedBufferSize,
     SupportedStreamConfigRange, traits::DeviceTrait,
 };
+use tokio::time::Instant;
 use wire::audio::Format;
 
 pub(super) use listener::Listener;

@@ -60,6 +60,10 @@ impl Sink for Plugged {
     fn file(&self) -> Option<String> {
         None
     }
+
+    fn adapt(&mut self, parts_per_billion: i32) {
+        self.1.adapt(parts_per_billion);
+    }
 }
 
 /// Frames that are their own numbers, from 1 on.

@@ -12,11 +12,8 @@ use super::{Clocking, LONGEST_PERIOD, Receiver};
 use crate::{
     clock::{Limits, Servo},
     frames_in,
-    resample::{Resampler, Unfit},
+    resample::{PAST, Resampler, Unfit},
 };
-
-/// Frames that were played last: more than the filter between equal rates is long.
-const PAST: usize = 16;
 
 /// The loop that follows the device's clock, and what it steers.
 #[derive(Debug)]

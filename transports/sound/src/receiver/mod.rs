@@ -210,6 +210,11 @@ impl Receiver {
         self.round_trip = round_trip;
     }
 
+    /// How unevenly the device takes frames from now on: more waits, or less.
+    pub fn set_period(&mut self, period: Duration) {
+        self.config.period = period;
+    }
+
     /// What the sender is to be asked for now, once. To be called after each packet, and with each request of the device.
     pub fn missing(&mut self) -> Option<Missing> {
         let round_trip = self.round_trip?;

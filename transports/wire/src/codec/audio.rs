@@ -27,6 +27,8 @@ pub(super) fn encode(message: ToRemote) -> Message {
         ToRemote::Reception(reception) => coded::encode_reception(kind::HOST_RECEPTION, &reception),
         ToRemote::Missing(missing) => coded::encode_missing(kind::HOST_MISSING, &missing),
         ToRemote::Volume(volume) => coded::encode_volume(volume),
+        // It is said once.
+        ToRemote::Apart { stream, run } => empty(Lane::Ctl, audio_head(kind::APART, stream, run, 0, None)),
     }
 }
 
@@ -50,6 +52,7 @@ pub(super) fn decode(kind: u8, head: &Head, body: Bytes) -> Result<ToRemote, Dec
         kind::HOST_RECEPTION => ToRemote::Reception(coded::decode_reception(head, &body)?),
         kind::HOST_MISSING => ToRemote::Missing(coded::decode_missing(head, &body)?),
         kind::VOLUME => ToRemote::Volume(coded::decode_volume(head)?),
+        kind::APART => ToRemote::Apart { stream, run },
         other => return Err(DecodeError::Kind(other)),
     })
 }

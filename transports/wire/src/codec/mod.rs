@@ -27,6 +27,7 @@ mod kind {
     pub(super) const HOST_RECEPTION: u8 = 0x25;
     pub(super) const HOST_MISSING: u8 = 0x26;
     pub(super) const VOLUME: u8 = 0x27;
+    pub(super) const APART: u8 = 0x28;
     pub(super) const JACK: u8 = 0x2a;
     pub(super) const RECORDED_CODED: u8 = 0x2b;
     pub(super) const RECEPTION: u8 = 0x2c;
@@ -110,7 +111,7 @@ impl ToRemote {
             kind::SUBMIT | kind::FOLLOW | kind::CANCEL | kind::RESET | kind::STREAMS => {
                 usb::decode(kind, lane, &head, body).map(Self::Usb)
             }
-            kind::PAUSE..=kind::VOLUME => audio::decode(kind, &head, body).map(Self::Audio),
+            kind::PAUSE..=kind::APART => audio::decode(kind, &head, body).map(Self::Audio),
             other => Err(DecodeError::Kind(other)),
         }
     }
