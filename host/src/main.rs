@@ -42,6 +42,7 @@ use crate::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logs(cli.log);
+    link::keep_buffers();
     match run(cli) {
         Ok(code) => code,
         Err(error) => {

@@ -74,6 +74,7 @@ use crate::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_logs(cli.log);
+    link::keep_buffers();
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {

@@ -21,6 +21,8 @@ use anyhow::{Context as _, Result, ensure};
 fn main() -> Result<()> {
     // Cargo passes flags for the built-in harness; there are none here.
     ensure!(!cfg!(debug_assertions), "this measures release programs: cargo bench -p farbus");
+    // As the programs do.
+    link::keep_buffers();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     if shaped::is_inside() {
         return runtime.block_on(shaped::measure());

@@ -14,6 +14,7 @@
 //! Every link passes [`conformance::suite`].
 #![forbid(unsafe_code)]
 
+mod buffers;
 pub mod conformance;
 mod drive;
 mod driven;
@@ -29,6 +30,7 @@ use std::{
 use bytes::Bytes;
 use wire::Lane;
 
+pub use buffers::keep_buffers;
 pub use drive::{LinkEnd, drive};
 pub use driven::{Driven, Filled, Inbound, Outbound};
 pub use faulty::{Cut, Faults, Faulty};
