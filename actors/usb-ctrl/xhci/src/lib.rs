@@ -221,7 +221,7 @@ impl Xhci {
         let free = (1..)
             .zip(&mut self.ports)
             .filter(|(_, port)| port.protocol() == protocol && port.device().is_none())
-            .min_by_key(|(_, port)| port.unsettled(cx.now));
+            .min_by_key(|(_, port)| port.busy(cx.now));
         let (number, port) = free.ok_or(NoFreePort(speed))?;
         port.connect(cx.now, device, speed, profile);
         self.run(cx);

@@ -132,10 +132,10 @@ impl Port {
         self.device().filter(|_| self.status.enabled())
     }
 
-    /// Whether the guest may still be busy with the last unplugging: it has not acknowledged it, or waits for the port
-    /// to be stable.
-    pub(crate) fn unsettled(&self, now: Duration) -> (bool, bool) {
-        (now < self.settled, self.status.connect_change())
+    /// The port with the least of this is the best for the next device: the guest has acknowledged the last unplugging, and
+    /// need not wait for long.
+    pub(crate) fn busy(&self, now: Duration) -> (bool, Duration) {
+        (self.status.connect_change(), self.settled.saturating_sub(now))
     }
 
     /// Whether the remote is still resetting the device.
@@ -180,9 +180,7 @@ impl Port {
     pub(crate) fn connect(&mut self, now: Duration, device: DeviceId, speed: Speed, profile: Arc<Profile>) {
         self.device = Some((device, speed));
         self.profile = Redacted(profile);
-        if self.settled <= now {
-            self.present();
-        }
+        self.show(now);
     }
 
     /// The device is gone.
@@ -196,13 +194,20 @@ impl Port {
         }
     }
 
-    /// Whether a device waits to be shown.
+    /// Whether a device waits until the port has settled.
     fn hides(&self) -> bool {
-        self.device.is_some() && self.settled > Duration::ZERO && !self.status.connected()
+        self.device.is_some() && self.settled > Duration::ZERO
+    }
+
+    /// Shows the device, as soon as the port has settled.
+    fn show(&mut self, now: Duration) {
+        if self.settled <= now {
+            self.settled = Duration::ZERO;
+            self.present();
+        }
     }
 
     fn present(&mut self) {
-        self.settled = Duration::ZERO;
         let Some((_, speed)) = self.device.filter(|_| self.status.power()) else { return };
         let status = self.status.with_connected(true).with_speed(speed_id(speed));
         self.status = match self.protocol {
@@ -252,7 +257,11 @@ impl Port {
     /// Shows a device, or ends the reset, if it is time.
     pub(crate) fn tick(&mut self, now: Duration) {
         if self.hides() && self.settled <= now {
-            self.present();
+            self.settled = Duration::ZERO;
+            // What the guest has disabled it wakes itself.
+            if self.status.link_state() != Some(LinkState::Disabled) {
+                self.present();
+            }
         }
         let Some((_, warm)) = self.resetting.filter(|(due, _)| *due <= now) else { return };
         self.resetting = None;
@@ -292,6 +301,7 @@ impl Port {
 
     /// Writes a register.
     pub(crate) fn write(&mut self, now: Duration, register: PortRegister, write: Write) -> PortRequest {
+        self.tick(now);
         let value = register.row().apply(self.read(register), write);
         match register {
             PortRegister::StatusControl => {
@@ -309,7 +319,7 @@ impl Port {
         let asked = PortSc::new_with_raw_value(write.bits());
         let writes_power = write.mask & PortSc::ZERO.with_power(true).raw_value() != 0;
         if writes_power && asked.power() != self.status.power() {
-            return self.switch(asked.power());
+            return self.switch(now, asked.power());
         }
         let warm = asked.warm_reset() && self.protocol == Protocol::Usb3;
         if (asked.reset() || warm) && self.device.is_some() && !self.hides() && self.status.power() {
@@ -322,14 +332,14 @@ impl Port {
             self.disable();
             return PortRequest::Lose;
         }
-        if asked.link_strobe() { self.set_link(asked.link_state()) } else { PortRequest::None }
+        if asked.link_strobe() { self.set_link(now, asked.link_state()) } else { PortRequest::None }
     }
 
-    fn switch(&mut self, on: bool) -> PortRequest {
+    fn switch(&mut self, now: Duration, on: bool) -> PortRequest {
         self.status = self.status.with_power(on);
         if on {
             self.status = self.status.with_link_state(LinkState::RxDetect);
-            self.present();
+            self.show(now);
             return PortRequest::None;
         }
         self.resetting = None;
@@ -353,7 +363,7 @@ impl Port {
     }
 
     /// A write of PLS with LWS. Pairs that are not here are ignored. xHCI 1.2 §4.15.1, §4.15.2, §4.19.1.2.
-    fn set_link(&mut self, to: Option<LinkState>) -> PortRequest {
+    fn set_link(&mut self, now: Duration, to: Option<LinkState>) -> PortRequest {
         let Some(from) = self.status.link_state() else { return PortRequest::None };
         match (from, to) {
             (LinkState::U0 | LinkState::U1 | LinkState::U2, Some(LinkState::U3)) if self.status.enabled() => {
@@ -370,7 +380,7 @@ impl Port {
                 if self.protocol == Protocol::Usb3 && self.status.power() =>
             {
                 self.status = self.status.with_link_state(LinkState::RxDetect);
-                self.present();
+                self.show(now);
             }
             (_, Some(LinkState::Disabled)) if self.protocol == Protocol::Usb3 && self.resetting.is_none() => {
                 let was_enabled = self.status.enabled();

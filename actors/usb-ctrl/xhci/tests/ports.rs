@@ -102,6 +102,74 @@ fn a_port_that_settles_has_nothing_to_reset_and_a_reset_controller_shows_it_at_o
     assert_eq!(world.port_status(1) & (CCS | CSC), CCS | CSC);
 }
 
+/// A device that is unplugged and plugged in at the only port that was left.
+fn replugged(speed: Speed) -> (World, u8) {
+    let mut world = world();
+    let ports = (0..8).map(|id| world.host.attach(DeviceId(id), speed).unwrap().0).collect::<Vec<_>>();
+    world.host.detach(DeviceId(7));
+    world.write_port(ports[7], PP | CSC);
+    world.host.wait(Duration::from_millis(200));
+    assert_eq!(world.host.attach(DEVICE, speed).unwrap().0, ports[7]);
+    (world, ports[7])
+}
+
+#[test]
+fn no_write_of_the_guest_shows_a_device_before_its_port_has_settled() {
+    for speed in [Speed::High, Speed::Super] {
+        for how in ["power", "link", "nothing"] {
+            let (mut world, port) = replugged(speed);
+            match how {
+                "power" => {
+                    world.write_port(port, 0);
+                    world.write_port(port, PP);
+                }
+                "link" => {
+                    set_link(&mut world, port, 4);
+                    set_link(&mut world, port, 5);
+                }
+                _ => {}
+            }
+            assert_eq!(world.port_status(port) & CCS, 0, "{speed:?}, {how}");
+            world.host.wait(Duration::from_millis(100));
+            assert_eq!(world.port_status(port) & (CCS | CSC), CCS | CSC, "{speed:?}, {how}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_the_guest_has_disabled_or_switched_off_stays_so_when_it_settles() {
+    let (mut world, port) = replugged(Speed::Super);
+    set_link(&mut world, port, 4);
+    world.host.wait(Duration::from_millis(200));
+    assert_eq!((world.port_status(port) & CCS, link(world.port_status(port))), (0, 4));
+    set_link(&mut world, port, 5);
+    assert_eq!(world.port_status(port) & CCS, CCS);
+    let (mut world, port) = replugged(Speed::High);
+    world.write_port(port, 0);
+    world.host.wait(Duration::from_millis(200));
+    assert_eq!(world.port_status(port) & (CCS | PP), 0);
+    world.write_port(port, PP);
+    assert_eq!(world.port_status(port) & CCS, CCS);
+}
+
+#[test]
+fn a_port_whose_unplugging_is_acknowledged_is_better_than_one_that_has_been_empty_for_longer() {
+    let mut world = world();
+    for id in 0..8 {
+        world.host.attach(DeviceId(id), Speed::High).unwrap();
+    }
+    for (id, after) in [(2, 350), (6, 50), (4, 0)] {
+        world.host.detach(DeviceId(id));
+        if id != 2 {
+            world.write_port(id as u8 + 1, PP | CSC);
+        }
+        world.host.wait(Duration::from_millis(after));
+    }
+    assert_eq!(world.host.attach(DeviceId(20), Speed::High).unwrap().0, 7, "soon, and the guest knows");
+    assert_eq!(world.host.attach(DeviceId(21), Speed::High).unwrap().0, 5);
+    assert_eq!(world.host.attach(DeviceId(22), Speed::High).unwrap().0, 3);
+}
+
 #[test]
 fn the_next_device_goes_to_a_port_that_has_been_empty_for_long() {
     let mut world = world();
