@@ -232,11 +232,7 @@ impl Voice {
     pub(super) fn adapt(&mut self, run: u32) {
         if run == self.run && self.adapt.is_none() {
             let stream = self.stream.0;
-            tracing::info!(
-                stream,
-                run,
-                "the VM's clock follows another sound card: it is resampled from now on"
-            );
+            tracing::info!(stream, run, "the VM's clock follows another sound card than this stream's");
             self.adapt = Some(Adapt::new());
         }
     }
@@ -270,6 +266,7 @@ impl Voice {
     fn follow(&mut self, report: &Reception) {
         if self.last.is_none_or(|last| last.slipped != report.slipped) {
             self.drift.forget();
+            self.adapt.iter_mut().for_each(Adapt::slipped);
         }
         let faster = self.adapt.as_ref().map_or(0, Adapt::ratio);
         self.drift.note(report.at, report.position, faster);
