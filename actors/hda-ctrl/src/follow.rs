@@ -24,8 +24,10 @@ const MEAN: i64 = 16;
 /// After a time line has begun or slipped, its level says nothing of the time before, and for so long not enough.
 const JUMPS: Duration = Duration::from_secs(1);
 const SETTLES: Duration = Duration::from_secs(3);
-/// A stream whose time line slips so much more often than the leader's runs dry, or over, again and again.
+/// A stream whose time line slips so much more often than the leader's runs dry, or over, again and again. Half of it is
+/// forgotten each time that so much has passed.
 const SLIPS: u32 = 10;
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// The sample clock's pace.
 #[derive(Debug)]
@@ -48,6 +50,7 @@ struct Listener {
     /// As the remote counts it, and in how many reports it was more than before.
     slipped: u32,
     slips: u32,
+    halved: Duration,
     /// Since when the time line has not slipped.
     calm: Duration,
     /// When the level was compared first with this leader's, and by how much it was above that.
@@ -57,11 +60,24 @@ struct Listener {
 impl Listener {
     fn new(now: Duration, reception: &Reception) -> Self {
         let Reception { stream, run, slipped, .. } = *reception;
-        Self { stream, run, last: now, level: level(reception), slipped, slips: 0, calm: now, above: None }
+        Self {
+            stream,
+            run,
+            last: now,
+            level: level(reception),
+            slipped,
+            slips: 0,
+            halved: now,
+            calm: now,
+            above: None,
+        }
     }
 
     fn observe(&mut self, now: Duration, reception: &Reception) {
         self.last = now;
+        if now.saturating_sub(self.halved) >= FORGOTTEN {
+            (self.slips, self.halved) = (self.slips / 2, now);
+        }
         if std::mem::replace(&mut self.slipped, reception.slipped) != reception.slipped {
             (self.slips, self.calm) = (self.slips.saturating_add(1), now);
         }
@@ -114,7 +130,7 @@ impl Follow {
             self.pacer.observe(now, reception.level, reception.target);
             return None;
         }
-        if self.apart.get(&stream) == Some(&run) {
+        if self.is_apart(reception) {
             return None;
         }
         let listener = self.heard.iter_mut().find(|listener| listener.stream == stream)?;
@@ -147,6 +163,11 @@ impl Follow {
     fn forget_silent(&mut self, now: Duration) {
         self.heard.retain(|listener| now.saturating_sub(listener.last) < SILENT);
         self.judge(now);
+    }
+
+    /// Whether the remote resamples the run that this is about: its card is not followed.
+    pub(crate) fn is_apart(&self, reception: &Reception) -> bool {
+        self.apart.get(&reception.stream) == Some(&reception.run)
     }
 
     /// Of those whose buffers are the sample clock's to keep, the one that has been heard for longest.
@@ -338,13 +359,14 @@ mod tests {
     fn what_a_remote_says_moves_the_clock_no_faster_and_no_further_than_it_may() {
         let (mut follow, mut before, mut told) = (Follow::new(), 0, 0);
         for n in 0..2_000u32 {
+            // Each of four reports every 0.4 s: as long may the clock go another way.
             let level = f64::from(n % 7) * 900.0;
-            let mut card = Card { run: n / 400, level, ..Card::new((n % 16) as u8, 0.0) };
+            let mut card = Card { run: n / 400, level, ..Card::new((n % 4) as u8, 0.0) };
             told += card.report(&mut follow, STEP * n).iter().count();
             let ppb = follow.ppb(STEP * n);
-            assert!(ppb.abs() <= 1_000_000 && (ppb - before).abs() <= 5_001, "{before} to {ppb}");
+            assert!(ppb.abs() <= 1_000_000 && (ppb - before).abs() <= 20_001, "{before} to {ppb}");
             before = ppb;
         }
-        assert!(told <= 16 * 5, "{told} messages: one for a run at most");
+        assert!((1..=4 * 5).contains(&told), "{told} messages: one for a run at most");
     }
 }

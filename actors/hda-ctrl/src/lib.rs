@@ -242,7 +242,8 @@ impl HdaCtrl {
         match report {
             ToHost::Reception(reception) => {
                 self.playback.set_round_trip(*self.round_trip.borrow());
-                if self.playback.observe(now, &reception, self.drift) {
+                let drift = (!self.follow.is_apart(&reception)).then_some(self.drift);
+                if self.playback.observe(now, &reception, drift) {
                     said.extend(self.follow.observe(now, &reception));
                     self.steer(now);
                 }

@@ -145,9 +145,9 @@ impl Playback {
         self.streams.get(&stream).is_some_and(|stream| stream.away)
     }
 
-    /// What the remote says of its end, while the sample clock follows its card by so many parts per billion; whether it is
-    /// about a run that plays.
-    pub(crate) fn observe(&mut self, now: Duration, reception: &Reception, drift: i32) -> bool {
+    /// What the remote says of its end, while the sample clock follows its card by so many parts per billion, if it does;
+    /// whether it is about a run that plays.
+    pub(crate) fn observe(&mut self, now: Duration, reception: &Reception, drift: Option<i32>) -> bool {
         let Some(stream) = self.streams.get_mut(&reception.stream) else { return false };
         if stream.run != reception.run {
             return false;
@@ -173,7 +173,7 @@ impl Playback {
 
 impl Stream {
     /// What an operator sees. Times in milliseconds; the way there is taken for half of the way there and back.
-    fn measure(&self, reception: &Reception, round_trip: Option<Duration>, drift: i32) {
+    fn measure(&self, reception: &Reception, round_trip: Option<Duration>, drift: Option<i32>) {
         let round_trip = round_trip.unwrap_or_default();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         let labels = [("stream", reception.stream.0.to_string())];
@@ -190,7 +190,7 @@ impl Stream {
         gauge("farbus_play_concealed_frames", reception.concealed.into());
         gauge("farbus_play_slipped_frames", reception.slipped.into());
         gauge("farbus_play_xruns", reception.xruns.into());
-        gauge("farbus_play_drift_ppb", drift.into());
+        drift.into_iter().for_each(|drift| gauge("farbus_play_drift_ppb", drift.into()));
     }
 }
 

@@ -76,7 +76,7 @@ fn an_operator_sees_of_each_stream_how_it_is_sent_and_heard() {
         play(&mut playback, 1, 0, 240);
         let jitter = Duration::from_millis(3);
         let report = Reception { jitter, concealed: 7, slipped: 8, xruns: 9, ..reception(50_000) };
-        assert!(playback.observe(Duration::ZERO, &report, -1_500));
+        assert!(playback.observe(Duration::ZERO, &report, Some(-1_500)));
     });
     let seen = seen.render();
     for (name, value) in [
@@ -105,7 +105,7 @@ fn a_remote_that_is_near_gets_packets_of_half_the_length_unless_the_link_loses_s
     let sent = play(&mut playback, 1, 0, 240);
     assert_eq!(blocks(&sent), [(1, 0, 120, Codec::Pcm), (1, 120, 120, Codec::Pcm)]);
     for n in 0..100 {
-        playback.observe(Duration::from_millis(100 * n), &reception(50_000), 0);
+        playback.observe(Duration::from_millis(100 * n), &reception(50_000), Some(0));
     }
     assert_eq!(blocks(&play(&mut playback, 1, 240, 240)), [(1, 240, 240, Codec::Pcm)]);
 }
@@ -141,7 +141,7 @@ fn a_link_that_loses_gets_opus_unless_the_user_wants_otherwise_and_the_next_run_
         let (mut playback, heard) = playback(wish);
         let lossy = |playback: &mut Playback| {
             for n in 0..100 {
-                assert!(playback.observe(Duration::from_millis(100 * n), &reception(50_000), 0));
+                assert!(playback.observe(Duration::from_millis(100 * n), &reception(50_000), Some(0)));
             }
         };
         // In the middle of a packet: the run goes on where it is, elsewhere.
@@ -157,7 +157,7 @@ fn a_link_that_loses_gets_opus_unless_the_user_wants_otherwise_and_the_next_run_
             };
             assert_eq!(blocks(&sent), [(run, position / 240 * 240, 240, codec)], "{wish:?}");
         }
-        assert!(!playback.observe(Duration::ZERO, &reception(0), 0), "of a run that is over");
+        assert!(!playback.observe(Duration::ZERO, &reception(0), None), "of a run that is over");
         assert_eq!(playback.begin_anew(), []);
         assert_eq!(blocks(&play(&mut playback, 3, 0, 240))[0].3, Codec::Pcm);
     }
