@@ -32,10 +32,14 @@ fn packet(stream: u8, run: u32, position: u64, pcm: &[u8]) -> ToRemote {
 
 impl World {
     fn new() -> Self {
+        Self::with(|folder| Audio::Wav(folder.join("x.wav")))
+    }
+
+    fn with(audio: impl FnOnce(&Path) -> Audio) -> Self {
         tokio::time::pause();
         let folder = tempfile::tempdir().unwrap();
         let (host, reports) = probe();
-        let output = Output::new(Audio::Wav(folder.path().join("x.wav"))).unwrap();
+        let output = Output::new(audio(folder.path())).unwrap();
         let sound = {
             let (input, headphones) = (Input::new(Audio::None).unwrap(), Headphones::No);
             let (events, host) = (Events(cli::Format::Json), host.recipient());
@@ -177,6 +181,41 @@ async fn a_stall_of_the_network_is_waited_for_and_is_in_no_file() {
 async fn what_a_card_would_have_skipped_after_a_long_stall_is_in_the_file() {
     let counts = stalled(600).await;
     assert!(counts.skipped > 0, "{counts}");
+}
+
+/// A minute to a card that is half a per mille slow, of which the host says after 20 s that it does not follow it, in this
+/// run: the most that waited in the last ten seconds.
+async fn set_apart(run: u32) -> Duration {
+    let mut world = World::with(|_| Audio::Test("ppm=-500".parse().unwrap()));
+    let silence = vec![0x11; 4 * 240];
+    let start = Instant::now();
+    for n in 0..12_000u32 {
+        tokio::time::sleep_until(start + Duration::from_millis(5) * n).await;
+        world.hear(packet(1, 7, 240 * u64::from(n), &silence)).await;
+        if n == 4_000 {
+            world.hear(ToRemote::Apart { stream: StreamId(1), run }).await;
+        }
+    }
+    let mut levels = Vec::new();
+    while let Ok(Report(report)) = world.reports.try_recv() {
+        if let ToHost::Reception(reception) = report {
+            levels.push(reception.level);
+        }
+    }
+    assert!(levels.len() > 590, "{} reports", levels.len());
+    levels.split_off(500).into_iter().max().unwrap()
+}
+
+#[actix::test]
+async fn a_stream_that_the_host_sets_apart_keeps_its_latency_by_itself() {
+    let most = set_apart(7).await;
+    assert!(most < Duration::from_millis(20), "{most:?}");
+}
+
+#[actix::test]
+async fn what_the_host_says_of_another_run_does_not_count() {
+    let most = set_apart(6).await;
+    assert!(most > Duration::from_millis(30), "{most:?}");
 }
 
 #[actix::test]

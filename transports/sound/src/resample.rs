@@ -182,7 +182,9 @@ impl Converter {
             let piece = out.len();
             out.resize(piece + made * self.channels, 0);
             let (input, made_of_it) = (self.waiting.get(..needed), out.get_mut(piece..));
-            self.resampler.process(input.unwrap_or_default(), made_of_it.unwrap_or_default());
+            if !self.resampler.process(input.unwrap_or_default(), made_of_it.unwrap_or_default()) {
+                return;
+            }
             self.waiting.drain(..needed);
             let played = self.played.min(made);
             self.played -= played;

@@ -210,7 +210,7 @@ impl Sink for Card {
         let (Format { rate, .. }, past) = (self.format, &self.past);
         if self.rate.is_none() {
             let by_clock = Rate::after(past, self.format);
-            let by_clock = by_clock.inspect_err(|error| tracing::debug!("as it comes: {error:#}"));
+            let by_clock = by_clock.inspect_err(|error| tracing::debug!("it cannot be resampled: {error:#}"));
             self.rate = by_clock.ok().map(|by_clock| (rate, by_clock));
         }
         if let Some((_, rate)) = &mut self.rate {

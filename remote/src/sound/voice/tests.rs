@@ -10,10 +10,11 @@ use crate::cli;
 const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S32, channels: 1 };
 const MS: Duration = Duration::from_millis(1);
 
-/// A card that is there or not, and what it has heard.
+/// A card that is there or not, whether it was told of another clock, and what it has heard.
 #[derive(Default)]
 struct Desk {
     gone: bool,
+    adapted: Option<i32>,
     heard: Vec<i32>,
 }
 
@@ -62,6 +63,7 @@ impl Sink for Plugged {
     }
 
     fn adapt(&mut self, parts_per_billion: i32) {
+        self.0.borrow_mut().adapted = Some(parts_per_billion);
         self.1.adapt(parts_per_billion);
     }
 }
@@ -73,6 +75,30 @@ fn packet(number: u64) -> Coded {
     let block = Block { position: first, frames: 240, codec: Codec::Pcm, payload: payload.into() };
     let (stream, run, again, copies) = (StreamId(4), 1, false, Vec::new());
     Coded { stream, run, again, format: FORMAT, block, copies }
+}
+
+#[test]
+fn the_card_after_this_one_hears_of_the_other_clock_at_once() {
+    let desk = Rc::new(RefCell::new(Desk::default()));
+    let plug = || -> Result<Box<dyn Sink>> {
+        Ok(Box::new(Plugged(Rc::clone(&desk), Paced::new(FORMAT, "ppm=-500".parse().unwrap(), None))))
+    };
+    let mut voice = Voice::new(&packet(0), plug(), None, Events(cli::Format::Json)).unwrap();
+    voice.adapt(2);
+    for n in 0..30_000u32 {
+        if n.is_multiple_of(5) {
+            voice.play(MS * n, &packet(u64::from(n / 5)));
+        }
+        voice.look_after(MS * n);
+        if n == 2_000 {
+            assert_eq!(desk.borrow().adapted, None, "that was about another run");
+            voice.adapt(1);
+        }
+    }
+    let ratio = desk.borrow_mut().adapted.take().unwrap();
+    assert!((100_000..700_000).contains(&ratio), "{ratio}");
+    voice.go_on(plug());
+    assert_eq!(desk.borrow().adapted, Some(ratio));
 }
 
 #[test]
