@@ -20,8 +20,8 @@ use crate::{
 const ROUNDS: u32 = 5;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
-/// Messages: how long, how many for the throughput, how many there and back. The throughput is that of half a second: how
-/// a stack begins is no part of it.
+/// Messages: how long, how many for the throughput, how many there and back. The longest take half a second:
+/// how a stack begins is no part of their throughput.
 const SIZES: [(usize, usize, usize); 3] = [(64, 100_000, 4_000), (16 * KIB, 8_000, 1_500), (MIB, 2_000, 100)];
 /// WebRTC sends so many times fewer: it needs as long for them.
 const SLOWER: usize = 20;

@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-/// Long messages and all that is on its way, bytes: memory that is free for the next of them.
-const KEPT: usize = 4 << 20;
+/// Twice this is kept: long messages, and all that is on its way. Bytes.
+const HALF: usize = 4 << 20;
 
 /// Lets the allocator keep some memory of frames that are gone, for those that come: once, before the first link.
 ///
@@ -12,5 +12,5 @@ const KEPT: usize = 4 << 20;
 /// largest block of its own that was ever freed: twice as much (mallopt(3), `M_MMAP_THRESHOLD`). Other allocators do not
 /// mind.
 pub fn keep_buffers() {
-    drop(black_box(Vec::<u8>::with_capacity(black_box(KEPT))));
+    drop(black_box(Vec::<u8>::with_capacity(black_box(HALF))));
 }
