@@ -1,6 +1,10 @@
 //! What the host tells of its VMs: `farbus-host status`, and the metrics for Prometheus.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Stdio,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use lab::farbus::{Cable, Cut, Host, PATIENCE, Program, Seat, binary};
@@ -131,6 +135,33 @@ async fn asked(control: &str, words: &[&str]) -> Result<Vec<u8>> {
     let output = command.args(words).args(["--control", control]).output().await?;
     ensure!(output.status.success(), "{words:?}: {output:?}");
     Ok(output.stdout)
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_from_another_network_is_the_same_and_the_host_says_where_it_is() -> Result<()>
+{
+    let folder = tempfile::tempdir()?;
+    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let config = folder.path().join("host.toml");
+    let cable = Cable::to(&host.address).await?;
+    let mut remote = host.remote_by(&cable, "remote", "a", &["--keyboard"])?;
+    remote.wait_for("connected").await?;
+    host.program.wait_for("attached").await?;
+    for source in [Ipv4Addr::new(127, 0, 0, 9), Ipv4Addr::LOCALHOST] {
+        cable.move_to(source);
+        cable.set(Cut::Reset);
+        remote.wait_for("disconnected").await?;
+        cable.set(Cut::Whole);
+        remote.wait_for("resumed").await.context("the session does not go on")?;
+        let from = format!("{source}:");
+        let at = |status: &Value| status["vms"][0]["remote"]["address"].as_str().map(str::to_owned);
+        status(&config, |status| at(status).is_some_and(|at| at.starts_with(&from))).await?;
+    }
+    for noticed in ["link_lost", "attached"] {
+        ensure!(host.program.seen(noticed).is_empty(), "the VM noticed: {noticed}");
+    }
+    ensure!(remote.stop().await?.success());
+    Ok(())
 }
 
 #[tokio::test]

@@ -178,7 +178,7 @@ impl Desk {
 
     /// Nothing in the guest's log says that its sound card is odd.
     pub(crate) async fn expect_no_trouble(&self) -> Result<()> {
-        let log = self.vm.run("dmesg").await?.stdout;
+        let log = self.vm.run("dmesg").await?.success()?.stdout;
         for trouble in TROUBLE {
             let line = log.lines().find(|line| line.contains(trouble));
             ensure!(line.is_none(), "{}", line.unwrap_or_default());

@@ -1,6 +1,7 @@
 //! How loud the guest has its sound, by its own controls.
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 
 use crate::{desk::Desk, pcm::Format};
 
@@ -57,12 +58,22 @@ async fn volume_and_mute_are_what_the_codec_says_they_are() -> Result<()> {
     for (volume, switch, decibels) in [
         ("74,74", "on,on", [Some(0), Some(0)]),
         ("64,54", "on,on", [Some(-10), Some(-20)]),
+        ("64,64", "on,on", [Some(-10), Some(-10)]),
         ("74,74", "on,off", [Some(0), None]),
         ("34,74", "off,on", [None, Some(0)]),
         ("74,74", "off,off", [None, None]),
         ("74,74", "on,on", [Some(0), Some(0)]),
     ] {
         let played = heard(&mut desk, &set("Speaker Playback", volume, switch)).await?;
+        // The remote's user sees one volume, where there is one.
+        let told = &desk.sound().await?["playing"][0]["volume"];
+        match decibels {
+            [Some(left), Some(right)] if left == right => {
+                ensure!(told == &json!({ "gain": left * 256, "mute": false }), "{volume}: {told}");
+            }
+            [None, None] => ensure!(told["mute"] == true, "{volume} {switch}: {told}"),
+            _ => ensure!(told["mute"] == false, "{volume} {switch}: {told}"),
+        }
         let recorded = recorded(&mut desk, &set("Capture", volume, switch)).await?;
         for (way, levels) in [("played", played), ("recorded", recorded)] {
             for (level, decibels) in levels.into_iter().zip(decibels) {

@@ -151,7 +151,8 @@ impl Recording {
     fn report(&mut self, now: Duration, stream: StreamId, round_trip: Option<Duration>) -> Option<Reception> {
         let receiver = self.receiver.as_mut()?;
         let report = receiver.report()?;
-        measure(&report, self.format, self.opus, receiver.ratio(), round_trip.unwrap_or_default());
+        let drift = self.resampled.then(|| receiver.ratio());
+        measure(&report, self.format, self.opus, drift, round_trip.unwrap_or_default());
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         self.error += (micros(report.level).saturating_sub(micros(report.target)) - self.error) / MEAN;
         let known = now.saturating_sub(self.since) >= UNKNOWN;
@@ -165,8 +166,9 @@ impl Recording {
     }
 }
 
-/// What an operator sees. Times in milliseconds; the way here is taken for half of the way there and back.
-fn measure(report: &Reception, format: Format, opus: bool, ratio: i32, round_trip: Duration) {
+/// What an operator sees. Times in milliseconds; the way here is taken for half of the way there and back. The drift is
+/// known once it is resampled.
+fn measure(report: &Reception, format: Format, opus: bool, drift: Option<i32>, round_trip: Duration) {
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let labels = [("stream", report.stream.0.to_string())];
     let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);
@@ -180,7 +182,7 @@ fn measure(report: &Reception, format: Format, opus: bool, ratio: i32, round_tri
     gauge("farbus_record_loss_ppm", report.loss.into());
     gauge("farbus_record_concealed_frames", report.concealed.into());
     gauge("farbus_record_slipped_frames", report.slipped.into());
-    gauge("farbus_record_drift_ppb", ratio.into());
+    drift.into_iter().for_each(|drift| gauge("farbus_record_drift_ppb", drift.into()));
 }
 
 #[cfg(test)]
@@ -248,6 +250,31 @@ mod tests {
             let mut jumps = sound.windows(2).filter(|pair| (pair[1] - pair[0]).abs() > 8);
             let jump = jumps.next().filter(|_| ppm > 0);
             assert_eq!(jump, None, "{ppm} ppm");
+        }
+    }
+
+    #[test]
+    fn an_operator_sees_how_a_microphone_is_heard_and_its_drift_once_that_is_known() {
+        for ppm in [0, 600] {
+            let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+            let seen = recorder.handle();
+            let (_, capture) = metrics::with_local_recorder(&recorder, || record(120, ppm));
+            let seen = seen.render();
+            let value = |name: &str| {
+                let line = format!("farbus_record_{name}{{stream=\"{}\"}} ", STREAM.0);
+                seen.lines().find_map(|seen| seen.strip_prefix(&line)?.parse::<f64>().ok())
+            };
+            for (name, expected) in
+                [("rate_hz", 48_000.0), ("bits", 32.0), ("channels", 1.0), ("opus", 0.0), ("loss_ppm", 0.0)]
+            {
+                assert_eq!(value(name), Some(expected), "{name} in\n{seen}");
+            }
+            let counters = capture.recordings[&STREAM].receiver.as_ref().unwrap().counters();
+            assert_eq!(value("concealed_frames"), Some(counters.concealed as f64));
+            assert!(value("latency_ms").is_some_and(|ms| (5.0..60.0).contains(&ms)), "{seen}");
+            assert!(value("jitter_ms").is_some() && value("slipped_frames").is_some(), "{seen}");
+            let drift = value("drift_ppb");
+            assert!(if ppm == 0 { drift.is_none() } else { drift > Some(300_000.0) }, "{ppm} ppm: {drift:?}");
         }
     }
 

@@ -1,6 +1,9 @@
-//! The cable between a remote and its host, as a TCP proxy on loopback that can be cut.
+//! The cable between a remote and its host, as a TCP proxy on loopback that can be cut, and be slow.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -24,11 +27,20 @@ pub enum Cut {
     Reset,
 }
 
+/// Where it leads.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    source: Ipv4Addr,
+    host: SocketAddr,
+    delay: Duration,
+}
+
 /// A cable. Its connections end when it is dropped.
 #[derive(Debug)]
 pub struct Cable {
     address: SocketAddr,
     state: watch::Sender<Cut>,
+    way: watch::Sender<Way>,
     _proxy: JoinSet<()>,
 }
 
@@ -50,9 +62,10 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the cable")?;
         let address = listener.local_addr()?;
         let (state, cuts) = watch::channel(Cut::Whole);
+        let (way, ways) = watch::channel(Way { source, host, delay: Duration::ZERO });
         let mut proxy = JoinSet::new();
-        proxy.spawn(accept(listener, (source, host), cuts));
-        Ok(Self { address, state, _proxy: proxy })
+        proxy.spawn(accept(listener, ways, cuts));
+        Ok(Self { address, state, way, _proxy: proxy })
     }
 
     /// The end that the remote connects to.
@@ -65,31 +78,38 @@ impl Cable {
     pub fn set(&self, cut: Cut) {
         self.state.send_replace(cut);
     }
+
+    /// What passes from now on is so much later, in each direction: one piece after another, so that it is no cable for much.
+    pub fn delay(&self, time: Duration) {
+        self.way.send_modify(|way| way.delay = time);
+    }
+
+    /// The host sees whoever connects from now on at this address of loopback: the remote has gone to another network.
+    pub fn move_to(&self, source: Ipv4Addr) {
+        self.way.send_modify(|way| way.source = source);
+    }
 }
 
-async fn accept(listener: TcpListener, way: (Ipv4Addr, SocketAddr), cuts: watch::Receiver<Cut>) {
+async fn accept(listener: TcpListener, ways: watch::Receiver<Way>, cuts: watch::Receiver<Cut>) {
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
-        let cuts = cuts.clone();
+        let (cuts, ways) = (cuts.clone(), ways.clone());
         connections.spawn(async move {
             // A connection that comes to nothing is what a cable is for.
-            let _ = connect(near, way, cuts).await;
+            let _ = connect(near, ways, cuts).await;
         });
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Carries a connection until one end hangs up, or the cable resets it.
-async fn connect(
-    near: TcpStream,
-    (source, host): (Ipv4Addr, SocketAddr),
-    mut cuts: watch::Receiver<Cut>,
-) -> Result<()> {
+async fn connect(near: TcpStream, ways: watch::Receiver<Way>, mut cuts: watch::Receiver<Cut>) -> Result<()> {
     near.set_zero_linger()?;
     cuts.wait_for(|cut| *cut != Cut::Silent).await?;
     if *cuts.borrow() == Cut::Reset {
         return Ok(());
     }
+    let Way { source, host, .. } = *ways.borrow();
     let far = TcpSocket::new_v4()?;
     far.bind((source, 0).into())?;
     let far = far.connect(host).await?;
@@ -98,7 +118,8 @@ async fn connect(
         stream.set_nodelay(true)?;
     }
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    let (there, back) = (carry(near_in, far_out, cuts.clone()), carry(far_in, near_out, cuts.clone()));
+    let there = carry(near_in, far_out, cuts.clone(), ways.clone());
+    let back = carry(far_in, near_out, cuts.clone(), ways);
     tokio::select! {
         ended = async { tokio::try_join!(there, back) } => ended.map(|_| ()),
         reset = cuts.wait_for(|cut| *cut == Cut::Reset) => reset.map(|_| ()).map_err(Into::into),
@@ -109,10 +130,15 @@ async fn carry(
     mut from: tcp::OwnedReadHalf,
     mut to: tcp::OwnedWriteHalf,
     mut cuts: watch::Receiver<Cut>,
+    ways: watch::Receiver<Way>,
 ) -> Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).await?;
+        let delay = ways.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         cuts.wait_for(|cut| *cut != Cut::Silent).await?;
         if read == 0 {
             return Ok(to.shutdown().await?);

@@ -147,6 +147,8 @@ pub struct Outcome {
     pub found: Option<Duration>,
     /// The last time when it was not.
     pub lost: Duration,
+    /// How far what waits was from what should, on average over ten seconds, at most, in the second half: milliseconds.
+    pub off: f64,
     /// The ratio's standard deviation in the second half, ppm.
     pub deviation: f64,
     pub last: Option<Reception>,
@@ -158,6 +160,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Whether the drift was found within this time.
+    pub fn found_within(&self, time: Duration) -> bool {
+        self.found.is_some_and(|found| found < time)
+    }
+
     /// The part of the time that was not heard as it was sent, since it should have settled.
     pub fn unheard(&self) -> f64 {
         self.settled.1 as f64 / (self.settled.0 + self.settled.1) as f64
@@ -260,7 +267,7 @@ pub fn run(world: World) -> Outcome {
     let mut before = None;
     let mut previous = 0i32;
     let (mut expected, mut minute, mut sums) = (1i32, 1u64, (0.0, 0u32));
-    let mut ratios = Vec::new();
+    let (mut ratios, mut errors) = (Vec::new(), (0.0, 0));
     let (mut losses, mut bursts) = ((0.0, 0.0), (0.0, 0.0));
     let end = length.as_nanos() as u64;
     loop {
@@ -324,6 +331,13 @@ pub fn run(world: World) -> Outcome {
                 }
                 if now >= settles {
                     before.get_or_insert(heard(receiver.counters()));
+                }
+                let error = reception.level.as_secs_f64() - reception.target.as_secs_f64();
+                errors = (errors.0 + error * 1e3, errors.1 + 1);
+                if errors.1 == 100 {
+                    let mean = f64::abs(errors.0 / 100.0);
+                    outcome.off = if now * 2 > length { outcome.off.max(mean) } else { 0.0 };
+                    errors = (0.0, 0);
                 }
                 let ratio = f64::from(if follows { pacer.ratio(now) } else { -receiver.ratio() }) / 1e3 - ppm;
                 if ratio.abs() <= 20.0 {
