@@ -126,3 +126,28 @@ fn usage(process: u32) -> Result<Usage> {
         resident_kib: line.trim().trim_end_matches(" kB").parse()?,
     })
 }
+
+/// A VMM has no way back to a server that is gone. What it does then is its own: QEMU 11.1 ends, by an assertion that fails.
+#[tokio::test]
+async fn a_vm_whose_worker_died_has_its_devices_again_when_it_is_started_again() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let lab = Lab::open().await?;
+    let mut host = Host::start(folder.path(), &["a"]).await?;
+    let mut remote = host.remote("remote", "a", &["--keyboard"])?;
+    remote.wait_for("connected").await?;
+    let vm = boot(&lab, &host).await?;
+    let keyboard = "until lsusb -t | grep -q Driver=usbhid; do usleep 100000; done";
+    vm.run(keyboard).await?.success().context("at the first boot")?;
+    farbus::kill(host.workers["a"])?;
+    host.program.wait_where("worker_ended", |event| event["vm"] == "a").await?;
+    let gone = "until dmesg | grep -q 'HC died'; do lsusb -v >/dev/null 2>&1; usleep 100000; done";
+    if let Err(ended) = vm.command(gone).timeout(LONG).run().await {
+        ensure!(format!("{ended:#}").contains("QEMU ended"), "the guest does not notice: {ended:#}");
+    }
+    drop(vm);
+    host.program.wait_where("vm_ready", |event| event["vm"] == "a").await?;
+    remote.wait_for("connected").await.context("the new worker does not take the remote on")?;
+    let vm = boot(&lab, &host).await?;
+    vm.run(keyboard).await?.success().context("after the restart")?;
+    Ok(())
+}
