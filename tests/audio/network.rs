@@ -166,8 +166,9 @@ async fn a_vm_whose_sound_is_to_be_opus_has_it_both_ways() -> Result<()> {
     desk.expect_no_trouble().await
 }
 
-/// A sound card whose clock is fast by parts per million, for twenty seconds: what the remote finds its drift to be.
-async fn drift(desk: &mut sound::Desk) -> Result<(i64, Value)> {
+/// A sound card whose clock is fast by parts per million, for twenty seconds: what the remote finds its drift to be, unless it
+/// slips again and again.
+async fn drift(desk: &mut sound::Desk) -> Result<(Option<i64>, Value)> {
     let noise = format!("head -c {} /dev/urandom | aplay {}", 22 * 48_000 * 4, Format::PLAIN.arguments());
     let mut running = desk.vm.spawn(&format!("{noise}; echo DONE $?")).await?;
     desk.remote.wait_for("sound_started").await?;
@@ -179,7 +180,7 @@ async fn drift(desk: &mut sound::Desk) -> Result<(i64, Value)> {
         drift = desk.sound().await?["playing"][0]["drift_ppm"].as_i64().or(drift);
     };
     running.expect("DONE 0", LONG).await?;
-    Ok((drift.with_context(|| format!("no drift is known: {stopped}"))?, stopped))
+    Ok((drift, stopped))
 }
 
 #[tokio::test]
@@ -210,11 +211,12 @@ async fn on_a_good_link_sound_is_bit_by_bit_by_itself_and_a_cards_own_clock_is_s
     let mut wrong = Vec::new();
     for _ in 0..3 {
         let (ppm, stopped) = drift(&mut desk).await?;
-        println!("a card that is fast by 200 ppm is found to be so by {ppm}");
-        if (160..=240).contains(&ppm) && ["gaps", "skipped", "concealed"].iter().all(|it| stopped[*it] == 0) {
+        println!("a card that is fast by 200 ppm is found to be so by {ppm:?}");
+        let right = ppm.is_some_and(|ppm| (160..=240).contains(&ppm));
+        if right && ["gaps", "skipped", "concealed"].iter().all(|it| stopped[*it] == 0) {
             return desk.expect_no_trouble().await;
         }
-        wrong.push(format!("{ppm} ppm, {stopped}"));
+        wrong.push(format!("{ppm:?} ppm, {stopped}"));
     }
     bail!("a card that is fast by 200 ppm is found to be so by none: {wrong:#?}")
 }
