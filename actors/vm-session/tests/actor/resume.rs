@@ -15,7 +15,7 @@ use wire::{
 
 use crate::{
     supervision::{connected, operational, until_connected},
-    world::World,
+    world::{World, until},
 };
 
 /// A device with one interface of this class. USB 2.0 §9.6.3, §9.6.5.
@@ -34,10 +34,7 @@ fn resumes(world: &World) -> usize {
 
 /// Time passes while the actors have all the turns that they want.
 async fn pass(seconds: u64) {
-    time::sleep(Duration::from_secs(seconds)).await;
-    for _ in 0..32 {
-        tokio::task::yield_now().await;
-    }
+    until(time::Instant::now() + Duration::from_secs(seconds)).await;
 }
 
 #[actix::test]
