@@ -19,14 +19,14 @@ use crate::{
 };
 
 /// A device with one interface of this class. USB 2.0 §9.6.3, §9.6.5.
-fn of_class(class: u8) -> Profile {
+pub(crate) fn of_class(class: u8) -> Profile {
     let data = [[9, 2, 18, 0, 1, 1, 0, 0x80, 50], [9, 4, 0, 0, 0, class, 0, 0, 0]].concat();
     let descriptor = Descriptor { request_type: 0x80, value: 0x0200, index: 0, data: data.into() };
     Profile { descriptors: vec![descriptor], ..Profile::default() }
 }
 
-const HID: u8 = 3;
-const STORAGE: u8 = 8;
+pub(crate) const HID: u8 = 3;
+pub(crate) const STORAGE: u8 = 8;
 
 fn resumes(world: &World) -> usize {
     world.events().iter().filter(|event| matches!(event, Event::Resumed { .. })).count()
