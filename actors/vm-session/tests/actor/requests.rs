@@ -5,10 +5,11 @@ use std::{rc::Rc, time::Duration};
 use pci::{Dma, Function, Region, Width};
 use tokio::time::{self, Instant};
 use wire::{
-    ToRemote, control,
+    ToRemote,
+    control::{self, Descriptor, Profile},
     usb::{DeviceId, Moved, Speed, Transfer},
 };
-use xhci::driver::{Driver, Host, Plan, code};
+use xhci::driver::{Driver, EndpointSetup, Host, Plan, code};
 
 use crate::{
     resume::{HID, STORAGE, of_class},
@@ -18,8 +19,18 @@ use crate::{
 
 /// Protocol speed id of super speed: such a port is enabled without a reset. xHCI 1.2 §4.3, §7.2.2.1.1.
 const SUPER: u8 = 4;
+/// The device context index of the IN endpoint 1. xHCI 1.2 §4.5.1.
+const INTERRUPT_IN: u8 = 3;
 /// GET_DESCRIPTOR of the device descriptor. USB 2.0 §9.4.3.
 const DEVICE_DESCRIPTOR: [u8; 8] = [0x80, 6, 0, 1, 0, 0, 18, 0];
+
+/// A keyboard that a firmware can use, with its endpoint. HID 1.11 appendix B.1; USB 2.0 §9.6.3, §9.6.5, §9.6.6.
+fn boot_keyboard() -> Profile {
+    let interface = [[9, 2, 25, 0, 1, 1, 0, 0x80, 50], [9, 4, 0, 0, 1, HID, 1, 1, 0]].concat();
+    let data = [&interface[..], &[7, 5, 0x81, 3, 8, 0, 10]].concat();
+    let descriptor = Descriptor { request_type: 0x80, value: 0x0200, index: 0, data: data.into() };
+    Profile { descriptors: vec![descriptor], ..Profile::default() }
+}
 
 /// The function and memory as the driver wants them. All happens in one transaction, so no time passes in it.
 struct Machine<'a>(&'a mut dyn Function, Rc<Memories>);
@@ -101,5 +112,46 @@ async fn a_device_that_owes_a_control_transfer_is_gone_before_the_guest_gives_up
     remote.join(&world).await;
     let unplugged = control::ToRemote::Unplugged { device: DeviceId(7) };
     assert_eq!(remote.hear().await, ToRemote::Control(unplugged));
+    assert_eq!(connected(&world, base).await, 1);
+}
+
+#[actix::test]
+async fn a_key_that_is_down_is_released_half_a_second_after_the_link_went() {
+    const UNTOUCHED: [u8; 8] = [0xff; 8];
+    const KEY_DOWN: [u8; 8] = [0, 0, 4, 0, 0, 0, 0, 0];
+    time::pause();
+    let world = World::new();
+    let base = operational(&world).await;
+    let mut remote = world.remote().await;
+    remote.lend_at(Speed::Super, 1, boot_keyboard()).await;
+    until_connected(&world, base, 1).await;
+    let reads = drive(&world.usb, |driver, slot| {
+        let keys = EndpointSetup::interrupt(INTERRUPT_IN, 8);
+        assert_eq!(driver.configure(slot, &[keys]).code, code::SUCCESS);
+        [(); 2].map(|()| {
+            let buffer = driver.allocate(8);
+            driver.host.store(buffer, &UNTOUCHED);
+            driver.transfer(slot, INTERRUPT_IN, buffer, 8);
+            buffer
+        })
+    })
+    .await;
+    let came = || {
+        reads[0].map(|at| {
+            let mut report = [0; 8];
+            world.usb.memory.read(at, &mut report).expect("memory that exists");
+            report
+        })
+    };
+    let read = remote.asked_for(|transfer| *transfer == Transfer::Interrupt).await;
+    remote.end(read.id, Moved::In(KEY_DOWN.to_vec().into())).await;
+    until(Instant::now() + Duration::from_millis(100)).await;
+    assert_eq!(came(), [KEY_DOWN, UNTOUCHED]);
+    let cut = Instant::now();
+    remote.cut();
+    until(cut + Duration::from_millis(400)).await;
+    assert_eq!(came(), [KEY_DOWN, UNTOUCHED], "the link may come back");
+    until(cut + Duration::from_millis(600)).await;
+    assert_eq!(came(), [KEY_DOWN, [0; 8]]);
     assert_eq!(connected(&world, base).await, 1);
 }
