@@ -109,7 +109,60 @@ fn micros(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use vm_session::Carried;
+
     use super::*;
+
+    #[test]
+    fn what_a_worker_has_counted_is_told_field_by_field() {
+        let lane = |at: u64| LaneCarried {
+            sent_bytes: at + 1,
+            received_bytes: at + 2,
+            sent_frames: at + 3,
+            received_frames: at + 4,
+            retransmitted_frames: at + 5,
+            discarded_frames: at + 6,
+            dropped_messages: at + 7,
+            queued_bytes: at + 8,
+        };
+        let carried = Carried {
+            round_trip: Some(Duration::from_micros(11)),
+            jitter: Duration::from_micros(12),
+            loss_ppm: 13,
+            resumes: 14,
+            hand_overs: 15,
+            held: Duration::from_millis(16),
+            lanes: [100, 200, 300, 400, 500].map(lane),
+        };
+        let counters = Counters { frames: 21, requests: 22, links: 23, devices: 24, carried };
+        let lane = |lane: &str, at: u64| LaneCounted {
+            lane: lane.to_owned(),
+            sent_bytes: at + 1,
+            received_bytes: at + 2,
+            sent_frames: at + 3,
+            received_frames: at + 4,
+            retransmitted_frames: at + 5,
+            discarded_frames: at + 6,
+            dropped_messages: at + 7,
+            queued_bytes: at + 8,
+        };
+        let expected = Counted {
+            frames: 21,
+            requests: 22,
+            links: 23,
+            devices: 24,
+            round_trip_us: Some(11),
+            jitter_us: 12,
+            loss_ppm: 13,
+            resumes: 14,
+            hand_overs: 15,
+            held_ms: 16,
+            lanes: [("ctl", 100), ("int", 200), ("audio", 300), ("iso", 400), ("bulk", 500)]
+                .map(|(name, at)| lane(name, at))
+                .into(),
+        };
+        assert_eq!(Counted::from(counters), expected);
+    }
 
     #[test]
     fn the_largest_report_fits_a_packet_of_the_workers_channel() {

@@ -108,7 +108,134 @@ impl fmt::Display for SessionStatus {
 
 #[cfg(test)]
 mod tests {
+    use session::{Config, Identity, LinkId, LinkKind, NewLink, Secret, SessionId};
+    use wire::Message;
+
     use super::*;
+
+    /// A session and its host, and what carries their frames when it is told to.
+    struct World {
+        now: Duration,
+        link: LinkId,
+        ours: Session,
+        host: Session,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let identity = Identity { id: SessionId([1; 16]), secret: Secret::new([2; 32]) };
+            let (ours, host) =
+                (Session::remote(Config::default()), Session::host(identity, Config::default()));
+            Self { now: Duration::ZERO, link: LinkId(0), ours, host }
+        }
+
+        fn pass(&mut self, millis: u64) {
+            self.now += Duration::from_millis(millis);
+        }
+
+        fn connect(&mut self) {
+            self.link.0 += 1;
+            let (kind, binding) = (LinkKind::STREAM, [self.link.0 as u8; 32]);
+            let link = NewLink { id: self.link, kind, binding, opens: false };
+            self.host.link_up(self.now, link).unwrap();
+            self.ours.link_up(self.now, NewLink { opens: true, ..link }).unwrap();
+            for _ in 0..3 {
+                self.carry();
+            }
+            assert_eq!(self.ours.link(), Some(self.link));
+        }
+
+        fn cut(&mut self) {
+            self.host.link_down(self.now, self.link);
+            self.ours.link_down(self.now, self.link);
+        }
+
+        /// Carries what is said, and then the answers.
+        fn carry(&mut self) {
+            Self::one_way(self.now, self.link, &mut self.ours, &mut self.host);
+            Self::one_way(self.now, self.link, &mut self.host, &mut self.ours);
+        }
+
+        fn one_way(now: Duration, link: LinkId, from: &mut Session, to: &mut Session) {
+            while let Some(Message { lane, head, body }) = from.poll_transmit_on(now, link) {
+                to.receive_on(now, link, lane, [head, body].concat().into()).unwrap();
+            }
+        }
+
+        /// A ping whose answer takes so long.
+        fn ping(&mut self, millis: u64) {
+            self.pass(1000);
+            self.ours.on_timeout(self.now);
+            Self::one_way(self.now, self.link, &mut self.ours, &mut self.host);
+            self.pass(millis);
+            Self::one_way(self.now, self.link, &mut self.host, &mut self.ours);
+        }
+    }
+
+    fn message(lane: Lane, size: usize) -> Message {
+        Message { lane, head: Default::default(), body: vec![7; size].into() }
+    }
+
+    #[test]
+    fn what_the_session_has_carried_is_told_field_by_field() {
+        let mut world = World::new();
+        world.connect();
+        for (size, lane) in (1..).zip(Lane::ALL) {
+            world.ours.send(message(lane, 10 * size)).unwrap();
+            world.host.send(message(lane, 300 * size)).unwrap();
+        }
+        world.carry();
+        // A frame on CTL, two on INT and five on BULK that the link loses, and twelve messages that are too late.
+        for (count, lane) in (1..).zip(Lane::ALL).filter(|(_, lane)| !lane.may_lose()) {
+            (0..count).for_each(|_| world.ours.send(message(lane, 1)).unwrap());
+        }
+        while world.ours.poll_transmit_on(world.now, world.link).is_some() {}
+        world.cut();
+        world.pass(1234);
+        for (lane, count) in [(Lane::Audio, 8), (Lane::Iso, 4)] {
+            (0..count).for_each(|_| world.ours.send(message(lane, 1)).unwrap());
+        }
+        (0..4).for_each(|_| world.connect());
+        world.ping(7);
+        world.ping(39);
+        for (size, lane) in (1..).zip(Lane::ALL) {
+            world.ours.send(message(lane, 50 * size)).unwrap();
+        }
+        let away = Some(Duration::from_millis(77));
+        let waiting = |lane: Lane| 1000 * (lane as usize + 1);
+        let status = SessionStatus::new(&world.ours, Some("webrtc"), away, waiting);
+
+        let lane = |name: &str, sent, received, queued, retransmitted, dropped| LaneStatus {
+            lane: name.to_owned(),
+            sent_bytes: sent,
+            received_bytes: received,
+            queued_bytes: queued,
+            retransmitted_frames: retransmitted,
+            dropped_messages: dropped,
+        };
+        // What is queued has a header of 32 bytes.
+        let lanes = vec![
+            lane("ctl", 11, 300, 1082, 1, 0),
+            lane("int", 22, 600, 2132, 2, 0),
+            lane("audio", 30, 900, 3182, 0, 8),
+            lane("iso", 40, 1200, 4232, 0, 4),
+            lane("bulk", 55, 1500, 5282, 5, 0),
+        ];
+        let (loss_ppm, jitter_us) = (world.ours.stats().loss_ppm(), micros(world.ours.stats().jitter));
+        assert!(loss_ppm > 100_000 && (1_000..30_000).contains(&jitter_us), "{loss_ppm} {jitter_us}");
+        let expected = SessionStatus {
+            transport: Some("webrtc".to_owned()),
+            away_ms: Some(77),
+            round_trip_us: Some(39_000),
+            jitter_us,
+            loss_ppm,
+            resumes: 1,
+            hand_overs: 3,
+            held_ms: 1234,
+            lanes,
+        };
+        assert_eq!(status, expected);
+    }
 
     #[test]
     fn people_read_the_kind_of_link_and_how_it_does() {

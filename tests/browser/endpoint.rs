@@ -12,7 +12,7 @@ use wire::{
     control::{Hello, Refusal},
 };
 
-use crate::https::{Answer, World, read, request};
+use crate::https::{Answer, World, fingerprint, read, request};
 
 const RTC: &str = "/api/v1/vms/a/rtc";
 const SDP: (&str, &str) = ("Content-Type", "application/sdp");
@@ -145,6 +145,22 @@ async fn another_certificate_than_the_printed_one_is_noticed_and_the_printed_one
     ensure!(other.connect().await.is_err());
     let text = std::fs::read_to_string(world.folder.path().join("host.web.pem"))?;
     ensure!(text.contains("BEGIN CERTIFICATE") && text.contains("PRIVATE KEY"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_certificate_of_ones_own_is_the_one_that_is_shown_and_no_other_is_made() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let own = rcgen::generate_simple_self_signed(["farbus.example".to_owned()])?;
+    let (certificate, key) = (folder.path().join("own.pem"), folder.path().join("own.key"));
+    std::fs::write(&certificate, own.cert.pem())?;
+    std::fs::write(&key, own.signing_key.serialize_pem())?;
+    let world = World::start_in(folder, "", &format!("certificate = {certificate:?}\nkey = {key:?}")).await?;
+    ensure!(world.server.fingerprint == fingerprint(own.cert.der()), "another one is printed");
+    let stream = world.server.connect().await?;
+    let shown = stream.get_ref().1.peer_certificates().context("a certificate")?;
+    ensure!(shown == [own.cert.der().clone()], "another one is shown");
+    ensure!(!world.folder.path().join("host.web.pem").exists());
     Ok(())
 }
 

@@ -103,6 +103,12 @@ pub(crate) async fn read(stream: &mut TlsStream<TcpStream>) -> Result<Answer> {
     Answer::of(raw)
 }
 
+/// SHA-256 of a certificate, as it is printed.
+pub(crate) fn fingerprint(certificate: &[u8]) -> String {
+    let hash: Vec<_> = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02X}")).collect();
+    hash.join(":")
+}
+
 /// One certificate is good: the one with this fingerprint.
 #[derive(Debug)]
 struct Pinned {
@@ -119,8 +125,7 @@ impl ServerCertVerifier for Pinned {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let hash: Vec<_> = Sha256::digest(own).iter().map(|byte| format!("{byte:02X}")).collect();
-        if hash.join(":") == self.fingerprint {
+        if fingerprint(own) == self.fingerprint {
             return Ok(ServerCertVerified::assertion());
         }
         Err(Error::General("another certificate than the one whose fingerprint was printed".to_owned()))
@@ -159,7 +164,11 @@ pub(crate) struct World {
 impl World {
     /// `seat`: more lines of the VM's table; `web`: of the endpoint's.
     pub(crate) async fn start(seat: &str, web: &str) -> Result<Self> {
-        let folder = tempfile::tempdir()?;
+        Self::start_in(tempfile::tempdir()?, seat, web).await
+    }
+
+    /// The same in this folder.
+    pub(crate) async fn start_in(folder: tempfile::TempDir, seat: &str, web: &str) -> Result<Self> {
         let extra = format!("{seat}\n[web]\nlisten = \"127.0.0.1:0\"\n{web}\n");
         let seat = lab::farbus::Seat { name: "a".to_owned(), folder: folder.path().join("a"), extra };
         let mut host = lab::farbus::Host::start_with(folder.path(), vec![seat]).await?;

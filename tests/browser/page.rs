@@ -267,6 +267,7 @@ async fn a_page_in_a_browser_proves_its_key_lends_a_device_and_hears_the_guest()
     let (mut driver, stream) = tokio::task::spawn_blocking(move || play(&sound)).await??;
     let heard = page.wait_for("heard").await?;
     ensure!(heard["packets"].as_u64() >= Some(100) && heard["codec"] == "audio/opus", "{heard}");
+    ensure!(heard["energy"].as_f64() > Some(0.0), "nothing but silence was heard: {heard}");
     driver.run(stream, false);
 
     let lanes = page.wait_for("lanes").await?;

@@ -324,6 +324,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_is_down_is_due_half_a_second_after_the_link_went_and_one_that_is_up_never() {
+        let (went, due) = (Duration::from_secs(3), Duration::from_millis(3500));
+        let mut world = World::new();
+        world.read(1);
+        assert_eq!(world.keys.due(went), None);
+        world.report(1, 7);
+        assert_eq!(world.keys.due(went), None, "the guest listens no more");
+        world.read(2);
+        assert_eq!(world.keys.due(went), Some(due));
+        world.read(3);
+        world.report(2, 0);
+        assert_eq!(world.keys.due(went), None);
+        world.report(3, 7);
+        world.read(4);
+        world.release();
+        assert_eq!(world.keys.due(went), None, "it was released already");
+    }
+
+    #[test]
     fn only_keyboards_of_the_boot_protocol_are_known() {
         let mut keys = Keys::default();
         keys.attach(DEVICE, &profile(&[(3, 1, 2), (3, 0, 0), (8, 6, 80)]));

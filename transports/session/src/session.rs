@@ -276,6 +276,10 @@ impl Session {
 
     /// What the application has to know next.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if matches!(self.ending, Ending::Over { told: None, .. }) {
+            // Links may go yet, but that is no news any more.
+            return None;
+        }
         if let Some(event) = self.link_events.pop_front() {
             return Some(event);
         }

@@ -2,6 +2,7 @@
 
 mod microphone;
 mod remote;
+mod requests;
 mod resume;
 mod supervision;
 mod world;

@@ -4,11 +4,11 @@ use std::{cell::Cell, time::Duration};
 
 use crate::{
     remote::Remote,
-    world::{Guest, World},
+    world::{Guest, World, until},
 };
 use hda::driver::{Buffer, Driver};
 use pci::{Dma, Function, Region, Width};
-use tokio::time;
+use tokio::time::{self, Instant};
 use wire::{
     ToHost, ToRemote,
     audio::{self, Block, Codec, Coded, Encoding, Format, Jack, StreamId},
@@ -18,6 +18,8 @@ const FORMAT: Format = Format { rate: 48_000, encoding: Encoding::S16, channels:
 const TAG: u8 = 3;
 const SOUND: u64 = 0x8_0000;
 const RING: u32 = 0x4000;
+/// HDA 1.0a §3.3.37: where in the ring the first input stream is.
+const SD0LPIB: u64 = 0x84;
 
 /// The function and memory as the driver wants them.
 struct Machine<'a>(&'a mut dyn Function, &'a dyn Dma);
@@ -124,6 +126,46 @@ async fn without_a_link_both_jacks_are_empty() {
     assert!(time::timeout(Duration::from_secs(1), remote.hear()).await.is_err());
     plug(&mut remote, true).await;
     assert_eq!(remote.hear().await, asked(2));
+}
+
+#[actix::test]
+async fn while_there_is_no_link_the_microphone_is_silent_and_the_recording_runs_on() {
+    time::pause();
+    let world = World::new();
+    let mut remote = world.remote().await;
+    plug(&mut remote, true).await;
+    record(&world.hda).await;
+    assert_eq!(remote.hear().await, asked(1));
+    let begin = Instant::now();
+    // 10 ms, and no sample of them is silence.
+    let pcm: Vec<u8> = (0..1920u32).map(|n| (n % 251) as u8 + 1).collect();
+    let heard = || {
+        let mut heard = vec![0; RING as usize];
+        world.hda.memory.read(SOUND, &mut heard).unwrap();
+        heard
+    };
+    let position = async || world.hda.read(SD0LPIB).await.expect("a live controller");
+    remote.say(recorded(0, &pcm)).await;
+    until(begin + Duration::from_millis(60)).await;
+    assert!(heard().windows(pcm.len()).any(|window| window == pcm), "before the link breaks");
+
+    remote.cut();
+    world.hda.memory.write(SOUND, &[0x55; RING as usize]).unwrap();
+    let before = position().await;
+    // The guest's ring is 85 ms, of 192 bytes each.
+    until(Instant::now() + Duration::from_millis(200)).await;
+    let moved = (RING + position().await - before) % RING;
+    assert!(moved.abs_diff(200 * 192 % RING) <= 2 * 192, "{moved} bytes further than twice around");
+    assert!(heard().iter().all(|byte| *byte == 0), "what was not recorded is silence");
+
+    remote.join(&world).await;
+    // The microphone's own count has run on as well.
+    let position = begin.elapsed().as_millis() as u64 * 48;
+    for packet in 0..20 {
+        remote.say(recorded(position + 480 * packet, &pcm)).await;
+        until(Instant::now() + Duration::from_millis(10)).await;
+    }
+    assert!(heard().windows(pcm.len()).any(|window| window == pcm), "when it is back");
 }
 
 #[actix::test]

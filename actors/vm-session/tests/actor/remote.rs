@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use wire::{
     Lane, ToHost, ToRemote,
     control::{Attachment, Profile},
-    usb::DeviceId,
+    usb::{self, Completion, DeviceId, Moved, Request, RequestId, Speed, Transfer},
 };
 
 use crate::world::World;
@@ -123,15 +123,37 @@ impl Remote {
 
     /// Lends a device with this profile.
     pub(crate) async fn lend_as(&mut self, device: u32, profile: Profile) {
+        self.lend_at(Speed::High, device, profile).await;
+    }
+
+    /// The same, of this speed.
+    pub(crate) async fn lend_at(&mut self, speed: Speed, device: u32, profile: Profile) {
         let attachment = Attachment {
             device: DeviceId(device),
-            speed: wire::usb::Speed::High,
+            speed,
             vendor: 1,
             product: 2,
             name: "a device".into(),
             profile,
         };
         self.say(ToHost::Control(wire::control::ToHost::Attached(attachment))).await;
+    }
+
+    /// The next transfer of this kind that the guest asks for; port resets before it are done.
+    pub(crate) async fn asked_for(&mut self, kind: impl Fn(&Transfer) -> bool) -> Request {
+        loop {
+            match self.hear().await {
+                ToRemote::Usb(usb::ToRemote::Submit(request)) if kind(&request.transfer) => return request,
+                ToRemote::Usb(usb::ToRemote::Reset { id, .. }) => self.end(id, Moved::Out(0)).await,
+                _ => {}
+            }
+        }
+    }
+
+    /// A request ends well.
+    pub(crate) async fn end(&mut self, id: RequestId, moved: Moved) {
+        let (result, packets, lane) = (Ok(()), Vec::new(), Lane::Int);
+        self.say(ToHost::Completed(Completion { id, result, moved, packets, lane })).await;
     }
 
     /// Says something that is no message.

@@ -15,18 +15,18 @@ use wire::{
 
 use crate::{
     supervision::{connected, operational, until_connected},
-    world::World,
+    world::{World, until},
 };
 
 /// A device with one interface of this class. USB 2.0 §9.6.3, §9.6.5.
-fn of_class(class: u8) -> Profile {
+pub(crate) fn of_class(class: u8) -> Profile {
     let data = [[9, 2, 18, 0, 1, 1, 0, 0x80, 50], [9, 4, 0, 0, 0, class, 0, 0, 0]].concat();
     let descriptor = Descriptor { request_type: 0x80, value: 0x0200, index: 0, data: data.into() };
     Profile { descriptors: vec![descriptor], ..Profile::default() }
 }
 
-const HID: u8 = 3;
-const STORAGE: u8 = 8;
+pub(crate) const HID: u8 = 3;
+pub(crate) const STORAGE: u8 = 8;
 
 fn resumes(world: &World) -> usize {
     world.events().iter().filter(|event| matches!(event, Event::Resumed { .. })).count()
@@ -34,10 +34,7 @@ fn resumes(world: &World) -> usize {
 
 /// Time passes while the actors have all the turns that they want.
 async fn pass(seconds: u64) {
-    time::sleep(Duration::from_secs(seconds)).await;
-    for _ in 0..32 {
-        tokio::task::yield_now().await;
-    }
+    until(time::Instant::now() + Duration::from_secs(seconds)).await;
 }
 
 #[actix::test]

@@ -14,6 +14,7 @@ use pci::{Bus, Dma, DmaError, Function, Interrupts, Ram, Region, Transaction};
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
+    time::{self, Instant},
 };
 use vm_session::{Event, HoldTimes, LinkUp, Parts, VmSession, Wish};
 
@@ -217,5 +218,13 @@ impl World {
         while !self.events().iter().any(&told) {
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// Waits until then, and until the actors have done what is due.
+pub(crate) async fn until(instant: Instant) {
+    time::sleep_until(instant).await;
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
     }
 }

@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use session::{LinkId, LinkKind, NewLink, ProtocolError};
+use session::{Config, Event, LinkId, LinkKind, NewLink, ProtocolError};
 use wire::Lane;
 
 use crate::world::{HOST, KINDS, REMOTE, World, tight};
 
+/// One session of so many is one that may end before the time.
+const MAY_END: u64 = 4;
+
 /// What chance decides next.
-fn act(world: &mut World) {
+fn act(world: &mut World, may_end: bool) {
     let below = |world: &mut World, bound: usize| world.random.below(bound as u64) as usize;
     let end = below(world, 2);
     let cable = below(world, world.cables.len().max(1));
@@ -31,6 +34,10 @@ fn act(world: &mut World) {
         35 if has_cable => cut(world, cable, end),
         36 if has_cable && below(world, 4) == 0 => cut(world, cable, end),
         37 => replay(world),
+        38 if may_end && below(world, 20) == 0 => {
+            world.closing = true;
+            world.ends[end].session.close("enough");
+        }
         38 | 39 if world.cables.len() < 3 => {
             let kind = KINDS[below(world, 3)];
             let opens = [[false, true], [false, true], [true, false], [true, true]][below(world, 4)];
@@ -69,13 +76,16 @@ fn replay(world: &mut World) {
 
 /// Lets the worst happen for so many steps, then gives the two one link of this kind.
 fn run(seed: u64, steps: usize, max_chunk: usize, last: usize) -> World {
-    let mut world = World::new(seed, &tight(max_chunk));
+    let may_end = seed.is_multiple_of(MAY_END);
+    let forever = tight(max_chunk);
+    let expire_after = if may_end { Duration::from_secs(3) } else { forever.expire_after };
+    let mut world = World::new(seed, &Config { expire_after, ..forever });
     // A welcome that is lost is another matter: both begin anew then.
     world.connect(KINDS[seed as usize % 3], [false, true]);
     world.settle();
     assert!(world.together(), "seed {seed}: a session begins");
     for _ in 0..steps {
-        act(&mut world);
+        act(&mut world, may_end);
     }
     for cable in 0..world.cables.len() {
         world.notice(cable, HOST);
@@ -90,6 +100,11 @@ fn run(seed: u64, steps: usize, max_chunk: usize, last: usize) -> World {
         }
     }
     world.settle();
+    if may_end && world.ended() {
+        assert!(world.ends.iter().all(|end| end.session.closed()), "seed {seed}: both know of the end");
+        world.check_prefix(&format!("seed {seed}"));
+        return world;
+    }
     assert!(world.together(), "seed {seed}: both are on one link in the end");
     world.check_equal(&format!("seed {seed}"));
     world
@@ -112,9 +127,17 @@ proptest! {
 #[test]
 fn thousands_of_seeds() {
     let (mut resumes, mut hand_overs, mut again, mut duplicates, mut stale) = (0, 0, 0, 0, 0);
+    let (mut closed, mut expired, mut reset) = (0, 0, 0);
     for seed in 0..3_000 {
         let world = run(seed, 500, 2_000, seed as usize % 3);
         for end in &world.ends {
+            match &end.over {
+                Some(Event::PeerClosed(_)) => closed += 1,
+                Some(Event::Expired) => expired += 1,
+                Some(Event::Reset(_)) => reset += 1,
+                Some(other) => panic!("{other:?} is no end"),
+                None => {}
+            }
             let stats = end.session.stats();
             resumes += stats.resumes;
             hand_overs += stats.hand_overs;
@@ -126,7 +149,9 @@ fn thousands_of_seeds() {
         }
     }
     println!(
-        "{resumes} resumes, {hand_overs} hand-overs, {again} frames again, {duplicates} duplicates, {stale} stale frames,"
+        "{resumes} resumes, {hand_overs} hand-overs, {again} frames again, {duplicates} duplicates, {stale} stale frames, \
+         {closed} closed by the peer, {expired} expired, {reset} reset"
     );
     assert!(resumes > 5_000 && hand_overs > 3_000 && again > 5_000 && duplicates > 1_000 && stale > 1_000);
+    assert!(closed > 100 && expired > 100 && reset > 0);
 }

@@ -51,6 +51,8 @@ pub(crate) struct End {
     pub(crate) received: [Vec<Bytes>; Lane::ALL.len()],
     held: VecDeque<(Lane, usize)>,
     pub(crate) events: Vec<Event>,
+    /// The end of the session, once it was told.
+    pub(crate) over: Option<Event>,
 }
 
 /// A link, and what is on its way to each end.
@@ -79,6 +81,8 @@ pub(crate) struct World {
     pub(crate) attaches: Vec<(usize, Bytes)>,
     cables_so_far: u64,
     messages: u32,
+    /// An end has said that the session is to end.
+    pub(crate) closing: bool,
     /// Frames that have arrived.
     pub(crate) arrived: usize,
 }
@@ -91,6 +95,7 @@ impl World {
             received: Default::default(),
             held: VecDeque::new(),
             events: Vec::new(),
+            over: None,
         };
         Self {
             now: Duration::from_secs(seed % 100),
@@ -100,6 +105,7 @@ impl World {
             attaches: Vec::new(),
             cables_so_far: 0,
             messages: 0,
+            closing: false,
             arrived: 0,
         }
     }
@@ -151,6 +157,7 @@ impl World {
                 true
             }
             Err(SendError::Full(_)) => false,
+            Err(SendError::Closed(_)) if self.ended() => false,
             Err(other) => panic!("{other}"),
         }
     }
@@ -232,8 +239,10 @@ impl World {
     /// Takes all events; messages are held until they are accepted, links that are of no use are closed.
     fn drain(&mut self, end: usize) {
         while let Some(event) = self.ends[end].session.poll_event() {
-            let End { held, received, events, .. } = &mut self.ends[end];
+            let End { held, received, events, over, .. } = &mut self.ends[end];
+            assert_eq!(*over, None, "end {end} is told more after the end: {event:?}");
             match event {
+                Event::PeerClosed(_) | Event::Expired | Event::Reset(_) => *over = Some(event),
                 Event::Message(lane, bytes) => {
                     held.push_back((lane, bytes.len()));
                     received[lane as usize].push(bytes);
@@ -266,10 +275,10 @@ impl World {
         self.cables.retain(|cable| cable.up != [false; 2]);
     }
 
-    /// Everything that can go on goes on, until all has come or a minute has passed.
+    /// Everything that can go on goes on, until all has come, both know of the end, or a minute has passed.
     pub(crate) fn settle(&mut self) {
         let end = self.now + Duration::from_secs(60);
-        while self.now < end && !(self.together() && self.all_has_come()) {
+        while self.now < end && !self.settled() {
             let mut moved = false;
             for cable in 0..self.cables.len() {
                 for end in [HOST, REMOTE] {
@@ -277,11 +286,26 @@ impl World {
                 }
             }
             moved |= self.accept_one(HOST) | self.accept_one(REMOTE);
+            self.hang_up();
             if !moved {
                 self.wait(Duration::from_millis(30));
             }
         }
         self.check_bounds();
+    }
+
+    /// Who has nothing more to say closes its cables.
+    fn hang_up(&mut self) {
+        for end in [HOST, REMOTE] {
+            if self.ends[end].session.closed() {
+                (0..self.cables.len()).for_each(|cable| self.close(cable, end));
+            }
+        }
+    }
+
+    fn settled(&self) -> bool {
+        let over = self.ends.iter().all(|end| end.session.closed());
+        if self.ended() { over } else { self.together() && self.all_has_come() }
     }
 
     fn all_has_come(&self) -> bool {
@@ -297,6 +321,11 @@ impl World {
         let [host, remote] = &self.ends;
         let on = |end: &End| end.session.link().map(|link| (link, end.session.epoch()));
         on(host).is_some() && on(host) == on(remote)
+    }
+
+    /// Whether an end has closed the session, or found it over.
+    pub(crate) fn ended(&self) -> bool {
+        self.closing || self.ends.iter().any(|end| end.session.closed())
     }
 
     /// What may be in memory, whatever happens.
@@ -324,6 +353,17 @@ impl World {
                     sent.get(last).filter(|_| !came.is_empty()),
                     "end {at} on {lane:?}"
                 );
+            }
+        }
+    }
+
+    /// What has come is the beginning of what was sent.
+    pub(crate) fn check_prefix(&self, name: &str) {
+        for (from, to) in [(HOST, REMOTE), (REMOTE, HOST)] {
+            for lane in RELIABLE {
+                let (sent, came) =
+                    (&self.ends[from].sent[lane as usize], &self.ends[to].received[lane as usize]);
+                assert!(sent.starts_with(came), "{name}: {to} got something else on {lane:?}");
             }
         }
     }
