@@ -130,7 +130,7 @@ pub(crate) struct Connect {
     #[arg(long, value_enum, default_value = "noise-tcp")]
     pub(crate) transport: Transport,
     /// A STUN or TURN server for WebRTC, where the host cannot be reached without: stun:HOST:PORT, or
-    /// turn:USER:PASSWORD@HOST:PORT (also turns:, and ?transport=tcp). May be given several times.
+    /// turn:USER:PASSWORD@HOST:PORT; over UDP. May be given several times.
     #[arg(
         long,
         value_name = "SERVER",

@@ -29,7 +29,8 @@ pub(crate) struct Rtc {
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IceServer {
-    /// `stun:host:port`, `turn:host:port` or `turns:host:port?transport=tcp`.
+    /// `stun:host:port` or `turn:host:port`, over UDP. `turns:host:port` and `?transport=tcp` are for web pages: this host
+    /// passes them by.
     pub(crate) urls: Vec<String>,
     /// The user; TURN only.
     #[serde(default)]
@@ -73,7 +74,7 @@ fn password(secret: &str, user: &str) -> String {
 
 impl Rtc {
     pub(super) fn check(&self) -> Result<()> {
-        let is = |server: &IceServer, kind: &str| server.urls.iter().any(|url| url.starts_with(kind));
+        let relays = |url: &String| url.starts_with("turn:") && !url.ends_with("?transport=tcp");
         let known =
             |url: &String| ["stun:", "stuns:", "turn:", "turns:"].iter().any(|kind| url.starts_with(kind));
         if let Some(url) = self.ice_servers.iter().flat_map(|server| &server.urls).find(|url| !known(url)) {
@@ -82,8 +83,8 @@ impl Rtc {
         if self.ice_servers.iter().any(|server| !server.secret.is_empty() && !server.credential.is_empty()) {
             bail!("ice_servers: a server has a `credential` or a `secret`, not both");
         }
-        if self.relay_only && !self.ice_servers.iter().any(|server| is(server, "turn")) {
-            bail!("relay_only needs a turn: server in ice_servers");
+        if self.relay_only && !self.ice_servers.iter().flat_map(|server| &server.urls).any(relays) {
+            bail!("relay_only needs a turn: server in ice_servers, over UDP");
         }
         Ok(())
     }
@@ -123,6 +124,8 @@ mod tests {
         let both = "ice_servers = [{ urls = [\"turn:x:1\"], credential = \"p\", secret = \"s\" }]";
         for (text, says) in [
             ("relay_only = true", "turn:"),
+            ("relay_only = true\nice_servers = [{ urls = [\"turns:x:1\"] }]", "over UDP"),
+            ("relay_only = true\nice_servers = [{ urls = [\"turn:x:1?transport=tcp\"] }]", "over UDP"),
             ("ice_servers = [{ urls = [\"http://x\"] }]", "neither stun"),
             (both, "not both"),
         ] {

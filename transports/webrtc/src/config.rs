@@ -7,7 +7,7 @@ use async_rtc::runtime::{Runtime, TokioRuntime};
 /// A STUN or TURN server.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct IceServer {
-    /// `stun:host:port`, `turn:host:port` or `turns:host:port?transport=tcp`.
+    /// `stun:host:port` or `turn:host:port`, over UDP. Those over TCP or TLS are passed by.
     pub urls: Vec<String>,
     /// The user, TURN only.
     pub username: String,
