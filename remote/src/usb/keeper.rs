@@ -24,9 +24,9 @@ use super::kernel::Kernel;
 
 /// The subcommand of this program that waits.
 const COMMAND: &str = "give-back";
-/// How often, and how far apart, the waiting process looks: its parent ends a little after its pipe, and a driver may
-/// not be ready.
-const TRIES: u32 = 50;
+/// How often, and how far apart, the waiting process looks: its parent ends after its pipe, when the kernel has taken back
+/// what was under way, for which a controller on a busy computer may need long; and a driver may not be ready.
+const TRIES: u32 = 300;
 const PAUSE: Duration = Duration::from_millis(100);
 /// More than one computer has.
 const MOST: usize = 1024;
