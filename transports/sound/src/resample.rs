@@ -183,7 +183,8 @@ impl Converter {
             out.resize(piece + made * self.channels, 0);
             let (input, made_of_it) = (self.waiting.get(..needed), out.get_mut(piece..));
             if !self.resampler.process(input.unwrap_or_default(), made_of_it.unwrap_or_default()) {
-                return;
+                // It never refuses; if it did, what it left would gather.
+                return self.waiting.clear();
             }
             self.waiting.drain(..needed);
             let played = self.played.min(made);
